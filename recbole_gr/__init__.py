@@ -1,0 +1,21 @@
+"""RecBole-GR: generative recommendation with RecBole."""
+
+from recbole_gr import compat
+
+# RecBole reads names that newer numpy, scipy and pandas dropped; they must exist before it is imported.
+compat.apply()
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name):
+    # Imported on demand: `recbole_gr.sid` and `recbole_gr.generation` need torch alone.
+    if name == "run_recbole_gr":
+        from recbole_gr.quick_start import run_recbole_gr
+
+        return run_recbole_gr
+    if name == "Config":
+        from recbole_gr.config import Config
+
+        return Config
+    raise AttributeError(f"module 'recbole_gr' has no attribute '{name}'")

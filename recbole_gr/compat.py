@@ -1,0 +1,141 @@
+"""Shims that keep RecBole 1.2.1 running on today's numpy, scipy and pandas.
+
+One function per break, each naming its cause upstream. Each does nothing where the library still has
+what RecBole uses, or where it has been applied before.
+
+Two more breaks need no shim here:
+
+* `torch.load` of RecBole's checkpoints fails on torch >= 2.6, whose default is `weights_only=True`:
+  RecBole pickles its Config into them. `recbole_gr.trainer.baseline` saves and loads plain data.
+* ray 2.6.3 does not exist for Python >= 3.12, and only `recbole.quick_start` (hyper-parameter search)
+  imports it. Nothing here imports `recbole.quick_start`.
+"""
+
+import functools
+import warnings
+
+import numpy as np
+
+
+def apply():
+    """Apply the shims that cost no import; called by `import recbole_gr`, before RecBole is loaded."""
+    numpy_names()
+
+
+def apply_to_recbole():
+    """Apply the shims that need scipy, pandas or RecBole; called where RecBole is first imported."""
+    apply()
+    scipy_dok_update()
+    pandas_missing_sequences()
+    pandas_missing_values()
+    silence_recbole()
+
+
+def silence_recbole():
+    """Hide warnings about RecBole's own calls of interfaces that are being phased out.
+
+    Cause: `torch.cuda.amp.GradScaler`, pandas `fillna(inplace=True)` and the like, once a batch or a
+    column. A user of RecBole can do nothing about them, and the shims here cover their consequences.
+    """
+    import pandas as pd
+
+    for category in (FutureWarning, DeprecationWarning, pd.errors.ChainedAssignmentError):
+        warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
+
+
+def numpy_names():
+    """Give numpy 2 back the aliases that it removed and RecBole reads.
+
+    Cause: `recbole.config.Config.compatibility_settings` sets `np.float = np.float_` and the like, for
+    the metrics and data modules to use. numpy 2.0 removed `float_`, `complex_` and `unicode_`.
+    """
+    for name, value in (
+        ("float_", np.float64),
+        ("complex_", np.complex128),
+        ("unicode_", np.str_),
+        ("bool8", np.bool_),
+    ):
+        if name not in np.__dict__:
+            setattr(np, name, value)
+
+
+def scipy_dok_update():
+    """Give `scipy.sparse.dok_matrix` back its `_update`.
+
+    Cause: LightGCN, NGCF, NCL, GCMC, SpectralCF, KGIN and MCCLK build their graph by
+    `dok_matrix._update(dict)`. scipy 1.13 removed it when the class stopped being a dict.
+    """
+    from scipy.sparse import dok_matrix
+
+    if not hasattr(dok_matrix, "_update"):
+        dok_matrix._update = lambda self, values: self._dict.update(values)
+
+
+def pandas_missing_sequences():
+    """Make a missing sequence an empty one while RecBole reads an atomic file.
+
+    Cause: `Dataset._load_feat` calls `df[field].fillna(value="", inplace=True)` before it splits the
+    texts. With the copy-on-write of pandas 3 this fills a temporary column and the table keeps its
+    NaN. RecBole names the columns "field:type", so the sequences are known by their names.
+    """
+    from recbole.data.dataset import dataset as module
+
+    if not _copy_on_write() or isinstance(module.pd, _PandasReadingSequences):
+        return
+    module.pd = _PandasReadingSequences(module.pd)
+
+
+class _PandasReadingSequences:
+    """The pandas module, except that `read_csv` leaves no missing value in columns of sequences."""
+
+    def __init__(self, pandas):
+        self._pandas = pandas
+
+    def __getattr__(self, name):
+        return getattr(self._pandas, name)
+
+    def read_csv(self, *args, **kwargs):
+        table = self._pandas.read_csv(*args, **kwargs)
+        for column in table.columns:
+            if str(column).endswith("_seq"):
+                table[column] = table[column].fillna("")
+        return table
+
+
+def pandas_missing_values():
+    """Fill missing tokens with 0 and missing numbers with the mean, as RecBole means to.
+
+    Cause: `Dataset._fill_nan` calls `feat[field].fillna(value=..., inplace=True)`, without effect on
+    the table under the copy-on-write of pandas 3.
+    """
+    from recbole.data.dataset.dataset import Dataset
+    from recbole.utils import FeatureType
+
+    if not _copy_on_write() or hasattr(Dataset._fill_nan, "__wrapped__"):
+        return
+    original = Dataset._fill_nan
+
+    @functools.wraps(original)
+    def fill_nan(self):
+        for feat_name in self.feat_name_list:
+            feat = getattr(self, feat_name)
+            for field in feat:
+                kind = self.field2type[field]
+                if kind == FeatureType.TOKEN:
+                    feat[field] = feat[field].fillna(0)
+                elif kind == FeatureType.FLOAT:
+                    feat[field] = feat[field].fillna(feat[field].mean())
+        original(self)
+
+    Dataset._fill_nan = fill_nan
+
+
+def _copy_on_write():
+    """Whether filling a column in place leaves the table as it was, which is what RecBole trips over."""
+    import pandas as pd
+
+    table = pd.DataFrame({"a": [None, 1.0]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table["a"].fillna(0.0, inplace=True)
+    return bool(table["a"].isna().any())

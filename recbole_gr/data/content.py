@@ -1,0 +1,294 @@
+"""Item content: one vector per item, from whatever a data set offers."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_gr.data import text
+from recbole_gr.data.atomic import atomic_path
+from recbole_gr.data.items import ItemFile
+from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.files import atomic_write
+
+SOURCES = ("embedding", "preload", "sentence", "text", "collaborative")
+
+
+@dataclass(frozen=True)
+class ItemContent:
+    """Vectors of all items of a data set.
+
+    Attributes:
+        vectors (FloatTensor): [n_items, d]; row i belongs to RecBole's item id i, row 0 (padding)
+            is zero, and so are the rows of items about which nothing is known.
+        source (str): which of `SOURCES` they come from.
+        digest (str): sha256 of what they were made from; equal inputs give equal digests.
+        item_tokens (list[str]): [n_items] the data set's own names of the items, "[PAD]" first.
+    """
+
+    vectors: torch.Tensor
+    source: str
+    digest: str
+    item_tokens: list
+
+
+def item_content(config, dataset):
+    """Content vectors by `item_content` of the configuration.
+
+    - `embedding`: a `.npy` file whose row i belongs to the i-th data line of `.item`.
+    - `preload`: a feature field preloaded by RecBole (`additional_feat_suffix`, `preload_weight`).
+    - `sentence`: a sentence encoder on the text fields (optional dependency).
+    - `text`: TF-IDF and truncated SVD of the text fields.
+    - `collaborative`: truncated SVD of the training interactions.
+    - `auto`: the first that the data set offers of embedding, preload (with `content_field`), text
+      and collaborative.
+
+    What takes time to compute is kept in `content_cache_dir`, named by the hash of its inputs.
+
+    Args:
+        config (Config): the configuration of a run.
+        dataset (SequentialDataset): the training split, so that `collaborative` sees nothing else.
+
+    Returns:
+        ItemContent: vectors of all `dataset.item_num` items.
+
+    Raises:
+        ConfigError: unknown source, missing or misshapen files, values that are not finite.
+    """
+    kind = config["item_content"] or "auto"
+    if kind != "auto" and kind not in SOURCES:
+        raise ConfigError(
+            f"item_content={kind!r} is unknown{did_you_mean(kind, SOURCES)} (one of "
+            f"{['auto', *SOURCES]})"
+        )
+    source = _auto_source(config, dataset) if kind == "auto" else kind
+    tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
+    make = {
+        "embedding": _embedding,
+        "preload": _preload,
+        "sentence": _sentence,
+        "text": _text,
+        "collaborative": _collaborative,
+    }[source]
+    vectors, digest = make(config, dataset, tokens)
+    _check_finite(vectors, tokens, source)
+    n_zero = int((~vectors[1:].any(axis=1)).sum())
+    getLogger().info(
+        "Item content: %s, %d items x %d dimensions%s",
+        source,
+        len(tokens) - 1,
+        vectors.shape[1],
+        f", {n_zero} of them without content (zero vectors)" if n_zero else "",
+    )
+    return ItemContent(torch.from_numpy(vectors), source, digest, tokens)
+
+
+def _auto_source(config, dataset):
+    if config["content_file"] or os.path.isfile(_default_content_file(config)):
+        return "embedding"
+    if config["content_field"]:
+        return "preload"
+    if os.path.isfile(atomic_path(config, "item")):
+        item_file = ItemFile(config)
+        fields, _ = text.choose_text_fields(item_file, config["text_fields"])
+        rows = item_file.rows_of(dataset.field2id_token[dataset.iid_field][1:])
+        if text.enough_text(item_file, fields, rows):
+            return "text"
+    getLogger().warning(
+        "%s has no usable item text and no content file: item content is made from the training "
+        "interactions (item_content: collaborative)",
+        config["dataset"],
+    )
+    return "collaborative"
+
+
+def _default_content_file(config):
+    return atomic_path(config, "itememb.npy")
+
+
+def _embedding(config, dataset, tokens):
+    path = config["content_file"] or _default_content_file(config)
+    array = load_array(path)
+    item_file = ItemFile(config)
+    if len(array) != len(item_file):
+        raise ConfigError(
+            f"content_file {path} has {len(array)} rows, but {item_file.path} has "
+            f"{len(item_file)} items; row i must belong to the i-th data line"
+        )
+    rows = _rows_or_warn(item_file, tokens)
+    vectors = np.zeros((len(tokens), array.shape[1]), dtype=np.float32)
+    vectors[rows >= 0] = array[rows[rows >= 0]]
+    return vectors, digest_of("embedding", tokens, vectors)
+
+
+def load_array(path):
+    """A matrix of numbers from a `.npy` file, mapped into memory rather than read.
+
+    Raises:
+        ConfigError: the file is missing, no plain `.npy` matrix, or holds something but numbers.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ConfigError(f"content_file {path} does not exist") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise ConfigError(f"content_file {path} is no plain .npy array: {error}") from error
+    numeric = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.number)
+    if not numeric or np.issubdtype(array.dtype, np.complexfloating) or array.ndim != 2:
+        shape = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "npz"
+        raise ConfigError(f"content_file {path} must hold a matrix [items, d] of numbers: {shape}")
+    return array
+
+
+def _preload(config, dataset, tokens):
+    fields = config["preload_weight"] or {}
+    wanted = config["content_field"] or (list(fields.values())[0] if len(fields) == 1 else None)
+    id_field = next((key for key, value in fields.items() if wanted in (key, value)), None)
+    if id_field is None:
+        raise ConfigError(
+            f"item_content=preload: content_field={wanted!r} is not in preload_weight={fields}; "
+            "set preload_weight to {id field: vector field} of a file in additional_feat_suffix "
+            "and content_field to the vector field"
+        )
+    weights = np.asarray(dataset.get_preload_weight(id_field), dtype=np.float32)
+    weights = weights.reshape(len(weights), -1)
+    # By token: the id field has ids of its own unless alias_of_item_id names it.
+    ids = dataset.field2token_id[id_field]
+    rows = np.array([ids.get(token, -1) for token in tokens])
+    rows[0] = -1
+    vectors = np.where(rows[:, None] >= 0, weights[rows], np.float32(0))
+    _warn_missing(rows[1:], f"the preloaded field {wanted!r}")
+    return vectors, digest_of("preload", tokens, vectors)
+
+
+def _text(config, dataset, tokens):
+    item_file, fields, rows = _text_columns(config, tokens)
+    terms = text.item_terms(item_file, fields, rows[1:])
+    _require_text(terms, item_file, fields)
+    dim, seed = config["content_dim"] or 128, config["seed"] or 0
+    digest = digest_of("text", tokens, "\x1e".join("\x1f".join(t) for t in terms), dim, seed)
+    return _cached(
+        config, "text", digest, len(tokens),
+        lambda: _with_padding(text.tfidf_vectors(terms, dim, seed)),
+    )
+
+
+def _sentence(config, dataset, tokens):
+    item_file, fields, rows = _text_columns(config, tokens)
+    texts = text.item_sentences(item_file, fields, rows[1:])
+    _require_text(texts, item_file, fields)
+    encoder = config["text_encoder"]
+    digest = digest_of("sentence", tokens, "\x1e".join(texts), encoder)
+    device = str(config["device"]) if config["device"] is not None else None
+    return _cached(
+        config,
+        "sentence",
+        digest,
+        len(tokens),
+        lambda: _with_padding(
+            text.sentence_vectors(texts, encoder, device, config["show_progress"])
+        ),
+    )
+
+
+def _with_padding(vectors):
+    return np.concatenate([np.zeros_like(vectors[:1]), vectors])
+
+
+def _text_columns(config, tokens):
+    item_file = ItemFile(config)
+    fields, ids = text.choose_text_fields(item_file, config["text_fields"])
+    getLogger().info(
+        "Text fields: %s%s", fields, f"; taken for ids and left out: {ids}" if ids else ""
+    )
+    return item_file, fields, _rows_or_warn(item_file, tokens)
+
+
+def _require_text(texts, item_file, fields):
+    if not any(texts):
+        raise ConfigError(
+            f"{item_file.path} has no text in the columns {fields} (all columns: "
+            f"{list(item_file.columns)}); name some as text_fields or set "
+            "item_content=collaborative"
+        )
+
+
+def _collaborative(config, dataset, tokens):
+    """Items in the space of the users that have them: SVD of the degree-normalised matrix."""
+    dim, seed = config["content_dim"] or 128, config["seed"] or 0
+    matrix = dataset.inter_matrix(form="csr").T.tocsr().astype(np.float32)  # (n_items, n_users)
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0  # an item counts once for a user, however often it was taken
+    digest = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed)
+
+    def compute():
+        from scipy.sparse import diags
+
+        def inverse_root(axis):
+            degree = np.asarray(matrix.sum(axis=axis), dtype=np.float32).ravel()
+            return diags(1 / np.sqrt(np.maximum(degree, 1)))
+
+        return text.reduce_dimensions(inverse_root(1) @ matrix @ inverse_root(0), dim, seed)
+
+    return _cached(config, "collaborative", digest, len(tokens), compute)
+
+
+def _rows_or_warn(item_file, tokens):
+    """Line of each item in the `.item` file, -1 for padding and for absent items."""
+    rows = np.concatenate([[-1], item_file.rows_of(tokens[1:])])
+    _warn_missing(rows[1:], item_file.path)
+    return rows
+
+
+def _warn_missing(rows, where):
+    missing = int((rows < 0).sum())
+    if missing:
+        getLogger().warning(
+            "%d of %d items are not in %s; their content is zero", missing, len(rows), where
+        )
+
+
+def _check_finite(vectors, tokens, source):
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ConfigError(
+            f"item content ({source}): {len(bad)} items have NaN or infinite values, the first is "
+            f"item {tokens[bad[0]]!r}"
+        )
+
+
+def digest_of(*parts):
+    """sha256 in hexadecimal of arrays, strings, numbers and lists of strings."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            data = np.ascontiguousarray(part)
+            head, body = f"{data.dtype}{data.shape}", data.data.cast("B") if data.size else b""
+        else:
+            head, body = type(part).__name__, ("\x1f".join(part) if isinstance(part, list)
+                                               else str(part)).encode()
+        sha.update(f"{head}:{len(body)}:".encode())
+        sha.update(body)
+    return sha.hexdigest()
+
+
+def _cached(config, source, digest, n_items, compute):
+    """Vectors from the cache if they are there and whole, else computed and kept."""
+    folder = config["content_cache_dir"] or os.path.join("saved", "content")
+    path = Path(folder) / f"{config['dataset']}-{source}-{digest[:16]}.npy"
+    if path.is_file():
+        try:
+            vectors = np.load(path, allow_pickle=False)
+            if vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == n_items:
+                return vectors, digest
+        except (ValueError, OSError, EOFError):
+            pass
+        getLogger().warning("%s is damaged and made anew", path)
+    vectors = compute()
+    with atomic_write(path) as tmp:
+        np.save(tmp, vectors)
+    return vectors, digest

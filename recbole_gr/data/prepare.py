@@ -1,0 +1,106 @@
+"""From a configuration to data sets and loaders, for our models and for RecBole's."""
+
+from logging import getLogger
+
+import recbole.data.dataset as recbole_datasets
+from recbole.data.utils import create_samplers, get_dataloader
+from recbole.sampler import KGSampler
+from recbole.utils import ModelType
+
+from recbole_gr.data.atomic import check_inter_files
+from recbole_gr.data.dataset import GenerativeDataset
+from recbole_gr.data.loader import GenerativeTrainLoader
+from recbole_gr.errors import ConfigError
+
+DATASET_CLASSES = {
+    ModelType.GENERAL: "Dataset",
+    ModelType.SEQUENTIAL: "SequentialDataset",
+    ModelType.CONTEXT: "Dataset",
+    ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
+    ModelType.TRADITIONAL: "Dataset",
+    ModelType.DECISIONTREE: "Dataset",
+}
+PICKLE_KEYS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
+
+
+def is_generative(config):
+    """Whether the configured model is one of ours (class attribute `generative`)."""
+    return bool(getattr(getattr(config, "model_class", None), "generative", False))
+
+
+def create_dataset(config):
+    """Read and filter the data set of a configuration, not yet split.
+
+    Generative models get a `GenerativeDataset`, RecBole's models the class that RecBole chooses for
+    them. Pickled data sets that RecBole may have left in `checkpoint_dir` are neither read nor
+    written: unpickling a file runs whatever code is in it.
+
+    Args:
+        config (Config): the configuration of one run.
+
+    Returns:
+        Dataset: for `data_preparation`.
+
+    Raises:
+        ConfigError: no interaction file, or a field is missing.
+    """
+    check_inter_files(config)
+    for key in PICKLE_KEYS:
+        if config[key]:
+            getLogger().warning(
+                "%s=%r is ignored: data sets are built anew, as pickled files are not safe to load",
+                key,
+                config[key],
+            )
+    if is_generative(config):
+        return GenerativeDataset(config)
+    own_class = getattr(recbole_datasets, f"{config['model']}Dataset", None)
+    return (own_class or getattr(recbole_datasets, DATASET_CLASSES[config["MODEL_TYPE"]]))(config)
+
+
+def data_preparation(config, dataset):
+    """Split a data set and make its loaders.
+
+    RecBole's loaders for everything, save that a generative model trains on a
+    `GenerativeTrainLoader`. RecBole's saved (pickled) loaders are neither read nor written.
+
+    Args:
+        config (Config): the configuration of one run.
+        dataset (Dataset): of `create_dataset`.
+
+    Returns:
+        tuple: train, valid and test loader; `loader.dataset` is the split behind each.
+
+    Raises:
+        ConfigError: the split leaves nothing to train on.
+    """
+    splits = dataset.build()
+    if len(splits[0]) == 0:
+        raise ConfigError(
+            f"the data set {config['dataset']!r} has no training targets after the split "
+            f"{config['eval_args']['split']}; are its sequences too short?"
+        )
+    samplers = create_samplers(config, dataset, splits)
+    extra = []
+    if is_generative(config):
+        train_class = GenerativeTrainLoader
+    else:
+        train_class = get_dataloader(config, "train")
+        if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+            negatives = config["train_neg_sample_args"]
+            extra = [KGSampler(dataset, negatives["distribution"], negatives["alpha"])]
+    shuffle = True if extra else config["shuffle"]
+    train = train_class(config, splits[0], samplers[0], *extra, shuffle=shuffle)
+    valid, test = (
+        get_dataloader(config, phase)(config, split, sampler, shuffle=False)
+        for phase, split, sampler in zip(("valid", "test"), splits[1:], samplers[1:])
+    )
+    getLogger().info(
+        "%d training targets in %d samples of %d a batch, %d for validation, %d for testing",
+        len(splits[0]),
+        train.sample_size,
+        train.step,
+        len(splits[1]),
+        len(splits[2]),
+    )
+    return train, valid, test

@@ -1,0 +1,190 @@
+"""Vectors from what is written about items: TF-IDF with truncated SVD, or a sentence encoder."""
+
+import string
+from logging import getLogger
+
+import numpy as np
+
+from recbole_gr.errors import ConfigError
+
+MIN_DISTINCT = 0.1  # `auto` takes text only if the items have at least this share of distinct texts
+
+
+def choose_text_fields(item_file, wanted=None):
+    """Columns of the `.item` file that say something about an item.
+
+    Without `wanted`: every token and token_seq column but the item id and columns that look like
+    ids (every cell a single token that no other item has). Float columns have no words.
+
+    Args:
+        item_file (ItemFile): the item file.
+        wanted (list[str] | str | None): `text_fields` of the configuration.
+
+    Returns:
+        tuple[list[str], list[str]]: columns chosen, possibly none, and those left out as ids.
+
+    Raises:
+        ConfigError: a wanted column does not exist or holds numbers.
+    """
+    usable = [
+        name
+        for name, kind in item_file.columns.items()
+        if kind in ("token", "token_seq") and name != item_file.id_field
+    ]
+    if wanted is not None:
+        wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+        unknown = [name for name in wanted if name not in usable]
+        if unknown:
+            raise ConfigError(
+                f"text_fields: {item_file.path} has no text column {unknown[0]!r}; its text "
+                f"columns are {usable}"
+            )
+        return wanted, []
+    ids = [name for name in usable if _looks_like_id(item_file.cells[name], item_file.separator)]
+    return [name for name in usable if name not in ids], ids
+
+
+def _looks_like_id(cells, separator):
+    filled = cells[cells != ""]
+    single = not filled.str.strip().str.contains(separator, regex=False).any()
+    return len(filled) > 1 and single and filled.is_unique
+
+
+def item_terms(item_file, fields, rows):
+    """Terms of each item for TF-IDF.
+
+    Words of a sequence column are lower-cased and freed of punctuation around them. The value of a
+    token column is one term that carries the column's name (`brand=opi`), joined by its words if
+    it has several.
+
+    Args:
+        item_file (ItemFile): the item file.
+        fields (list[str]): text columns.
+        rows (numpy.ndarray): [n] line of each item, -1 for none.
+
+    Returns:
+        list[list[str]]: terms of the n items; none for an item without text.
+    """
+    terms = [[] for _ in rows]
+    for field in fields:
+        cells = item_file.cells[field].to_numpy()
+        whole = item_file.columns[field] == "token"
+        for own, row in zip(terms, rows.tolist()):
+            if row < 0 or not cells[row]:
+                continue
+            words = cells[row].lower().replace(item_file.separator, " ").split()
+            words = [word.strip(string.punctuation) for word in words]
+            if whole:
+                own.append(f"{field}={cells[row].lower()}")
+            if not whole or len(words) > 1:
+                own.extend(word for word in words if word)
+    return terms
+
+
+def item_sentences(item_file, fields, rows):
+    """One line of text per item for a sentence encoder, `field: words. field: words.`
+
+    Underscores that tie the words of one token become blanks. Items without text get "".
+
+    Returns:
+        list[str]: n texts, see `item_terms` for the arguments.
+    """
+    parts = [[] for _ in rows]
+    for field in fields:
+        cells = item_file.cells[field].to_numpy()
+        for own, row in zip(parts, rows.tolist()):
+            if row >= 0 and cells[row].strip():
+                own.append(f"{field}: {cells[row].replace('_', ' ').strip()}.")
+    return [" ".join(part) for part in parts]
+
+
+def enough_text(item_file, fields, rows):
+    """Whether the text of the items tells them apart well enough to be taken for content unasked.
+
+    A column that merely names one of five periods, say, is no description of an item.
+    """
+    cells = item_file.cells.loc[rows[rows >= 0], fields]
+    filled = cells[(cells != "").any(axis=1)]
+    return len(filled.drop_duplicates()) >= max(2, MIN_DISTINCT * len(rows))
+
+
+def reduce_dimensions(matrix, dim, seed):
+    """L2-normalised rows of a sparse matrix in the space of its first singular vectors.
+
+    Args:
+        matrix (scipy.sparse matrix): [n, m].
+        dim (int): dimensions wanted; fewer where the matrix has fewer rows or columns.
+        seed (int): of the randomised solver.
+
+    Returns:
+        numpy.ndarray: [n, d] float32; empty rows of `matrix` are zero.
+    """
+    from sklearn.decomposition import TruncatedSVD
+
+    reduced = min(dim, *matrix.shape)
+    if reduced < dim:
+        getLogger().debug("content_dim=%d reduced to %d: a matrix %s", dim, reduced, matrix.shape)
+    vectors = TruncatedSVD(reduced, n_iter=7, random_state=seed).fit_transform(matrix)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-8)
+    return vectors.astype(np.float32)
+
+
+def tfidf_vectors(terms, dim, seed):
+    """Latent semantic vectors: TF-IDF of the terms (term counts in logarithms), truncated SVD.
+
+    Source: Deerwester et al., Indexing by Latent Semantic Analysis, 1990.
+
+    Args:
+        terms (list[list[str]]): terms of each item, at least one term in all.
+        dim (int): `content_dim`.
+        seed (int): of the SVD.
+
+    Returns:
+        numpy.ndarray: [n, d] float32, rows of length 1, zero for items without terms.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    tfidf = TfidfVectorizer(analyzer=list, sublinear_tf=True, dtype=np.float32)
+    return reduce_dimensions(tfidf.fit_transform(terms), dim, seed)
+
+
+def sentence_vectors(texts, encoder, device=None, progress=False):
+    """Vectors of a sentence-transformers model.
+
+    Args:
+        texts (list[str]): one text per item; "" gives a zero vector.
+        encoder (str): name or folder of the model, `text_encoder`.
+        device (str | None): where to run it.
+        progress (bool): show a bar.
+
+    Returns:
+        numpy.ndarray: [n, d] float32, rows of length 1 or 0.
+
+    Raises:
+        ConfigError: the optional dependency or the model is missing.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ConfigError(
+            "item_content=sentence needs sentence-transformers: pip install recbole_gr[text] "
+            "(item_content=text needs nothing)"
+        ) from error
+    try:
+        model = SentenceTransformer(encoder, device=device)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"text_encoder={encoder!r} cannot be loaded: {error}") from error
+    filled = [i for i, text in enumerate(texts) if text]
+    encoded = np.asarray(
+        model.encode(
+            [texts[i] for i in filled],
+            show_progress_bar=bool(progress),
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+        ),
+        dtype=np.float32,
+    )
+    vectors = np.zeros((len(texts), encoded.shape[1]), dtype=np.float32)
+    vectors[filled] = encoded
+    return vectors

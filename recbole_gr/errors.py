@@ -1,0 +1,35 @@
+"""Errors that a user can mend, and the search for the name the user meant."""
+
+import difflib
+
+
+class ConfigError(ValueError):
+    """Something the user gave (a key, a file, a name) cannot be used.
+
+    The message names the file or the key, says what is wrong with it and what would be right. It is
+    raised before any training starts, and the command line prints it without a traceback.
+    """
+
+
+def nearest(name, known, n=1):
+    """The names in `known` most like `name`, best first, upper and lower case being the same.
+
+    Args:
+        name (str): what the user wrote.
+        known (Iterable[str]): the names that exist.
+        n (int): how many to return at most.
+
+    Returns:
+        list[str]: up to `n` names, empty where nothing is similar.
+    """
+    by_lower = {}
+    for candidate in sorted(known):
+        by_lower.setdefault(candidate.lower(), candidate)
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=n, cutoff=0.6)
+    return [by_lower[match] for match in close]
+
+
+def did_you_mean(name, known):
+    """`", did you mean 'topk'?"`, or an empty string where no known name is similar."""
+    close = nearest(name, known)
+    return f", did you mean '{close[0]}'?" if close else ""

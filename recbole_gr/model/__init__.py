@@ -1,0 +1,1 @@
+"""Generative recommenders, one file each, and the layers they share."""

@@ -1,0 +1,133 @@
+"""What every generative recommender here shares: items as SIDs, generation, scores for RecBole."""
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.generation import Beams, Generated, Step, beam_search, exact_scores, rank_items
+from recbole_gr.sid.table import SIDTable
+from recbole_gr.sid.trie import SIDTrie
+
+
+class GenerativeRecommender(SequentialRecommender):
+    """A recommender that answers with SIDs, on RecBole's sequential interface.
+
+    Batches hold item ids, exactly as for RecBole's own models; items become SIDs by the table
+    ``codes`` on the device. A subclass implements :meth:`calculate_loss` and :meth:`start`.
+
+    Attributes:
+        codes: ``[n_items, L]`` SIDs, row 0 (padding) zeros; part of the checkpoint.
+        trie: the same SIDs as a :class:`SIDTrie`; rebuilt, not saved.
+        sizes: codebook size of each level.
+    """
+
+    input_type = InputType.POINTWISE
+    generative = True
+
+    def __init__(self, config, dataset, sid: SIDTable):
+        super().__init__(config, dataset)
+        if len(sid.codes) != self.n_items:
+            raise ValueError(
+                f"the SID table has {len(sid.codes) - 1} items, the data {self.n_items - 1}: "
+                "make the table from this data set"
+            )
+        self.sizes, self.n_levels = tuple(sid.sizes), len(sid.sizes)
+        self.register_buffer("codes", sid.codes.clamp_min(0))
+        self.trie = SIDTrie.from_table(sid)
+        self.beam_size = config["beam_size"]
+        self.renormalise = bool(config["renormalise"])
+        self.exclude_history = bool(config["exclude_history"])
+        # Codes of all levels share one embedding table; level l starts at offset[l].
+        starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
+        self.register_buffer("level_offset", starts, persistent=False)
+
+    def start(self, interaction) -> Step:
+        """Read the users of a batch once; the returned function scores SIDs level by level
+        (see :mod:`recbole_gr.generation`)."""
+        raise NotImplementedError
+
+    @classmethod
+    def prepare_config(cls, config: dict) -> None:
+        """Check and complete the configuration before any data is read; may raise ConfigError."""
+
+    def search(self, interaction, beam_size: int | None = None) -> Beams:
+        """Constrained beam search for a batch of users, on SIDs."""
+        exclude = interaction[self.ITEM_SEQ] if self.exclude_history else None
+        return beam_search(
+            self.start(interaction),
+            self.trie,
+            len(interaction[self.ITEM_SEQ_LEN]),
+            beam_size or self.beam_size,
+            exclude=exclude,
+            renormalise=self.renormalise,
+        )
+
+    @torch.no_grad()
+    def generate(self, interaction, k: int, beam_size: int | None = None) -> Generated:
+        """The ``k`` best items of each user, ``items [B, k]`` and log-probabilities ``[B, k]``.
+
+        Uses at least ``k`` beams. Item 0 with -inf fills places for which the beams hold no item.
+        """
+        beams = self.search(interaction, max(k, beam_size or self.beam_size))
+        return rank_items(self.trie, beams, k)
+
+    @torch.no_grad()
+    def exact(self, interaction) -> Tensor:
+        """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), without a search."""
+        users = len(interaction[self.ITEM_SEQ_LEN])
+        return exact_scores(self.start(interaction), self.trie, users, self.renormalise)
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """``[B, n_items]`` for RecBole's dense path: log-probabilities of the generated items,
+        -inf for all others."""
+        found = self.generate(interaction, self.beam_size)
+        dense = found.scores.new_full((len(found.items), self.n_items), float("-inf"))
+        dense.scatter_(1, found.items, found.scores)
+        dense[:, 0] = float("-inf")
+        return dense
+
+    @torch.no_grad()
+    def predict(self, interaction) -> Tensor:
+        """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
+        step, codes = self.start(interaction), self.codes[interaction[self.ITEM_ID]]
+        rows = torch.arange(len(codes), device=codes.device)
+        parents = torch.zeros(len(codes), 1, dtype=torch.long, device=codes.device)
+        score, last = 0.0, None
+        for level in range(self.n_levels):
+            logits = step(level, last, None if level == 0 else parents)
+            score = score + torch.log_softmax(logits[:, 0].float(), 1)[rows, codes[:, level]]
+            last = codes[:, level : level + 1]
+        leaf = self.trie.item_paths()[-1][interaction[self.ITEM_ID], 0]
+        return score - self.trie.sharing(leaf.long()).log()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        saved = state_dict.get(f"{prefix}codes")
+        if saved is not None and not torch.equal(saved.to(self.codes.device), self.codes):
+            raise ConfigError(
+                "the checkpoint was trained on other SIDs than this run's: give the table it was "
+                "trained on with --sid_file (or the same tokenizer, seed and content)"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def flat_tokens(self, items: Tensor) -> Tensor:
+        """``[B, T]`` items -> ``[B, T * L]`` rows of the shared code embedding table."""
+        return (self.codes[items] + self.level_offset).flatten(1)
+
+    def sequence(self, interaction) -> Tensor:
+        """``[B, T + 1]`` the history with the target put at its end, padding after it."""
+        history, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        items = torch.nn.functional.pad(history, (0, 1))
+        return items.scatter(1, length.unsqueeze(1), interaction[self.ITEM_ID].unsqueeze(1))
+
+    def counted(self, interaction) -> Tensor:
+        """``[B, T]`` bool: whether the prediction of item ``t + 1`` from items ``0 .. t`` counts.
+
+        A training row counts its last ``n_targets`` predictions; a prefix sample is a row with
+        ``n_targets`` = 1 (see :mod:`recbole_gr.data`).
+        """
+        length = interaction[self.ITEM_SEQ_LEN].unsqueeze(1)
+        place = torch.arange(interaction[self.ITEM_SEQ].shape[1], device=length.device)
+        n_targets = interaction["n_targets"].unsqueeze(1) if "n_targets" in interaction else 1
+        return (place < length) & (place >= length - n_targets)

@@ -1,0 +1,268 @@
+"""Transformer parts shared by the recommenders: T5's form, with a cache made for beam search.
+
+Every module has two ways through it that give the same numbers: ``forward`` over whole sequences
+(training) and ``step`` over one new token of each beam (decoding). In ``step`` the beams of a
+user are the *queries* of one attention call over that user's keys, so the user's keys and values
+are stored once and never copied; only the few tokens a beam has generated itself are per beam.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Scale by the root mean square of the features (T5's layer norm: no mean, no bias)."""
+
+    def __init__(self, size: int, eps: float = 1e-6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+class RelativePositionBias(nn.Module):
+    """A learned number per head for the distance between query and key (T5, section 2.1).
+
+    Half of the buckets hold one distance each, the other half cover logarithmically growing
+    ranges up to ``max_distance``. ``bidirectional`` keeps separate buckets for keys after the
+    query; otherwise only distances back in time exist.
+    """
+
+    def __init__(self, n_heads: int, bidirectional: bool, n_buckets=32, max_distance=128):
+        super().__init__()
+        self.weight = nn.Embedding(n_buckets, n_heads)
+        self.bidirectional, self.n_buckets = bidirectional, n_buckets
+        self.max_distance = max_distance
+
+    def bucket(self, back: Tensor) -> Tensor:
+        """Bucket of each distance ``back`` = query position - key position."""
+        n_buckets = self.n_buckets
+        offset = torch.zeros_like(back)
+        if self.bidirectional:
+            n_buckets //= 2
+            offset = (back < 0).long() * n_buckets
+            back = back.abs()
+        back = back.clamp_min(0)
+        exact = n_buckets // 2
+        ratio = (back.clamp_min(1).float() / exact).log() / math.log(self.max_distance / exact)
+        far = (exact + (ratio * (n_buckets - exact)).long()).clamp_max(n_buckets - 1)
+        return offset + torch.where(back < exact, back, far)
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """``[..., Q], [..., K]`` positions -> ``[..., H, Q, K]`` bias."""
+        bucket = self.bucket(queries.unsqueeze(-1) - keys.unsqueeze(-2))
+        return self.weight(bucket).movedim(-1, -3)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases; head size free of the model width, as in T5.
+
+    The logits are scaled by ``1 / sqrt(head_size)``. (T5 leaves the scale out and folds it into
+    the initial weights; its weights load here with the query rows multiplied by the root.)
+    """
+
+    def __init__(self, size: int, n_heads: int, head_size: int, dropout: float, cross=False):
+        super().__init__()
+        inner = n_heads * head_size
+        self.n_heads, self.head_size, self.dropout = n_heads, head_size, dropout
+        self.query = nn.Linear(size, inner, bias=False) if cross else None
+        self.key_value = nn.Linear(size, 2 * inner, bias=False) if cross else None
+        self.query_key_value = None if cross else nn.Linear(size, 3 * inner, bias=False)
+        self.out = nn.Linear(inner, size, bias=False)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, self.head_size)).transpose(1, 2)  # [B, H, T, dh]
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``[B, T, d]`` -> queries, keys and values ``[B, H, T, dh]`` of self-attention."""
+        q, k, v = self.query_key_value(x).chunk(3, dim=-1)
+        return self._heads(q), self._heads(k), self._heads(v)
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """``[B, S, d]`` -> keys and values ``[B, H, S, dh]`` of cross-attention."""
+        k, v = self.key_value(memory).chunk(2, dim=-1)
+        return self._heads(k), self._heads(v)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Attention of ``q [B, H, T, dh]`` over ``k, v [B, H, S, dh]`` -> ``[B, T, d]``;
+        ``bias`` is added to the logits, -inf hides a key."""
+        bias = None if bias is None else bias.to(q.dtype)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+    def cross(self, x: Tensor, keys_values: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
+        """Cross-attention of ``x [B, T, d]``; in decoding ``T`` is the number of beams."""
+        return self.attend(self._heads(self.query(x)), *keys_values, bias)
+
+    def attend_own(self, q: Tensor, own: "BeamTokens", bias: Tensor, shared=None) -> Tensor:
+        """One new token per beam attends to the beam's own tokens and, where given, the user's.
+
+        Args:
+            q: ``[B, H, W, dh]``.
+            own: keys and values ``[B, H, W, t, dh]`` of the beam's own tokens.
+            bias: ``[H, t]`` or ``[B, H, 1, t]`` for the own tokens.
+            shared: ``(k, v [B, H, S, dh], bias [B, H, 1, S])`` of the user, shared by the beams.
+
+        Returns:
+            ``[B, W, d]``.
+        """
+        scale = self.head_size**-0.5
+        logits = (own.keys @ q.unsqueeze(-1)).squeeze(-1) * scale  # [B, H, W, t]
+        logits = logits + (bias if bias.ndim == 4 else bias.unsqueeze(1))
+        if shared is not None:
+            k, v, shared_bias = shared
+            logits = torch.cat([q @ k.transpose(2, 3) * scale + shared_bias, logits], dim=3)
+        weight = logits.float().softmax(-1).to(q.dtype)
+        n_own = own.keys.shape[3]
+        out = (weight[..., -n_own:].unsqueeze(3) @ own.values).squeeze(3)  # [B, H, W, dh]
+        if shared is not None:
+            out = out + weight[..., :-n_own] @ v
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+class BeamTokens:
+    """Keys and values of the tokens each beam has generated: ``[B, H, W, t, dh]``, ``t < L``."""
+
+    def __init__(self):
+        self.keys = self.values = None
+
+    def append(self, k: Tensor, v: Tensor, parents: Tensor | None) -> "BeamTokens":
+        """Follow the surviving beams (``parents [B, W]``) and add one token (``[B, H, W, dh]``)."""
+        k, v = k.unsqueeze(3), v.unsqueeze(3)
+        if self.keys is not None:
+            k = torch.cat([_follow(self.keys, parents), k], dim=3)
+            v = torch.cat([_follow(self.values, parents), v], dim=3)
+        self.keys, self.values = k, v
+        return self
+
+
+def _follow(cache: Tensor, parents: Tensor) -> Tensor:
+    """Re-index ``[B, H, W, t, dh]`` along the beams by ``parents [B, W']``."""
+    users = torch.arange(len(cache), device=cache.device).unsqueeze(1)
+    return cache.transpose(1, 2)[users, parents].transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """``W_out relu(W_in x)`` without biases (T5)."""
+
+    def __init__(self, size: int, inner: int, dropout: float):
+        super().__init__()
+        self.inner = nn.Linear(size, inner, bias=False)
+        self.outer = nn.Linear(inner, size, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer(self.dropout(F.relu(self.inner(x))))
+
+
+class Block(nn.Module):
+    """Self-attention, optional cross-attention, feed-forward; each normed before and added to
+    its input (T5's pre-norm residual form)."""
+
+    def __init__(self, size, n_heads, head_size, inner, dropout, cross=False):
+        super().__init__()
+        self.attention_norm = RMSNorm(size)
+        self.attention = Attention(size, n_heads, head_size, dropout)
+        self.cross_norm = RMSNorm(size) if cross else None
+        self.cross = Attention(size, n_heads, head_size, dropout, cross=True) if cross else None
+        self.feed_forward_norm = RMSNorm(size)
+        self.feed_forward = FeedForward(size, inner, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, bias, memory=None, memory_bias=None):
+        """``x [B, T, d]``; ``bias`` on the self-attention logits; ``memory [B, S, d]``."""
+        q, k, v = self.attention.project(self.attention_norm(x))
+        x = x + self.dropout(self.attention.attend(q, k, v, bias))
+        if self.cross is not None:
+            memory = self.cross.keys_values(memory)
+        return self._rest(x, memory, memory_bias), (k, v)
+
+    def step(self, x, parents, own: BeamTokens, own_bias, shared=None, memory=None, memory_bias=None):
+        """One new token of each beam, ``x [B, W, d]``; ``memory`` = the user's cached keys and
+        values of cross-attention, ``shared`` = those of the history in self-attention."""
+        q, k, v = self.attention.project(self.attention_norm(x))
+        own.append(k, v, parents)
+        x = x + self.dropout(self.attention.attend_own(q, own, own_bias, shared))
+        return self._rest(x, memory, memory_bias)
+
+    def _rest(self, x, memory, memory_bias):
+        if self.cross is not None:
+            x = x + self.dropout(self.cross.cross(self.cross_norm(x), memory, memory_bias))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+class Stack(nn.Module):
+    """Blocks with one relative position bias shared by all, and a final norm (T5)."""
+
+    def __init__(self, n_layers, size, n_heads, head_size, inner, dropout, causal, cross=False):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(size, n_heads, head_size, inner, dropout, cross) for _ in range(n_layers)
+        )
+        self.position = RelativePositionBias(n_heads, bidirectional=not causal)
+        self.norm = RMSNorm(size)
+        self.dropout = nn.Dropout(dropout)
+        self.causal = causal
+
+    def forward(self, x: Tensor, key_bias=None, memory=None, memory_bias=None, keep_keys=False):
+        """Whole sequences.
+
+        Args:
+            x: ``[B, T, d]`` token embeddings, padded on the right. A causal stack needs no mask
+                for the padding: no real token looks ahead to it.
+            key_bias: ``[B, 1, 1, T]`` 0 or -inf, for stacks that are not causal.
+            memory: ``[B, S, d]`` encoder output for cross-attention.
+            memory_bias: ``[B, 1, 1, S]``.
+            keep_keys: also return the self-attention keys and values of every block.
+        """
+        position = torch.arange(x.shape[1], device=x.device)
+        bias = self.position(position, position)  # [H, T, T]
+        if self.causal:
+            future = position.unsqueeze(0) > position.unsqueeze(1)
+            bias = bias.masked_fill(future, float("-inf"))
+        bias = bias.unsqueeze(0)
+        if key_bias is not None:
+            bias = bias + key_bias
+        x, kept = self.dropout(x), []
+        for block in self.blocks:
+            x, keys_values = block(x, bias, memory, memory_bias)
+            if keep_keys:
+                kept.append(keys_values)
+        x = self.dropout(self.norm(x))
+        return (x, kept) if keep_keys else x
+
+    def step(self, x, parents, own: list[BeamTokens], own_bias, shared=None, memory=None, memory_bias=None):
+        """One new token of each beam, ``[B, W, d]`` -> ``[B, W, d]``; lists hold one entry per
+        block. See :meth:`Block.step`."""
+        for i, block in enumerate(self.blocks):
+            x = block.step(
+                x,
+                parents,
+                own[i],
+                own_bias,
+                None if shared is None else shared[i],
+                None if memory is None else memory[i],
+                memory_bias,
+            )
+        return self.norm(x)
+
+
+def key_mask_bias(lengths: Tensor, size: int, dtype=torch.float32) -> Tensor:
+    """``[B]`` lengths -> ``[B, 1, 1, size]``: 0 for real tokens, -inf for padding."""
+    padding = torch.arange(size, device=lengths.device) >= lengths.unsqueeze(1)
+    bias = torch.zeros(padding.shape, dtype=dtype, device=lengths.device)
+    return bias.masked_fill(padding, float("-inf"))[:, None, None, :]
+
+
+def init_weights(module: nn.Module, std: float = 0.02) -> None:
+    """Normal initialisation of linear and embedding weights, zero biases."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=std)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

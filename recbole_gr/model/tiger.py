@@ -1,0 +1,202 @@
+"""TIGER: next-item recommendation as generation of the item's SID.
+
+Rajput et al., *Recommender Systems with Generative Retrieval*, NeurIPS 2023 (section 3.2). The
+history is flattened into the codes of its items. ``architecture`` chooses
+
+* ``encoder_decoder``: the paper's T5 form. A bidirectional encoder reads the history, a decoder
+  generates the ``L`` codes of the next item.
+* ``decoder_only``: one causal stack over history and target. Each position predicts the next
+  code, so one pass over a whole sequence trains every target in it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.generation import Step
+from recbole_gr.model.base import GenerativeRecommender
+from recbole_gr.model.layers import BeamTokens, Stack, init_weights, key_mask_bias
+
+IGNORED = -100
+
+
+class TIGER(GenerativeRecommender):
+    """See the module's docstring; sizes and switches are in ``properties/model/TIGER.yaml``."""
+
+    def __init__(self, config, dataset, sid):
+        super().__init__(config, dataset, sid)
+        size = config["hidden_size"]
+        stack = dict(
+            size=size,
+            n_heads=config["n_heads"],
+            head_size=config["head_size"],
+            inner=config["inner_size"],
+            dropout=config["dropout"],
+        )
+        self.causal = config["architecture"] == "decoder_only"
+        self.one_target = config["train_sample"] == "prefix"
+        self.label_smoothing = config["label_smoothing"]
+        self.code_embedding = nn.Embedding(sum(self.sizes), size)
+        self.user_tokens = config["user_tokens"]
+        self.user_embedding = nn.Embedding(self.user_tokens, size) if self.user_tokens else None
+        if self.causal:
+            self.decoder = Stack(config["n_layers"], causal=True, **stack)
+        else:
+            self.encoder = Stack(config["n_encoder_layers"], causal=False, **stack)
+            self.decoder = Stack(config["n_layers"], causal=True, cross=True, **stack)
+            self.begin = nn.Parameter(torch.zeros(size))
+        self.heads = nn.ModuleList(nn.Linear(size, n, bias=False) for n in self.sizes)
+        self.apply(lambda module: init_weights(module, config["initializer_range"]))
+        if config["tie_embeddings"]:
+            self._tie_heads()
+        if not self.causal:
+            nn.init.normal_(self.begin, std=config["initializer_range"])
+
+    @classmethod
+    def prepare_config(cls, config: dict) -> None:
+        """``train_sample: auto`` becomes ``sequence`` where the model is causal."""
+        architecture = config["architecture"]
+        if architecture not in ("decoder_only", "encoder_decoder"):
+            raise ConfigError(
+                f"architecture: {architecture!r} is not one of decoder_only, encoder_decoder"
+            )
+        causal = architecture == "decoder_only"
+        if config["train_sample"] == "auto":
+            config["train_sample"] = "sequence" if causal else "prefix"
+        if config["train_sample"] == "sequence" and not causal:
+            raise ConfigError(
+                "train_sample: sequence needs a causal model; architecture encoder_decoder reads "
+                "the history in both directions, use train_sample=prefix"
+            )
+
+    def calculate_loss(self, interaction) -> Tensor:
+        """Sum over the levels of the cross-entropy of the target's code, mean over the targets."""
+        if self.causal:
+            logits, target = self._causal_logits(interaction)
+        else:
+            logits, target = self._decoder_logits(interaction)
+        loss = 0.0
+        for level, level_logits in enumerate(logits):
+            loss = loss + F.cross_entropy(
+                level_logits.flatten(0, -2).float(),
+                target[..., level].flatten(),
+                ignore_index=IGNORED,
+                label_smoothing=self.label_smoothing,
+            )
+        return loss
+
+    def _causal_logits(self, interaction) -> tuple[list[Tensor], Tensor]:
+        """Per level ``[B, T, V]`` logits of items ``1 .. T`` and their codes ``[B, T, L]``."""
+        items = self.sequence(interaction)
+        x = self._embed(self.flat_tokens(items)[:, :-1], interaction)
+        # The code at level 0 of item t + 1 is predicted by the last token of item t, the others
+        # by the token before them: the first L - 1 tokens (and the user's) predict nothing.
+        first = self.n_levels - 1 + bool(self.user_tokens)
+        hidden = self.decoder(x)[:, first:].unflatten(1, (-1, self.n_levels))  # [B, T, L, d]
+        if self.one_target:  # a prefix sample: the last position of a row is enough
+            last = interaction[self.ITEM_SEQ_LEN] - 1
+            rows = torch.arange(len(last), device=last.device)
+            hidden = hidden[rows, last].unsqueeze(1)
+            target = self.codes[interaction[self.ITEM_ID]].unsqueeze(1)
+        else:
+            counted = self.counted(interaction).unsqueeze(-1)
+            target = self.codes[items[:, 1:]].masked_fill(~counted, IGNORED)
+        return [head(hidden[:, :, level]) for level, head in enumerate(self.heads)], target
+
+    def _decoder_logits(self, interaction) -> tuple[list[Tensor], Tensor]:
+        """Per level ``[B, V]`` logits of the target and its codes ``[B, L]``."""
+        memory, bias = self._encode(interaction)
+        target = self.codes[interaction[self.ITEM_ID]]
+        begin = self.begin.expand(len(target), 1, -1)
+        x = torch.cat([begin, self.code_embedding((target + self.level_offset)[:, :-1])], dim=1)
+        hidden = self.decoder(x, memory=memory, memory_bias=bias)  # [B, L, d]
+        return [head(hidden[:, level]) for level, head in enumerate(self.heads)], target
+
+    def _encode(self, interaction) -> tuple[Tensor, Tensor]:
+        """Encoder output ``[B, S, d]`` and the mask of its padding ``[B, 1, 1, S]``."""
+        x = self._embed(self.flat_tokens(interaction[self.ITEM_SEQ]), interaction)
+        n_tokens = interaction[self.ITEM_SEQ_LEN] * self.n_levels + bool(self.user_tokens)
+        bias = key_mask_bias(n_tokens, x.shape[1])
+        return self.encoder(x, key_bias=bias), bias
+
+    def _embed(self, tokens: Tensor, interaction) -> Tensor:
+        """``[B, S]`` flat codes -> ``[B, S (+ 1), d]``, the hashed user's token first if used."""
+        x = self.code_embedding(tokens)
+        if self.user_embedding is not None:
+            user = interaction[self.USER_ID] % self.user_tokens
+            x = torch.cat([self.user_embedding(user).unsqueeze(1), x], dim=1)
+        return x
+
+    def start(self, interaction) -> Step:
+        return _HistoryCache(self, interaction) if self.causal else _Memory(self, interaction)
+
+    def _tie_heads(self) -> None:
+        """Let the output heads be the rows of the code embedding (as T5 v1.0 does)."""
+        self.heads = nn.ModuleList(
+            _TiedHead(self.code_embedding, int(start), size)
+            for start, size in zip(self.level_offset, self.sizes, strict=True)
+        )
+
+
+class _TiedHead(nn.Module):
+    """Logits of one level against that level's rows of the shared embedding table."""
+
+    def __init__(self, embedding: nn.Embedding, start: int, size: int):
+        super().__init__()
+        self._rows = slice(start, start + size)
+        self._embedding = [embedding]  # in a list: the parameter belongs to the model alone
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._embedding[0].weight[self._rows]) * x.shape[-1] ** -0.5
+
+
+class _Memory:
+    """Decoding of ``encoder_decoder``: encoder and cross keys once per user, then beam steps."""
+
+    def __init__(self, model: TIGER, interaction):
+        memory, self.bias = model._encode(interaction)
+        self.model, blocks = model, model.decoder.blocks
+        self.keys_values = [block.cross.keys_values(memory) for block in blocks]
+        self.own = [BeamTokens() for _ in blocks]
+        self.n_users = len(memory)
+
+    def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
+        model = self.model
+        if level == 0:
+            x = model.begin.expand(self.n_users, 1, -1)
+        else:
+            x = model.code_embedding(codes + model.level_offset[level - 1])
+        place = torch.arange(level + 1, device=self.bias.device)
+        own_bias = model.decoder.position(place[-1:], place)[:, 0]  # [H, t]
+        hidden = model.decoder.step(
+            x, parents, self.own, own_bias, memory=self.keys_values, memory_bias=self.bias
+        )
+        return model.heads[level](hidden)
+
+
+class _HistoryCache:
+    """Decoding of ``decoder_only``: the history's keys and values once per user."""
+
+    def __init__(self, model: TIGER, interaction):
+        self.model = model
+        x = model._embed(model.flat_tokens(interaction[model.ITEM_SEQ]), interaction)
+        hidden, keys_values = model.decoder(x, keep_keys=True)
+        self.n_tokens = interaction[model.ITEM_SEQ_LEN] * model.n_levels + bool(model.user_tokens)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        self.last = hidden[rows, self.n_tokens - 1].unsqueeze(1)  # [B, 1, d]
+        self.keys_values, self.mask = keys_values, key_mask_bias(self.n_tokens, x.shape[1])
+        self.key_place = torch.arange(x.shape[1], device=x.device)
+        self.own = [BeamTokens() for _ in model.decoder.blocks]
+
+    def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
+        model = self.model
+        if level == 0:
+            return model.heads[0](self.last)
+        place = torch.arange(level, device=self.key_place.device)
+        own_bias = model.decoder.position(place[-1:], place)[:, 0]  # [H, t]
+        query_place = (self.n_tokens + level - 1).unsqueeze(1)  # [B, 1]
+        bias = self.mask + model.decoder.position(query_place, self.key_place)  # [B, H, 1, S]
+        shared = [(k, v, bias) for k, v in self.keys_values]
+        x = model.code_embedding(codes + model.level_offset[level - 1])
+        return model.heads[level](model.decoder.step(x, parents, self.own, own_bias, shared))

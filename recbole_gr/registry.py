@@ -1,0 +1,173 @@
+"""Names of models and tokenizers, and the classes behind them.
+
+A name maps to `"package.module:Class"`; the module is imported when the name is asked for, so a run
+imports the one model it uses. RecBole's own models need no entry here.
+"""
+
+import importlib
+import pkgutil
+from functools import lru_cache
+
+from recbole_gr.errors import ConfigError, nearest
+
+MODELS = {
+    "TIGER": "recbole_gr.model.tiger:TIGER",
+    "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
+}
+
+TOKENIZERS = {
+    "RKMeans": "recbole_gr.tokenizer.rkmeans:RKMeans",
+    "OPQ": "recbole_gr.tokenizer.opq:OPQ",
+    "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
+}
+
+# Models trained by something else than the trainer of their kind: model name -> trainer.
+TRAINERS = {}
+
+
+def register_model(name, target, trainer=None):
+    """Make a model known by name to the command line and the configuration.
+
+    Args:
+        name (str): the name for `--model=`.
+        target (str | type): the class, or `"package.module:Class"` to import it on demand.
+        trainer (str | type | None): a trainer class of its own, given in the same way. Without it
+            generative models get `GenerationTrainer`, all others RecBole's trainer for them.
+    """
+    MODELS[name] = target
+    if trainer is not None:
+        TRAINERS[name] = trainer
+
+
+def register_tokenizer(name, target):
+    """Make a tokenizer known by name; arguments as in `register_model`."""
+    TOKENIZERS[name] = target
+
+
+def get_model(name):
+    """The model class called `name`.
+
+    Args:
+        name (str): one of ours, one registered, one of RecBole's, or `"package.module:Class"`.
+
+    Returns:
+        type: the class.
+
+    Raises:
+        ConfigError: no such model; lists those that exist, the nearest first.
+    """
+    if name in MODELS:
+        return _load(MODELS[name], f"model '{name}'")
+    if ":" in name:
+        return _load(name, f"model '{name}'")
+    if name in recbole_models():
+        from recbole.utils import get_model as recbole_get_model
+
+        return recbole_get_model(name)
+    raise ConfigError(
+        _unknown(
+            "model",
+            name,
+            [("Models here", MODELS), ("RecBole's models", recbole_models() - set(MODELS))],
+        )
+        + " A class of your own: --model=package.module:Class."
+    )
+
+
+def get_tokenizer(name):
+    """The tokenizer class called `name` (ours, one registered, or `"package.module:Class"`).
+
+    Raises:
+        ConfigError: no such tokenizer; lists those that exist, the nearest first.
+    """
+    if name in TOKENIZERS:
+        return _load(TOKENIZERS[name], f"tokenizer '{name}'")
+    if ":" in str(name):
+        return _load(name, f"tokenizer '{name}'")
+    raise ConfigError(_unknown("tokenizer", name, [("Tokenizers", TOKENIZERS)]))
+
+
+def get_trainer(config, model_class):
+    """The trainer class for a model: its own, `GenerationTrainer`, or RecBole's made safe.
+
+    Args:
+        config (Config): read for `model` and `MODEL_TYPE`.
+        model_class (type): the class of the model to train.
+    """
+    if config["model"] in TRAINERS:
+        return _load(TRAINERS[config["model"]], f"trainer of '{config['model']}'")
+    if getattr(model_class, "generative", False):
+        from recbole_gr.trainer.generation import GenerationTrainer
+
+        return GenerationTrainer
+    from recbole.utils import get_trainer as recbole_get_trainer
+
+    from recbole_gr.trainer.baseline import safe_trainer
+
+    return safe_trainer(recbole_get_trainer(config["MODEL_TYPE"], config["model"]))
+
+
+@lru_cache(maxsize=1)
+def recbole_models():
+    """Names of RecBole's models, found without importing any of them.
+
+    RecBole finds a model through its file, `SASRec` in `sasrec.py`, but has no list of names. The
+    spelling comes from its property files, and from the source where a model has no property file.
+    """
+    import recbole.model
+    import recbole.properties as properties  # a namespace package: it holds YAML only
+
+    spelling = {}
+    for folder in properties.__path__:
+        for file in _stems(folder, "model"):
+            spelling[file.lower()] = file
+    names = set()
+    for package in pkgutil.iter_modules(recbole.model.__path__):
+        if not package.ispkg:
+            continue
+        folder = [f"{path}/{package.name}" for path in recbole.model.__path__]
+        for module in pkgutil.iter_modules(folder):
+            names.add(spelling.get(module.name) or _class_in(module))
+    return frozenset(names - {None})
+
+
+def _stems(folder, sub):
+    from pathlib import Path
+
+    return [file.stem for file in Path(folder, sub).glob("*.yaml")]
+
+
+def _class_in(module):
+    """The class in a RecBole model file whose name is the file's name, or None."""
+    import ast
+
+    spec = module.module_finder.find_spec(module.name)
+    with open(spec.origin, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    classes = (node.name for node in tree.body if isinstance(node, ast.ClassDef))
+    return next((name for name in classes if name.lower() == module.name), None)
+
+
+def _load(target, what):
+    if not isinstance(target, str):
+        return target
+    module_name, _, class_name = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A module that exists but lacks one of its own dependencies keeps its own message.
+        if error.name and not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ConfigError(f"{what}: there is no module '{module_name}' to import.") from error
+    if not hasattr(module, class_name):
+        raise ConfigError(f"{what}: module '{module_name}' has no class '{class_name}'.")
+    return getattr(module, class_name)
+
+
+def _unknown(kind, name, groups):
+    lines = [f"Unknown {kind} '{name}'."]
+    for title, known in groups:
+        close = nearest(name, known, n=5)
+        rest = sorted((set(known) - set(close)), key=str.lower)
+        lines.append(f"{title}: {', '.join([*close, *rest])}.")
+    return " ".join(lines)

@@ -1,0 +1,146 @@
+"""Reading settings: YAML files, `--key=value` arguments, and single values, all without eval."""
+
+import ast
+import re
+from pathlib import Path
+
+import yaml
+
+from recbole_gr.errors import ConfigError
+
+# Intervals such as "[5,inf)" or "[5,10]" are text to RecBole, also where they look like a list.
+_TEXT_KEYS = {
+    "model",
+    "dataset",
+    "user_inter_num_interval",
+    "item_inter_num_interval",
+    "entity_kg_num_interval",
+    "relation_kg_num_interval",
+}
+_PLAIN_TYPES = (str, int, float, bool, list, tuple, dict, type(None))
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """Safe YAML that also reads `1e-5` as a number, as RecBole's loader does.
+
+    The resolver belongs to this class, so other users of PyYAML in the process see no change.
+    """
+
+
+SettingsLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
+        |[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?
+        |[-+]?\.(?:inf|Inf|INF)
+        |\.(?:nan|NaN|NAN))$""",
+        re.X,
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_value(text, key=None):
+    """Turn the text of one setting into a value.
+
+    Python literals (`0.1`, `[5, 10]`, `{'split': {'LS': 'valid_and_test'}}`), YAML lists and mappings
+    (`[Recall, NDCG]`), `true`/`false` in any case, and `None`, `null`, `~` are understood; anything
+    else stays text, such as `NDCG@10` or `adam`. Nothing is executed.
+
+    Args:
+        text (object): the value; returned as it is unless it is a str.
+        key (str | None): its name; a few keys always hold text.
+    """
+    if not isinstance(text, str):
+        return text
+    plain = text.strip()
+    if plain.lower() in ("~", "null", "none"):
+        return None
+    if key in _TEXT_KEYS:
+        return text
+    if plain.lower() in ("true", "false"):
+        return plain.lower() == "true"
+    try:
+        value = ast.literal_eval(plain)
+        if isinstance(value, _PLAIN_TYPES):
+            return value
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    if plain[:1] in ("[", "{"):
+        try:
+            return yaml.load(plain, Loader=SettingsLoader)  # noqa: S506 (a SafeLoader)
+        except yaml.YAMLError:
+            pass
+    return text
+
+
+def parse_arguments(arguments):
+    """Read `--key=value` arguments into a dict of parsed values.
+
+    Raises:
+        ConfigError: an argument of another form, or one key given twice with different values.
+    """
+    settings = {}
+    for argument in arguments or ():
+        match = re.fullmatch(r"--([A-Za-z_][\w-]*)=(.*)", argument, re.DOTALL)
+        if match is None:
+            name = argument.lstrip("-").partition("=")[0]
+            raise ConfigError(f"Cannot read the argument '{argument}': write --{name}=VALUE.")
+        key, value = match[1], parse_value(match[2], match[1])
+        if key in settings and settings[key] != value:
+            raise ConfigError(
+                f"--{key} is given twice: '{settings[key]}' and '{value}'. Leave one of them out."
+            )
+        settings[key] = value
+    return settings
+
+
+def read_yaml(path):
+    """Read one YAML file of settings into a dict; an empty file is an empty dict.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping of keys to values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"There is no configuration file '{path}'. Check --config_files.")
+    try:
+        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=SettingsLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' is not a readable YAML file: {error}") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise ConfigError(f"'{path}' must hold lines of the form 'key: value'.")
+    return {key: None if value == "None" else value for key, value in settings.items()}
+
+
+def file_list(value):
+    """`--config_files=a.yaml,b.yaml` (or with spaces, as in RecBole, or a list) as a list of paths."""
+    if not value:
+        return []
+    if isinstance(value, str):
+        return [name for name in re.split(r"[,\s]+", value) if name]
+    return list(value)
+
+
+def external_settings(config_file_list=None, config_dict=None, cmd_args=None):
+    """Everything a user set, as (source, settings) pairs, the later one winning.
+
+    Args:
+        config_file_list (list[str] | None): YAML files; files named by `--config_files` follow them.
+        config_dict (dict | None): settings of the Python API; text is parsed as on the command line.
+        cmd_args (list[str] | None): `--key=value` arguments.
+
+    Returns:
+        list[tuple[str, dict]]: sources named for messages: a file name, "config_dict", "command line".
+    """
+    arguments = parse_arguments(cmd_args)
+    given = {key: parse_value(value, key) for key, value in (config_dict or {}).items()}
+    files = file_list(config_file_list)
+    files += file_list(given.pop("config_files", None)) + file_list(
+        arguments.pop("config_files", None)
+    )
+    sources = [(f"file '{path}'", read_yaml(path)) for path in files]
+    return [*sources, ("config_dict", given), ("command line", arguments)]

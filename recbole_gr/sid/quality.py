@@ -1,0 +1,209 @@
+"""Figures that tell whether a SID table is fit for use."""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from recbole_gr.files import atomic_write
+from recbole_gr.sid.table import level_name, sid_keys
+
+
+@dataclass
+class LevelQuality:
+    """How the items use one level's codebook.
+
+    Attributes:
+        size: codes in the codebook.
+        used: codes that at least one item has.
+        utilisation: ``used / size``.
+        entropy: of the items' codes, in bits; at most ``log2(size)``.
+        perplexity: ``2 ** entropy``, the number of equally frequent codes of the same entropy.
+        most_frequent: items that have the most frequent code.
+    """
+
+    size: int
+    used: int
+    utilisation: float
+    entropy: float
+    perplexity: float
+    most_frequent: int
+
+
+@dataclass
+class PrefixQuality:
+    """How well the first ``depth`` levels tell items apart.
+
+    Attributes:
+        depth: levels in the prefix, from 1.
+        distinct: different prefixes among the items.
+        mean_items: items per distinct prefix.
+        largest: items of the most frequent prefix.
+        mean_children: distinct prefixes of this depth per distinct prefix one level shorter.
+    """
+
+    depth: int
+    distinct: int
+    mean_items: float
+    largest: int
+    mean_children: float
+
+
+@dataclass
+class QualityReport:
+    """Quality of a SID table; plain numbers.
+
+    Attributes:
+        n_items: items (no padding item).
+        n_levels, sizes: shape of the SIDs.
+        distinct: different SIDs.
+        collision_rate: share of items whose SID belongs to at least one other item too.
+        duplicate_rate: ``1 - distinct / n_items``, which the logs of LC-Rec and LETTER call
+            collision rate. Two items on one SID count twice above and once here.
+        largest_group: items on the most crowded SID.
+        group_sizes: how many SIDs belong to exactly m items, ``{m: count}``.
+        levels: one :class:`LevelQuality` per level.
+        prefixes: one :class:`PrefixQuality` per depth, the last one being whole SIDs.
+        before_policy: ``collision_rate``, ``duplicate_rate`` and ``largest_group`` of the
+            tokenizer's codes before the collision policy; empty if not known.
+        meta: where the SIDs come from.
+    """
+
+    n_items: int
+    n_levels: int
+    sizes: list
+    distinct: int
+    collision_rate: float
+    duplicate_rate: float
+    largest_group: int
+    group_sizes: dict
+    levels: list
+    prefixes: list
+    before_policy: dict = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
+
+    def to_dict(self):
+        """The report as nested dictionaries and lists of plain numbers."""
+        return asdict(self)
+
+    def to_json(self, path):
+        """Write the report as JSON."""
+        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump(self.to_dict(), file, indent=2)
+
+    def to_text(self):
+        """The report as a few lines for a log or a terminal."""
+        lines = [
+            f"SID quality: {self.n_items} items, {self.distinct} distinct SIDs, "
+            f"{self.n_levels} levels {tuple(self.sizes)}",
+            f"  items that share their SID: {self.collision_rate:.2%}   "
+            f"1 - distinct/items: {self.duplicate_rate:.2%}   "
+            f"largest group: {self.largest_group}",
+        ]
+        if self.before_policy:
+            before = self.before_policy
+            lines.append(
+                f"  before the collision policy: {before['collision_rate']:.2%}   "
+                f"{before['duplicate_rate']:.2%}   largest group: {before['largest_group']}"
+            )
+        lines.append(
+            "  level   size   used  utilisation  entropy  perplexity |"
+            "  prefixes  items each  largest  children each"
+        )
+        for number, (level, prefix) in enumerate(zip(self.levels, self.prefixes)):
+            lines.append(
+                f"  {level_name(number):>5} {level.size:>6} {level.used:>6} "
+                f"{level.utilisation:>12.1%} {level.entropy:>8.2f} {level.perplexity:>11.1f} |"
+                f"{prefix.distinct:>10} {prefix.mean_items:>11.2f} {prefix.largest:>8} "
+                f"{prefix.mean_children:>14.2f}"
+            )
+        return "\n".join(lines)
+
+
+def quality_report(table):
+    """Quality of a SID table, shared SIDs or not; one sort and a few passes over the items.
+
+    Args:
+        table: :class:`~recbole_gr.sid.table.SIDTable`.
+
+    Returns:
+        QualityReport
+    """
+    codes, sizes = table.codes[1:].cpu(), table.sizes
+    n_items = len(codes)
+    levels = [_level_quality(codes[:, level], size) for level, size in enumerate(sizes)]
+
+    ordered = codes[sid_keys(codes, sizes).argsort()]
+    # In sorted order a prefix starts where any of its codes differs from the row above.
+    starts = torch.zeros(n_items, dtype=torch.bool)
+    starts[0] = True
+    prefixes, shorter = [], 1
+    for depth in range(1, table.n_levels + 1):
+        column = ordered[:, depth - 1]
+        starts[1:] |= column[1:] != column[:-1]
+        groups = _run_lengths(starts)
+        prefixes.append(
+            PrefixQuality(
+                depth=depth,
+                distinct=len(groups),
+                mean_items=n_items / len(groups),
+                largest=int(groups.max()),
+                mean_children=len(groups) / shorter,
+            )
+        )
+        shorter = len(groups)
+    meta = dict(table.meta)
+    return QualityReport(
+        n_items=n_items,
+        n_levels=table.n_levels,
+        sizes=list(sizes),
+        group_sizes=dict(zip(*_tally(groups))),
+        levels=levels,
+        prefixes=prefixes,
+        before_policy=meta.pop("before_policy", {}),
+        meta=meta,
+        **_collisions(groups, n_items),
+    )
+
+
+def collision_figures(codes, sizes):
+    """``distinct``, ``collision_rate``, ``duplicate_rate`` and ``largest_group`` of ``[N, L]``.
+
+    The definitions are those of :class:`QualityReport`.
+    """
+    counts = torch.unique(sid_keys(codes, sizes), return_counts=True)[1]
+    return _collisions(counts, len(codes))
+
+
+def _collisions(groups, n_items):
+    return {
+        "distinct": len(groups),
+        "collision_rate": int(groups[groups > 1].sum()) / n_items,
+        "duplicate_rate": 1 - len(groups) / n_items,
+        "largest_group": int(groups.max()),
+    }
+
+
+def _level_quality(codes, size):
+    counts = torch.bincount(codes, minlength=size).double()
+    share = counts[counts > 0] / counts.sum()
+    entropy = float(-(share * share.log2()).sum())
+    used = len(share)
+    return LevelQuality(
+        size=size,
+        used=used,
+        utilisation=used / size,
+        entropy=abs(entropy),  # a single code gives -0.0
+        perplexity=2**entropy,
+        most_frequent=int(counts.max()),
+    )
+
+
+def _run_lengths(starts):
+    positions = starts.nonzero().squeeze(1)
+    return torch.cat([positions, torch.tensor([len(starts)])]).diff()
+
+
+def _tally(groups):
+    sizes, counts = torch.unique(groups, return_counts=True)
+    return sizes.tolist(), counts.tolist()

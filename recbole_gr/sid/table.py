@@ -1,0 +1,375 @@
+"""The table that gives every item its semantic ID (SID), and its file formats."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+
+_TOKEN = re.compile(r"<([A-Za-z]+)_(-?\d+)>")
+_INT64_MAX = 2**63 - 1
+
+
+def level_name(level):
+    """Letters that mark ``level`` (from 0) in SID tokens: a, b, ..., z, aa, ab, ..."""
+    name = ""
+    level += 1
+    while level:
+        level, digit = divmod(level - 1, 26)
+        name = chr(ord("a") + digit) + name
+    return name
+
+
+def sid_keys(codes, sizes):
+    """One integer per SID, in the lexicographic order of the SIDs.
+
+    Equal SIDs have equal keys and a smaller SID has a smaller key, so one sort of the keys
+    sorts the SIDs. Where the product of the codebook sizes overflows 63 bits, the keys of
+    the levels so far are replaced by their ranks, which keeps the order.
+
+    Args:
+        codes: LongTensor ``[N, L]``, ``0 <= codes[:, l] < sizes[l]``.
+        sizes: codebook size of each level.
+
+    Returns:
+        LongTensor ``[N]``.
+    """
+    keys, span = codes.new_zeros(len(codes)), 1
+    for level, size in enumerate(sizes):
+        if span * size > _INT64_MAX:
+            distinct, keys = torch.unique(keys, return_inverse=True)
+            span = max(len(distinct), 1)
+        keys = keys * size + codes[:, level]
+        span *= size
+    return keys
+
+
+@dataclass(frozen=True, eq=False)
+class SIDTable:
+    """Semantic IDs of a catalogue; row ``i`` belongs to RecBole's internal item id ``i``.
+
+    Attributes:
+        codes: LongTensor ``[n_items, L]``. Row 0 is the padding item and holds -1;
+            elsewhere ``0 <= codes[i, l] < sizes[l]``.
+        sizes: codebook size of each level, ``L`` positive integers.
+        meta: where the SIDs come from; plain values that JSON can hold.
+
+    Two items may have the same SID (collision policy ``share``).
+
+    Example: three items with two levels of four codes, the first two items sharing a SID::
+
+        codes = [[-1, -1],      # padding
+                 [ 2,  0],
+                 [ 2,  0],
+                 [ 3,  1]]
+        sizes = (4, 4)
+        groups() -> [0, 0, 1], [2, 1]
+
+    Raises:
+        ConfigError: codes of wrong shape or type, negative, or outside their codebook.
+    """
+
+    codes: torch.Tensor
+    sizes: tuple
+    meta: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        object.__setattr__(self, "sizes", tuple(int(size) for size in self.sizes))
+        codes = self.codes
+        if not torch.is_tensor(codes) or codes.dtype != torch.int64 or codes.dim() != 2:
+            raise ConfigError("SID codes must be an int64 tensor of shape [n_items, levels]")
+        if len(codes) < 2 or codes.shape[1] < 1:
+            raise ConfigError(
+                f"a SID table needs a padding row, at least one item and one level; "
+                f"got codes of shape {list(codes.shape)}"
+            )
+        if len(self.sizes) != codes.shape[1] or min(self.sizes) < 1:
+            raise ConfigError(
+                f"SID codes have {codes.shape[1]} levels but the codebook sizes are {self.sizes}; "
+                f"give one positive size per level"
+            )
+        if bool((codes[0] != -1).any()):
+            raise ConfigError("row 0 of a SID table is the padding item and must hold -1")
+        check_codes(codes[1:], self.sizes)
+
+    @classmethod
+    def from_item_codes(cls, item_codes, sizes, meta=None):
+        """Table from the codes ``[n_items - 1, L]`` of the items 1, 2, ... (no padding row)."""
+        padding = item_codes.new_full((1, item_codes.shape[1]), -1)
+        return cls(torch.cat([padding, item_codes]), sizes, dict(meta or {}))
+
+    @property
+    def n_items(self):
+        """Rows of the table: the items and the padding item."""
+        return self.codes.shape[0]
+
+    @property
+    def n_levels(self):
+        """Levels of a SID."""
+        return self.codes.shape[1]
+
+    def groups(self):
+        """Items grouped by SID.
+
+        Returns:
+            tuple: LongTensor ``[n_items - 1]``, the index of each item's SID among the
+            distinct SIDs in lexicographic order (entry 0 belongs to item 1), and LongTensor
+            ``[n_distinct]``, the number of items of each distinct SID.
+        """
+        keys = sid_keys(self.codes[1:], self.sizes)
+        _, index, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+        return index, counts
+
+    def to(self, device):
+        """The same table with its codes on ``device``."""
+        return replace(self, codes=self.codes.to(device))
+
+    def digest(self):
+        """sha256 (hexadecimal) of the sizes and codes."""
+        sha = hashlib.sha256(json.dumps(self.sizes).encode())
+        sha.update(np.ascontiguousarray(self.codes.cpu().numpy().astype("<i8", copy=False)).data)
+        return sha.hexdigest()
+
+    def save(self, path, item_tokens=None):
+        """Write codes, sizes, meta and item tokens to one ``.npz`` file, without pickle.
+
+        Args:
+            path: file to write.
+            item_tokens: external item tokens by internal id, ``n_items`` strings (entry 0 is
+                RecBole's padding token). :meth:`load` uses them to find each item's row.
+        """
+        arrays = {
+            "codes": self.codes[1:].cpu().numpy().astype(np.int32),
+            "sizes": np.asarray(self.sizes, dtype=np.int64),
+            "meta": _text_array(json.dumps(self.meta, sort_keys=True)),
+        }
+        if item_tokens is not None:
+            tokens = _tokens_without_padding(item_tokens, self.n_items)
+            arrays["item_tokens"] = _text_array("\0".join(tokens))
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path, item_tokens=None):
+        """Read a table that :meth:`save` wrote.
+
+        Args:
+            path: file to read.
+            item_tokens: item tokens by internal id; rows are arranged in this order. Items of
+                the file that are not among them are left out.
+
+        Raises:
+            ConfigError: unreadable file, or items without a SID (how many, which first).
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                codes = torch.from_numpy(arrays["codes"].astype(np.int64))
+                sizes, meta = arrays["sizes"].tolist(), json.loads(_text(arrays["meta"]))
+                stored = None
+                if "item_tokens" in arrays:
+                    stored = _text(arrays["item_tokens"]).split("\0")
+        except (OSError, KeyError, ValueError) as error:
+            raise ConfigError(f"{path} is not a SID table of this library: {error}") from error
+        if item_tokens is not None:
+            codes = codes[_rows_of(path, stored, len(codes), item_tokens)]
+        return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
+
+    def to_json(self, path, item_tokens):
+        """Write ``{"item": ["<a_12>", "<b_7>", ...]}``, as LC-Rec, LETTER and MiniOneRec do."""
+        tokens = _tokens_without_padding(item_tokens, self.n_items)
+        columns = []
+        for level, size in enumerate(self.sizes):
+            words = [f"<{level_name(level)}_{code}>" for code in range(size)]
+            columns.append(map(words.__getitem__, self.codes[1:, level].tolist()))
+        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump(dict(zip(tokens, zip(*columns))), file)
+
+    @classmethod
+    def from_json(cls, path, item_tokens, sizes=None):
+        """Read ``{"item": ["<a_12>", "<b_7>", ...]}``; plain integers are accepted as codes too.
+
+        Args:
+            path: JSON file; keys are external item tokens.
+            item_tokens: item tokens by internal id (entry 0 is the padding token).
+            sizes: codebook sizes; by default the largest code of each level plus one.
+
+        Raises:
+            ConfigError: not such a file, SIDs of different lengths, malformed or negative
+                codes, codes outside ``sizes``, or items without a SID.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                sids = json.load(file)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"sid_file {path} cannot be read as JSON: {error}") from error
+        if not isinstance(sids, dict) or not sids:
+            raise ConfigError(f'sid_file {path} must hold {{"item": ["<a_1>", "<b_2>"], ...}}')
+        codes = _parse_sids(path, sids)
+        rows = _rows_of(path, list(sids), len(sids), item_tokens)
+        sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
+        meta = {"source": Path(path).name}
+        return _named(path, lambda: cls.from_item_codes(codes[rows], sizes, meta))
+
+    def to_npy(self, path, row_tokens=None, item_tokens=None):
+        """Write the codes as an int32 array ``[N, L]``.
+
+        Args:
+            path: ``.npy`` file to write.
+            row_tokens: item token of each row, such as the lines of an ``.item`` file; rows of
+                items outside the table hold -1. None: row ``i`` is internal item id ``i + 1``.
+            item_tokens: item tokens by internal id; needed with ``row_tokens``.
+        """
+        codes = self.codes.cpu().numpy().astype(np.int32)
+        if row_tokens is None:
+            codes = codes[1:]
+        else:
+            tokens = _tokens_without_padding(item_tokens, self.n_items)
+            id_of = dict(zip(tokens, range(1, self.n_items)))
+            codes = codes[[id_of.get(str(token), 0) for token in row_tokens]]
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, codes, allow_pickle=False)
+
+    @classmethod
+    def from_npy(cls, path, row_tokens, item_tokens, sizes=None):
+        """Read integer codes ``[N, L]``.
+
+        Args:
+            path: ``.npy`` file.
+            row_tokens: item token of each row; None if row ``i`` is internal item id ``i + 1``.
+            item_tokens: item tokens by internal id (entry 0 is the padding token).
+            sizes: codebook sizes; by default the largest code of each level plus one.
+
+        Raises:
+            ConfigError: not such a file, wrong number of rows, negative codes, codes outside
+                ``sizes``, or items without a row.
+        """
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"sid_file {path} cannot be read as .npy: {error}") from error
+        if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.integer):
+            raise ConfigError(
+                f"sid_file {path} must hold integers of shape [items, levels]; "
+                f"it holds {array.dtype} of shape {list(array.shape)}"
+            )
+        codes = torch.from_numpy(array.astype(np.int64))
+        sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
+        codes = codes[_rows_of(path, row_tokens, len(codes), item_tokens)]
+        meta = {"source": Path(path).name}
+        return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
+
+
+def check_codes(item_codes, sizes):
+    """Raise ConfigError unless ``0 <= item_codes[:, l] < sizes[l]``; row 0 is item id 1."""
+    limits = torch.tensor(sizes, device=item_codes.device)
+    bad = (item_codes < 0) | (item_codes >= limits)
+    if bool(bad.any()):
+        row, level = (int(index) for index in bad.nonzero()[0])
+        raise ConfigError(
+            f"{int(bad.any(1).sum())} items have SID codes outside their codebook, first item id "
+            f"{row + 1}: code {int(item_codes[row, level])} at level {level + 1} of size "
+            f"{sizes[level]}; codes count from 0"
+        )
+
+
+def _named(path, build):
+    """Run ``build`` and put the file's name before the message of a ConfigError."""
+    try:
+        return build()
+    except ConfigError as error:
+        raise ConfigError(f"SID file {path}: {error}") from error
+
+
+def _tokens_without_padding(item_tokens, n_items):
+    tokens = [str(token) for token in item_tokens]
+    if len(tokens) != n_items:
+        raise ConfigError(
+            f"the SID table has {n_items} rows (padding included) but {len(tokens)} item tokens "
+            f"were given"
+        )
+    return tokens[1:]
+
+
+def _rows_of(path, row_tokens, n_rows, item_tokens):
+    """File row of each item (LongTensor ``[n_items - 1]``); ConfigError where one is missing."""
+    items = [str(token) for token in item_tokens][1:]
+    if row_tokens is None:
+        if n_rows != len(items):
+            raise ConfigError(
+                f"SID file {path} has {n_rows} rows for {len(items)} items and no item tokens; "
+                f"make it anew for this data set or use the JSON format"
+            )
+        return torch.arange(n_rows)
+    if len(row_tokens) != n_rows:
+        raise ConfigError(
+            f"SID file {path} has {n_rows} rows but the item file lists {len(row_tokens)} items; "
+            f"they must correspond line by line"
+        )
+    row_of = dict(zip(map(str, row_tokens), range(n_rows)))
+    rows = np.fromiter(map(row_of.get, items, repeat(-1)), dtype=np.int64, count=len(items))
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise ConfigError(
+            f"SID file {path} does not cover {len(missing)} of {len(items)} items, first "
+            f"'{items[missing[0]]}'; make SIDs for them or remove them from the data set"
+        )
+    return torch.from_numpy(rows)
+
+
+def _parse_sids(path, sids):
+    """Codes ``[N, L]`` of the values of a SID JSON; each distinct token is parsed once."""
+    lengths = {}
+    for item, sid in sids.items():
+        if not isinstance(sid, list) or not sid:
+            raise ConfigError(f"SID file {path}: the SID of item '{item}' is not a list of codes")
+        lengths.setdefault(len(sid), item)
+    if len(lengths) > 1:
+        (first, item), (second, other) = list(lengths.items())[:2]
+        raise ConfigError(
+            f"SID file {path} has SIDs of different lengths: {first} codes for item '{item}', "
+            f"{second} for item '{other}'; all items need the same number of levels"
+        )
+    flat = list(chain.from_iterable(sids.values()))
+    n_levels = next(iter(lengths))
+    codes = np.empty((len(sids), n_levels), dtype=np.int64)
+    for level in range(n_levels):
+        words = flat[level::n_levels]
+        parsed, prefixes = {}, {}
+        for word in _distinct(path, words):
+            match = _TOKEN.fullmatch(word) if isinstance(word, str) else None
+            if match is None and (not isinstance(word, int) or isinstance(word, bool)):
+                raise ConfigError(
+                    f"SID file {path}: {word!r} at level {level + 1} is no code; expected "
+                    f"'<{level_name(level)}_12>'"
+                )
+            parsed[word] = int(match[2]) if match else word
+            prefixes.setdefault(match[1] if match else "", word)
+        if len(prefixes) > 1:
+            raise ConfigError(
+                f"SID file {path} mixes codes of different levels at level {level + 1}: "
+                f"{', '.join(map(str, sorted(map(str, prefixes.values()))))}"
+            )
+        codes[:, level] = np.fromiter(map(parsed.__getitem__, words), np.int64, count=len(words))
+    return torch.from_numpy(codes)
+
+
+def _distinct(path, words):
+    try:
+        return set(words)
+    except TypeError:
+        raise ConfigError(f"SID file {path}: a code must be a token or an integer") from None
+
+
+def _text_array(text):
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _text(array):
+    return array.tobytes().decode()

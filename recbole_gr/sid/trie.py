@@ -1,0 +1,255 @@
+"""The prefix tree of all SIDs, held in flat tensors.
+
+SIDs are sorted once; the distinct prefixes of length ``l + 1`` are numbered in sorted order, so the
+position of an edge in its level's array *is* the number of the child it leads to. Per level only
+the code on each edge and the start of each node's children are stored (compressed sparse rows),
+about 16 bytes per item. Levels whose nodes have many children also get a dense table, where one
+gather returns the mask and the next node together.
+"""
+
+import torch
+from torch import Tensor, nn
+
+DEAD = -1  # the node of a beam that has left the catalogue
+
+
+class SIDTrie(nn.Module):
+    """All SIDs of a catalogue as a tree of tensors; lives on the device, never loops in Python.
+
+    Nodes of depth ``l`` (prefixes of ``l`` codes) are numbered ``0 .. n_nodes[l] - 1`` in the
+    lexicographic order of their prefixes; depth 0 is the root, depth ``L`` the leaves. Several
+    items may share a leaf and one item may own several leaves.
+
+    Attributes:
+        sizes: codebook size of each level.
+        n_nodes: number of nodes of each depth, ``L + 1`` numbers.
+        width: largest number of children of a node, per level.
+    """
+
+    def __init__(self, codes: Tensor, items: Tensor, sizes, dense_limit: int = 64 << 20):
+        """
+        Args:
+            codes: ``[N, L]`` SIDs, ``codes[:, l]`` in ``[0, sizes[l])``.
+            items: ``[N]`` the item of each row, at least 1 (0 is padding).
+            sizes: codebook size of each level.
+            dense_limit: most bytes that one level's dense table may take.
+        """
+        super().__init__()
+        codes, items = codes.long(), items.long()
+        self.sizes = tuple(int(size) for size in sizes)
+        _check(codes, items, self.sizes)
+        codes, items = _sort(codes, items, self.sizes)
+        new = _first_of_prefix(codes)  # [N, L] row opens a new prefix of length l + 1
+        n_rows, n_levels = codes.shape
+        self.n_levels, self.n_items = n_levels, int(items.max())
+        self.n_nodes, self.width, self._dense_levels = [1], [], []
+
+        parent_of_row = torch.zeros(n_rows, dtype=torch.long)
+        for level in range(n_levels):
+            first = new[:, level]
+            parents, edge = parent_of_row[first], codes[first, level]
+            counts = torch.bincount(parents, minlength=self.n_nodes[-1])
+            n_edges, size = len(edge), self.sizes[level]
+            self.width.append(int(counts.max()))
+            self._store("start", level, _offsets(counts))
+            self._store("code", level, edge.to(torch.int16 if size <= 1 << 15 else torch.int32))
+            dense = _wants_dense(self.n_nodes[-1], size, self.width[-1], dense_limit)
+            self._dense_levels.append(dense)
+            if dense:
+                table = torch.full((self.n_nodes[-1], size), DEAD, dtype=torch.int32)
+                table[parents, edge] = torch.arange(n_edges, dtype=torch.int32)
+                self._store("dense", level, table)
+            self.n_nodes.append(n_edges)
+            parent_of_row = first.cumsum(0) - 1
+
+        per_leaf = torch.bincount(parent_of_row, minlength=self.n_nodes[-1])
+        self.max_sharing = int(per_leaf.max())  # most items on one SID
+        self.register_buffer("leaf_start", _offsets(per_leaf), persistent=False)
+        self.register_buffer("leaf_item", items.int(), persistent=False)
+        self._store_lowest_items()
+
+    @classmethod
+    def from_table(cls, table, dense_limit: int = 64 << 20) -> "SIDTrie":
+        """The tree of a :class:`~recbole_gr.sid.table.SIDTable` (row 0 is padding and left out)."""
+        items = torch.arange(1, len(table.codes))
+        return cls(table.codes[1:].cpu(), items, table.sizes, dense_limit)
+
+    def candidates(self, level: int, nodes: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The candidates that extend ``nodes`` of depth ``level`` by one code.
+
+        Args:
+            nodes: ``[...]`` node numbers of depth ``level``; -1 marks a dead beam.
+
+        Returns:
+            ``(codes, child)``, both ``[..., K]``: the code of each candidate and the node it leads
+            to, -1 where there is none. At a dense level ``codes`` is None and candidate ``k`` is
+            code ``k`` (``K = sizes[level]``); else ``K = width[level]``.
+        """
+        dead = (nodes < 0).unsqueeze(-1)
+        nodes = nodes.clamp_min(0)
+        if self._dense_levels[level]:
+            child = self._get("dense", level)[nodes]
+            return None, child.masked_fill(dead, DEAD)
+        start, code = self._get("start", level), self._get("code", level)
+        first = start[nodes].unsqueeze(-1)
+        last = start[nodes + 1].unsqueeze(-1)
+        child = first + torch.arange(self.width[level], device=nodes.device, dtype=first.dtype)
+        missing = dead | (child >= last)
+        codes = code[child.clamp_max(len(code) - 1).long()].long()
+        return codes.masked_fill(missing, 0), child.masked_fill(missing, DEAD)
+
+    def children_mask(self, level: int, nodes: Tensor) -> Tensor:
+        """``[..., sizes[level]]`` bool: the codes that may follow ``nodes``."""
+        codes, child = self.candidates(level, nodes)
+        if codes is None:
+            return child >= 0
+        mask = torch.zeros(*nodes.shape, self.sizes[level] + 1, dtype=torch.bool, device=nodes.device)
+        codes = codes.masked_fill(child < 0, self.sizes[level])  # a column that is cut off again
+        return mask.scatter_(-1, codes, True)[..., :-1]
+
+    def advance(self, level: int, nodes: Tensor, codes: Tensor) -> Tensor:
+        """``[...]`` the nodes reached from ``nodes`` by ``codes``; -1 where no item continues so."""
+        options, child = self.candidates(level, nodes)
+        if options is None:
+            return child.gather(-1, codes.unsqueeze(-1)).squeeze(-1).long()
+        hit = (options == codes.unsqueeze(-1)) & (child >= 0)
+        return torch.where(hit, child, DEAD).amax(-1).long()
+
+    def root(self, batch: int) -> Tensor:
+        """``[batch, 1]`` the root for each user."""
+        return torch.zeros(batch, 1, dtype=torch.long, device=self.leaf_item.device)
+
+    def items(self, leaves: Tensor) -> Tensor:
+        """``[..., max_sharing]`` item ids on each leaf, ascending, 0 where there are no more."""
+        dead = (leaves < 0).unsqueeze(-1)
+        leaves = leaves.clamp_min(0)
+        first = self.leaf_start[leaves].unsqueeze(-1)
+        last = self.leaf_start[leaves + 1].unsqueeze(-1)
+        row = first + torch.arange(self.max_sharing, device=leaves.device, dtype=first.dtype)
+        missing = dead | (row >= last)
+        item = self.leaf_item[row.clamp_max(len(self.leaf_item) - 1).long()].long()
+        return item.masked_fill(missing, 0)
+
+    def sharing(self, leaves: Tensor) -> Tensor:
+        """``[...]`` how many items share each leaf; 0 on a dead one."""
+        start = self.leaf_start
+        count = start[leaves.clamp_min(0) + 1] - start[leaves.clamp_min(0)]
+        return count.masked_fill(leaves < 0, 0).long()
+
+    def lowest_item(self, level: int, child: Tensor) -> Tensor:
+        """``[...]`` the lowest item id below ``child`` (depth ``level + 1``): breaks ties."""
+        child = child.clamp_min(0)
+        if level == self.n_levels - 1:  # items ascend within a leaf
+            return self.leaf_item[self.leaf_start[child].long()]
+        return self._get("lowest", level)[child]
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """``(leaf [N], item [N])`` of every (SID, item) pair, in the order of the sorted SIDs."""
+        counts = (self.leaf_start[1:] - self.leaf_start[:-1]).long()
+        leaf = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        return leaf, self.leaf_item.long()
+
+    def parents(self, level: int) -> Tensor:
+        """``[n_nodes[level + 1]]`` the parent of every node of depth ``level + 1``."""
+        start = self._get("start", level).long()
+        counts = start[1:] - start[:-1]
+        return torch.repeat_interleave(torch.arange(len(counts), device=start.device), counts)
+
+    def edge_codes(self, level: int) -> Tensor:
+        """``[n_nodes[level + 1]]`` the code on the edge into every node of depth ``level + 1``."""
+        return self._get("code", level).long()
+
+    def item_paths(self) -> list[Tensor]:
+        """Per level, ``[n_items + 1, m]`` the nodes of depth ``level + 1`` above each item's
+        leaves (``m`` the most SIDs of one item), -1 where there are no more. Built when first
+        asked for and kept: a catalogue that never excludes items does not pay for it."""
+        if not hasattr(self, "path_0"):
+            leaf, item = self.entries()
+            owned = torch.bincount(item, minlength=self.n_items + 1)
+            order = item.argsort(stable=True)
+            rank = torch.arange(len(item), device=item.device)
+            rank = rank - (owned.cumsum(0) - owned)[item[order]]
+            path = torch.full((self.n_items + 1, int(owned.max())), DEAD, device=item.device)
+            path[item[order], rank] = leaf[order]
+            for level in reversed(range(self.n_levels)):
+                self._store("path", level, path.int())
+                path = self.parents(level)[path.clamp_min(0)].masked_fill(path < 0, DEAD)
+        return [self._get("path", level) for level in range(self.n_levels)]
+
+    def n_below(self) -> list[Tensor]:
+        """Per level, ``[n_nodes[level + 1]]`` the (SID, item) pairs below each node; kept too."""
+        if not hasattr(self, "below_0"):
+            below = (self.leaf_start[1:] - self.leaf_start[:-1]).long()
+            for level in reversed(range(self.n_levels)):
+                self._store("below", level, below.int())
+                above = below.new_zeros(self.n_nodes[level])
+                below = above.index_add(0, self.parents(level), below)
+        return [self._get("below", level) for level in range(self.n_levels)]
+
+    def memory_bytes(self) -> int:
+        """Bytes of all tensors of the tree."""
+        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers())
+
+    def extra_repr(self) -> str:
+        return f"nodes={self.n_nodes}, width={self.width}, dense={self._dense_levels}"
+
+    def _store(self, name: str, level: int, tensor: Tensor) -> None:
+        self.register_buffer(f"{name}_{level}", tensor, persistent=False)
+
+    def _get(self, name: str, level: int) -> Tensor:
+        return getattr(self, f"{name}_{level}")
+
+    def _store_lowest_items(self) -> None:
+        # Bottom up: a node's lowest item is the lowest of its children's.
+        lowest = self.lowest_item(self.n_levels - 1, torch.arange(self.n_nodes[-1]))
+        for level in reversed(range(1, self.n_levels)):
+            above = torch.full((self.n_nodes[level],), torch.iinfo(torch.int32).max).int()
+            lowest = above.scatter_reduce(0, self.parents(level), lowest, "amin")
+            self._store("lowest", level - 1, lowest)
+
+
+def _check(codes: Tensor, items: Tensor, sizes: tuple[int, ...]) -> None:
+    if codes.ndim != 2 or len(codes) == 0 or codes.shape[1] != len(sizes):
+        raise ValueError(f"SIDs of shape {tuple(codes.shape)} do not fit {len(sizes)} levels")
+    if len(items) != len(codes) or int(items.min()) < 1:
+        raise ValueError("every SID needs an item id of at least 1")
+    if bool((codes < 0).any()) or bool((codes >= torch.tensor(sizes)).any()):
+        raise ValueError(f"a SID holds a code outside the codebook sizes {sizes}")
+
+
+def _sort(codes: Tensor, items: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Rows in lexicographic order of the codes, then of the item id; exact repeats dropped."""
+    order = torch.argsort(items, stable=True)
+    # Neighbouring levels are packed into one 63-bit key, so that few stable sorts are needed.
+    level = len(sizes)
+    while level > 0:
+        key, span = torch.zeros(len(codes), dtype=torch.long), 1
+        while level > 0 and span * sizes[level - 1] < 1 << 62:
+            level -= 1
+            key += codes[:, level] * span
+            span *= sizes[level]
+        order = order[torch.argsort(key[order], stable=True)]
+    codes, items = codes[order], items[order]
+    repeat = torch.zeros(len(items), dtype=torch.bool)
+    repeat[1:] = (codes[1:] == codes[:-1]).all(1) & (items[1:] == items[:-1])
+    return codes[~repeat], items[~repeat]
+
+
+def _first_of_prefix(codes: Tensor) -> Tensor:
+    """``[N, L]`` True where sorted row ``n`` is the first with its prefix of length ``l + 1``."""
+    new = torch.ones(codes.shape, dtype=torch.bool)
+    for level in range(codes.shape[1]):
+        new[1:, level] = codes[1:, level] != codes[:-1, level]
+        if level:
+            new[1:, level] |= new[1:, level - 1]
+    return new
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+
+
+def _wants_dense(n_nodes: int, size: int, width: int, limit: int) -> bool:
+    # A dense step reads all codes of the level, a sparse one `width` of them but through three
+    # gathers: dense pays only where nodes have about half of all codes as children.
+    return n_nodes * size * 4 <= limit and 2 * width >= size

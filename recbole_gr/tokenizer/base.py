@@ -1,0 +1,315 @@
+"""What every tokenizer is: content in, SIDs out."""
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+from recbole_gr.settings import read_yaml
+from recbole_gr.sid.collision import resolve
+from recbole_gr.sid.quality import collision_figures
+from recbole_gr.sid.table import SIDTable
+
+_CHUNK_VALUES = 2**24  # float64 values of content and distances held at once while encoding
+
+
+@dataclass
+class FitReport:
+    """How a fit went.
+
+    Attributes:
+        tokenizer: name of the tokenizer.
+        n_items: items it was fitted on.
+        sizes: codebook sizes used.
+        seconds: wall time.
+        figures: the tokenizer's closing figures, plain numbers by name.
+        history: one dictionary of plain numbers per level or evaluated epoch.
+    """
+
+    tokenizer: str
+    n_items: int
+    sizes: tuple
+    seconds: float
+    figures: dict = field(default_factory=dict)
+    history: list = field(default_factory=list)
+
+
+class Tokenizer(nn.Module):
+    """Learns SIDs from item content.
+
+    A subclass implements :meth:`build`, :meth:`fit_content`, :meth:`encode_batch` and
+    :meth:`last_level_batch`; this class checks the input, bounds the memory, seeds, saves and
+    applies the collision policy. Its keys and defaults are ``properties/tokenizer/<Class>.yaml``, a
+    class from outside has them in the attribute ``default_config``; where a key is left out, the
+    base class's default holds.
+
+    Args:
+        config: RecBole's ``Config`` or a dictionary; a key that is missing or None takes the
+            default. ``tokenizer_seed`` defaults to ``seed``.
+        dim: length of the content vectors.
+
+    Attributes:
+        options: the tokenizer's configuration, plain values.
+        sizes: codebook size of each level, before a collision policy.
+        seed: of everything random in the tokenizer.
+
+    Raises:
+        ConfigError: a value that cannot be used.
+    """
+
+    def __init__(self, config, dim):
+        super().__init__()
+        self.options = self.default_options()
+        for key in self.options:
+            value = _get(config, key)
+            self.options[key] = self.options[key] if value is None else value
+        if self.options["tokenizer_seed"] is None:
+            seed = _get(config, "seed")
+            self.options["tokenizer_seed"] = 2020 if seed is None else seed
+        self.seed = self.options["tokenizer_seed"] = int(self.options["tokenizer_seed"])
+        self.dim = int(dim)
+        self.sizes = _sizes(self.options["codebook_size"], self.positive("sid_levels"))
+        self._build()
+
+    @classmethod
+    def default_options(cls):
+        """All keys of this tokenizer with their defaults, those of its base classes included."""
+        defaults = {}
+        for base in reversed(cls.__mro__):
+            path = _properties() / "tokenizer" / f"{base.__name__}.yaml"
+            if issubclass(base, Tokenizer) and path.is_file():
+                defaults.update(read_yaml(path))
+            defaults.update(vars(base).get("default_config", {}))
+        return defaults
+
+    # What subclasses implement
+
+    def build(self):
+        """Create parameters and buffers for ``self.sizes``; called again if these change."""
+        raise NotImplementedError
+
+    def fit_content(self, content, signals, progress):
+        """Learn from checked content ``[n, d]`` (float32); returns ``(figures, history)``."""
+        raise NotImplementedError
+
+    def encode_batch(self, content):
+        """Codes ``[n, L]`` of a batch of content ``[n, d]``, independent of the batch."""
+        raise NotImplementedError
+
+    def last_level_batch(self, content, codes):
+        """Distances ``[n, sizes[-1]]`` to the last level's codes, given the codes before it."""
+        raise NotImplementedError
+
+    # What users call
+
+    def fit(self, content, *, signals=None, progress=True):
+        """Learn the codebooks from item content.
+
+        Two fits of new tokenizers with the same seed, data, machine and thread count give the same
+        codes; torch's global random state is left as it was.
+
+        Args:
+            content: float tensor ``[n, d]``, one row per item, no padding row.
+            signals: further per-item signals that some tokenizers use, by name.
+            progress: show a progress bar.
+
+        Returns:
+            FitReport
+
+        Raises:
+            ConfigError: content of wrong shape, or with NaN or infinity.
+        """
+        content = self._check(content).to(self.device)
+        started = time.perf_counter()
+        self._shrink(len(content))
+        with self.seeded():
+            figures, history = self.fit_content(content, signals, progress)
+        seconds = time.perf_counter() - started
+        return FitReport(type(self).__name__, len(content), self.sizes, seconds, figures, history)
+
+    @torch.no_grad()
+    def encode(self, content):
+        """Codes of items, before any collision policy.
+
+        Args:
+            content: float tensor ``[n, d]``.
+
+        Returns:
+            LongTensor ``[n, L]`` on the device of ``content``. No state changes, and an item's
+            codes do not depend on the other rows.
+        """
+        content = self._check(content)
+        parts = content.split(self._rows_per_chunk())
+        codes = [self.encode_batch(part.to(self.device)).to(content.device) for part in parts]
+        return torch.cat(codes) if codes else content.new_zeros((0, len(self.sizes))).long()
+
+    @torch.no_grad()
+    def last_level_distances(self, content, codes):
+        """Distances of items to the codes of the last level, given their codes before it.
+
+        Args:
+            content: float tensor ``[n, d]``.
+            codes: LongTensor ``[n, L]``; the last column is not used.
+
+        Returns:
+            float tensor ``[n, sizes[-1]]`` on the device of ``content``.
+        """
+        content = self._check(content)
+        rows = self._rows_per_chunk()
+        parts = [
+            self.last_level_batch(part.to(self.device), code.to(self.device)).to(content.device)
+            for part, code in zip(content.split(rows), codes.split(rows))
+        ]
+        return torch.cat(parts)
+
+    def tokenize(self, content):
+        """SIDs of a catalogue: :meth:`encode`, then the collision policy ``collision``.
+
+        Args:
+            content: float tensor ``[n_items, d]``; row 0 is the padding item and is not read.
+
+        Returns:
+            SIDTable; its meta holds the options and the collisions before the policy.
+        """
+        items = content[1:]
+        codes = self.encode(items)
+        before = collision_figures(codes, self.sizes)
+        codes, sizes = resolve(
+            codes,
+            self.sizes,
+            self.options["collision"],
+            last_level_distances=lambda rows: self.last_level_distances(items[rows], codes[rows]),
+            epsilon=self.options["sinkhorn_epsilon"],
+            iterations=self.options["sinkhorn_iterations"],
+        )
+        meta = {
+            "tokenizer": type(self).__name__,
+            "options": dict(self.options),
+            "before_policy": before,
+        }
+        return SIDTable.from_item_codes(codes.cpu(), sizes, meta)
+
+    def save(self, path):
+        """Write options and weights to one file, without pickled objects."""
+        state = {
+            "tokenizer": type(self).__name__,
+            "dim": self.dim,
+            "sizes": list(self.sizes),
+            "options": self.options,
+            "state_dict": {name: value.cpu() for name, value in self.state_dict().items()},
+        }
+        with atomic_write(path) as temporary:
+            torch.save(state, temporary)
+
+    @classmethod
+    def load(cls, path):
+        """Read a tokenizer of this class that :meth:`save` wrote; on the CPU.
+
+        Raises:
+            ConfigError: the file is of another tokenizer or no tokenizer at all.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            name = state["tokenizer"]
+        except Exception as error:
+            raise ConfigError(f"{path} is not a saved tokenizer: {error}") from error
+        if name != cls.__name__:
+            raise ConfigError(f"{path} holds a tokenizer of type {name}, not {cls.__name__}")
+        tokenizer = cls(state["options"], state["dim"])
+        tokenizer._resize(state["sizes"])
+        tokenizer.load_state_dict(state["state_dict"])
+        return tokenizer
+
+    @property
+    def device(self):
+        """Device of the tokenizer's weights."""
+        return next(iter(self.state_dict().values())).device
+
+    # Helpers for subclasses
+
+    @contextlib.contextmanager
+    def seeded(self):
+        """Draw torch's random numbers from the tokenizer's seed inside the block only."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            yield
+
+    def positive(self, key, kind=int):
+        """The option as a positive number of the given kind."""
+        value = self.options[key]
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or value <= 0 or kind(value) != value:
+            word = "integer" if kind is int else "number"
+            raise ConfigError(f"{key} must be a positive {word}, got {value!r}")
+        return kind(value)
+
+    def _build(self):
+        with self.seeded():
+            self.build()
+
+    def _resize(self, sizes):
+        if tuple(sizes) != self.sizes:
+            device = self.device
+            self.sizes = tuple(sizes)
+            self._build()
+            self.to(device)
+
+    def _shrink(self, n_items):
+        sizes = self.sizes_for(n_items)
+        if sizes != self.sizes:
+            logging.getLogger().warning(
+                "codebook_size: %s codes for %d items; reduced to %s", self.sizes, n_items, sizes
+            )
+            self._resize(sizes)
+
+    def sizes_for(self, n_items):
+        """Codebook sizes to use for ``n_items`` items: none larger than the catalogue."""
+        return tuple(min(size, n_items) for size in self.sizes)
+
+    def _rows_per_chunk(self):
+        return max(1, _CHUNK_VALUES // max(self.dim, *self.sizes))
+
+    def _check(self, content):
+        if content.dim() != 2 or content.shape[1] != self.dim:
+            raise ConfigError(
+                f"item content must have shape [items, {self.dim}], got {list(content.shape)}"
+            )
+        content = content.detach().float()
+        bad = ~torch.isfinite(content.sum(1))
+        if bool(bad.any()):
+            raise ConfigError(
+                f"item content has NaN or infinite values in {int(bad.sum())} rows, first row "
+                f"{int(bad.nonzero()[0])}; mend or remove them"
+            )
+        return content
+
+
+def _sizes(codebook_size, levels):
+    """One codebook size per level from an integer or a list."""
+    given = codebook_size if isinstance(codebook_size, (list, tuple)) else [codebook_size] * levels
+    if len(given) != levels or any(type(size) is not int or size < 1 for size in given):
+        raise ConfigError(
+            f"codebook_size must be a positive integer or a list of sid_levels={levels} positive "
+            f"integers, got {codebook_size!r}"
+        )
+    return tuple(given)
+
+
+def _properties():
+    package = Path(__file__).resolve().parents[1]
+    # Inside the package when installed, beside it in a checkout.
+    folders = (package / "properties", package.parent / "properties")
+    return next(folder for folder in folders if folder.is_dir())
+
+
+def _get(config, key):
+    try:
+        return config[key]
+    except KeyError:
+        return None

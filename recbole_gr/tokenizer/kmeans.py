@@ -1,0 +1,95 @@
+"""k-means on FAISS, and nearest centroids with a defined answer to ties."""
+
+import faiss
+import numpy as np
+import torch
+
+_TIE = 1e-9  # relative; float64 rounding is 1e-16, so only true ties fall below it
+
+
+def kmeans(vectors, k, *, iterations=25, redo=1, points_per_code=1024, seed=0):
+    """k-means centroids (Lloyd's algorithm by FAISS, on GPUs where FAISS sees any).
+
+    With ``k`` distinct vectors or fewer, the centroids are these vectors, the rest copies of the
+    first. Otherwise every centroid has at least one nearest vector, except in degenerate cases:
+    centroids that FAISS leaves empty move to the vectors farthest from their own centroid.
+
+    Args:
+        vectors: float tensor ``[n, d]`` without NaN.
+        k: number of centroids.
+        iterations: Lloyd iterations.
+        redo: runs from different starts; the one with the lowest inertia is kept.
+        points_per_code: at most ``k * points_per_code`` vectors are used, drawn at random.
+        seed: of the start and the sample; equal seeds give equal centroids.
+
+    Returns:
+        float32 tensor ``[k, d]`` on the device of ``vectors``.
+    """
+    array = np.ascontiguousarray(vectors.detach().cpu().numpy(), dtype=np.float32)
+    distinct = _few_distinct(array, k)
+    if distinct is not None:
+        filler = np.repeat(distinct[:1], k - len(distinct), axis=0)
+        centroids = np.concatenate([distinct, filler])
+    else:
+        centroids = _faiss_kmeans(array, k, iterations, redo, points_per_code, seed)
+    return torch.from_numpy(centroids).to(vectors.device)
+
+
+def squared_distances(vectors, centroids):
+    """Squared Euclidean distances ``[n, k]`` in float64; slightly negative ones become 0."""
+    vectors, centroids = vectors.double(), centroids.double()
+    inner = vectors @ centroids.T
+    distances = vectors.square().sum(1, keepdim=True) - 2 * inner + centroids.square().sum(1)
+    return distances.clamp(min=0)
+
+
+def nearest_code(vectors, centroids):
+    """Index of the nearest centroid ``[n]``; of equally near ones the lowest.
+
+    A matrix product rounds differently at different batch sizes. Distances are float64 and ties
+    are settled within a tolerance, so that an item's code does not depend on its batch.
+    """
+    distances = squared_distances(vectors, centroids)
+    scale = vectors.double().square().sum(1, keepdim=True) + 1
+    near = distances <= distances.amin(1, keepdim=True) + _TIE * scale
+    codes = torch.arange(len(centroids), device=vectors.device)
+    return torch.where(near, codes, len(centroids)).amin(1)
+
+
+def _few_distinct(array, k):
+    """The distinct rows, sorted, if there are ``k`` or fewer; else None."""
+    # Equal rows have equal projections, so many distinct projections prove many distinct rows.
+    direction = np.random.default_rng(0).standard_normal(array.shape[1])
+    projections = np.concatenate(
+        [(part * direction).sum(1) for part in np.array_split(array, 1 + array.size // 2**24)]
+    )
+    _, first = np.unique(projections, return_index=True)
+    if len(first) > k:
+        return None
+    distinct = np.unique(array, axis=0)
+    return distinct if len(distinct) <= k else None
+
+
+def _faiss_kmeans(array, k, iterations, redo, points_per_code, seed):
+    clustering = faiss.Kmeans(
+        array.shape[1],
+        k,
+        niter=iterations,
+        nredo=redo,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=points_per_code,
+        gpu=faiss.get_num_gpus() > 0,
+    )
+    clustering.train(array)
+    centroids = clustering.centroids.copy()
+    for _ in range(10):
+        distances, codes = clustering.index.search(array, 1)
+        empty = np.flatnonzero(np.bincount(codes[:, 0], minlength=k) == 0)
+        if not len(empty):
+            break
+        farthest = np.argsort(-distances[:, 0], kind="stable")[: len(empty)]
+        centroids[empty] = array[farthest]
+        clustering.index.reset()
+        clustering.index.add(centroids)
+    return centroids

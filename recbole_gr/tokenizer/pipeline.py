@@ -1,0 +1,168 @@
+"""From item content and a configuration to the SID table of a run."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+from recbole_gr.registry import get_tokenizer
+from recbole_gr.sid.collision import resolve
+from recbole_gr.sid.quality import collision_figures, quality_report
+from recbole_gr.sid.table import SIDTable
+
+# Part of every cache key: raise it when a tokenizer gives other codes for the same options.
+_VERSION = 1
+
+
+def prepare_sid(config, content):
+    """The SIDs of a run: read from ``sid_file``, found in the cache, or learned from content.
+
+    Learned tables are kept in ``sid_dir`` under the hash of everything they depend on: content,
+    items, tokenizer and its options with the seed. The fitted tokenizer lies beside the table.
+
+    Args:
+        config: RecBole's ``Config`` or a dictionary.
+        content: item content with ``vectors [n_items, d]`` (row 0 is padding), ``digest`` and
+            ``item_tokens`` (``n_items`` strings).
+
+    Returns:
+        tuple: SIDTable and its QualityReport, which is also logged.
+
+    Raises:
+        ConfigError: unusable options, content or SID file.
+    """
+    if _get(config, "sid_file"):
+        table = read_sid_file(config, content.item_tokens)
+    else:
+        table = _learned_table(config, content)
+    report = quality_report(table)
+    logging.getLogger().info(report.to_text())
+    return table, report
+
+
+def read_sid_file(config, item_tokens):
+    """Table from the ``.json``, ``.npy`` or ``.npz`` file that ``sid_file`` names.
+
+    The rows of a ``.npy`` file are the lines of the data set's ``.item`` file if there are equally
+    many, and otherwise the items in the order of their internal ids. Unique SIDs are taken as
+    they are; where items share SIDs, the policy ``collision`` applies (suffix or share).
+
+    Args:
+        config: RecBole's ``Config`` or a dictionary.
+        item_tokens: item tokens by internal id (entry 0 is the padding token).
+
+    Raises:
+        ConfigError: missing or malformed file, or items without a SID.
+    """
+    path = Path(_get(config, "sid_file"))
+    if not path.is_file():
+        raise ConfigError(f"sid_file {path} does not exist")
+    if path.suffix == ".json":
+        table = SIDTable.from_json(path, item_tokens)
+    elif path.suffix == ".npy":
+        table = SIDTable.from_npy(path, _npy_rows(config, path), item_tokens)
+    elif path.suffix == ".npz":
+        table = SIDTable.load(path, item_tokens)
+    else:
+        raise ConfigError(f"sid_file {path}: the name must end in .json, .npy or .npz")
+    before = collision_figures(table.codes[1:], table.sizes)
+    if not before["collision_rate"]:
+        return table
+    codes, sizes = resolve(table.codes[1:], table.sizes, _get(config, "collision") or "suffix")
+    meta = {**table.meta, "before_policy": before}
+    return SIDTable.from_item_codes(codes, sizes, meta)
+
+
+def item_file_tokens(config):
+    """Item tokens in the order of the data set's ``.item`` file; None if there is no such file."""
+    folder, dataset = _get(config, "data_path"), _get(config, "dataset")
+    if not folder or not os.path.isfile(os.path.join(folder, f"{dataset}.item")):
+        return None
+    from recbole_gr.data.items import ItemFile
+
+    file = ItemFile(config)
+    return file.cells[file.id_field].tolist()
+
+
+def write_sids(folder, config, table, report, item_tokens):
+    """Write a table and its report for people and other programs.
+
+    Files: ``sid.json`` (LETTER, LC-Rec, MiniOneRec), ``sid.npy`` (rows as :func:`read_sid_file`
+    reads them), ``sid.npz`` (this library's own), ``report.txt``, ``.json`` and ``.png``.
+
+    Args:
+        folder: made if missing.
+        config: RecBole's ``Config`` or a dictionary.
+        table, report: of :func:`prepare_sid`.
+        item_tokens: item tokens by internal id.
+
+    Returns:
+        list: the paths written.
+    """
+    from recbole_gr.sid.plot import plot_quality
+
+    folder = Path(folder)
+    table.to_json(folder / "sid.json", item_tokens)
+    table.to_npy(folder / "sid.npy", item_file_tokens(config), item_tokens)
+    table.save(folder / "sid.npz", item_tokens)
+    with atomic_write(folder / "report.txt") as temporary:
+        temporary.write_text(report.to_text() + "\n", encoding="utf-8")
+    report.to_json(folder / "report.json")
+    plot_quality(table, folder / "report.png", report)
+    names = ("sid.json", "sid.npy", "sid.npz", "report.txt", "report.json", "report.png")
+    return [folder / name for name in names]
+
+
+def _learned_table(config, content):
+    name = _get(config, "tokenizer") or "RKMeans"
+    tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
+    path = Path(_get(config, "sid_dir") or "saved/sid") / _cache_name(config, tokenizer, content)
+    if path.is_file():
+        try:
+            table = SIDTable.load(path, content.item_tokens)
+            logging.getLogger().info("SIDs from %s", path)
+            return table
+        except ConfigError as error:
+            logging.getLogger().warning("%s; the SIDs are learned anew", error)
+    show = _get(config, "show_progress")
+    tokenizer.to(_get(config, "device") or "cpu")
+    fit = tokenizer.fit(content.vectors[1:], progress=True if show is None else bool(show))
+    table = tokenizer.tokenize(content.vectors)
+    table = replace(table, meta={**table.meta, "fit": {"seconds": fit.seconds, **fit.figures}})
+    tokenizer.save(path.with_suffix(".tokenizer.pth"))
+    table.save(path, content.item_tokens)
+    logging.getLogger().info(
+        "%s learned SIDs in %.1f s: %s; kept in %s", fit.tokenizer, fit.seconds, fit.figures, path
+    )
+    return table
+
+
+def _cache_name(config, tokenizer, content):
+    """File name that differs wherever the SIDs could."""
+    name = type(tokenizer).__name__
+    parts = [_VERSION, type(tokenizer).__module__, name, tokenizer.options, content.digest]
+    sha = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    sha.update("\0".join(map(str, content.item_tokens)).encode())
+    return f"{_get(config, 'dataset') or 'items'}-{name}-{sha.hexdigest()[:16]}.npz"
+
+
+def _npy_rows(config, path):
+    import numpy as np
+
+    tokens = item_file_tokens(config)
+    try:
+        n_rows = len(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError, TypeError):
+        return None  # SIDTable.from_npy reports what is wrong with the file
+    return tokens if tokens is not None and len(tokens) == n_rows else None
+
+
+def _get(config, key):
+    try:
+        return config[key]
+    except KeyError:
+        return None

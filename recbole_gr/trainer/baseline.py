@@ -1,0 +1,163 @@
+"""RecBole's own trainers, with safe checkpoints and the figures that the results table needs."""
+
+from functools import lru_cache
+from time import perf_counter
+
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import early_stopping
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.trainer.checkpoint import (
+    decode,
+    encode,
+    load_checkpoint,
+    plain_config,
+    random_states,
+    restore_random_states,
+    save_checkpoint,
+)
+
+
+class SafeTrainerMixin:
+    """Goes before a RecBole `Trainer` class and replaces what it saves and loads.
+
+    RecBole pickles its Config into each checkpoint, which torch >= 2.6 refuses to load by default, and
+    which would run code from the file elsewhere.
+
+    Attributes:
+        best_epoch (int): epoch of the best validation score, counted from 0 as in RecBole's log; the
+            last epoch where there is no validation; -1 before training.
+        epoch_seconds (list[float]): training time of each epoch.
+        valid_seconds (list[float]): time of each validation.
+    """
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.best_epoch = -1
+        self.epoch_seconds = []
+        self.valid_seconds = []
+        self._epoch = -1
+        self._train_data = None
+        self._loader_state = None
+
+    def fit(self, train_data, valid_data=None, *args, **kwargs):
+        """As RecBole's; after `resume_checkpoint` the batches go on where they stopped."""
+        self._train_data = train_data
+        self._validates = bool(valid_data) and self.eval_step > 0
+        generator = getattr(train_data, "generator", None)
+        if self._loader_state is not None and generator is not None:
+            generator.set_state(self._loader_state.cpu())
+            self._loader_state = None
+        return super().fit(train_data, valid_data, *args, **kwargs)
+
+    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+        start = perf_counter()
+        loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        self.epoch_seconds.append(perf_counter() - start)
+        self._epoch = epoch_idx
+        if not self._validates:
+            self.best_epoch = epoch_idx
+        return loss
+
+    def _valid_epoch(self, valid_data, *args, **kwargs):
+        start = perf_counter()
+        score, result = super()._valid_epoch(valid_data, *args, **kwargs)
+        self.valid_seconds.append(perf_counter() - start)
+        # Only whether this is the best so far is wanted here; RecBole counts the patience.
+        if early_stopping(score, self.best_valid_score, 0, 0, bigger=self.valid_metric_bigger)[3]:
+            self.best_epoch = self._epoch
+        return score, result
+
+    def _checkpoint_state(self, epoch):
+        generator = getattr(self._train_data, "generator", None)
+        return {
+            "config": plain_config(self.config),
+            "epoch": epoch,
+            "best_epoch": self.best_epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": dict(self.model.state_dict()),
+            "other_parameter": {
+                name: encode(value) for name, value in self.model.other_parameter().items()
+            },
+            "optimizer": self.optimizer.state_dict(),
+            "random_states": random_states(),
+            "loader_state": None if generator is None else generator.get_state(),
+        }
+
+    def _save_checkpoint(self, epoch, verbose=True, **kwargs):
+        if not self.config["single_spec"] and self.config["local_rank"] != 0:
+            return
+        file = kwargs.pop("saved_model_file", self.saved_model_file)
+        save_checkpoint(file, self._checkpoint_state(epoch))
+        if verbose:
+            self.logger.info(f"Saved {file}")
+
+    def save_pretrained_model(self, epoch, saved_model_file):
+        """For RecBole's trainers that pre-train (S3Rec, RaCT): the same, at a file of their choice."""
+        save_checkpoint(saved_model_file, self._checkpoint_state(epoch))
+        self.saved_model_file = saved_model_file
+
+    def resume_checkpoint(self, resume_file):
+        """Go on from a checkpoint: weights, optimizer, counters, random states, order of batches.
+
+        Later checkpoints overwrite `resume_file`, as in RecBole.
+
+        Raises:
+            ConfigError: the file cannot be used, or is of another model or data set.
+        """
+        self.saved_model_file = str(resume_file)
+        state = self._resumed = self._load_model(resume_file)
+        self.start_epoch = state["epoch"] + 1
+        self.cur_step = state["cur_step"]
+        self.best_valid_score = state["best_valid_score"]
+        self.best_epoch = state["best_epoch"]
+        self._loader_state = state["loader_state"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        restore_random_states(state["random_states"])
+        self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+        """As RecBole's, loading the best model, or `model_file`, without unpickling."""
+        if not eval_data:
+            return None
+        if load_best_model:
+            self._load_model(model_file or self.saved_model_file)
+        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+
+    def _load_model(self, file):
+        state = load_checkpoint(file, map_location=self.device)
+        for key in ("model", "dataset"):
+            if state["config"].get(key) != self.config[key]:
+                raise ConfigError(
+                    f"'{file}' is a checkpoint of {key} '{state['config'].get(key)}', this run's "
+                    f"{key} is '{self.config[key]}'."
+                )
+        try:
+            self.model.load_state_dict(state["state_dict"])
+        except RuntimeError as error:
+            raise ConfigError(
+                f"The weights in '{file}' do not fit this model: it was saved with other settings or "
+                f"other data. {error}"
+            ) from error
+        present = self.model.other_parameter()
+        self.model.load_other_parameter(
+            {name: decode(value, present[name]) for name, value in state["other_parameter"].items()}
+        )
+        self.logger.info(f"Loaded {file}")
+        return state
+
+
+@lru_cache(maxsize=None)
+def safe_trainer(trainer_class):
+    """The subclass of a RecBole trainer that saves and loads safely.
+
+    Args:
+        trainer_class (type): RecBole's trainer for a model. Trainers that are no `Trainer` (of the
+            decision-tree models, which have no torch checkpoint to load) are returned as they are.
+    """
+    if not issubclass(trainer_class, Trainer) or issubclass(trainer_class, SafeTrainerMixin):
+        return trainer_class
+    return type(f"Safe{trainer_class.__name__}", (SafeTrainerMixin, trainer_class), {})

@@ -1,0 +1,215 @@
+"""Checkpoints of tensors and plain data: loading one never executes anything."""
+
+import os
+import platform
+import random
+from enum import Enum
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import nn
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+
+FORMAT_VERSION = 1
+_PLAIN = (str, int, float, bool, type(None))
+_KIND = "__kind__"
+
+
+def save_checkpoint(path, state):
+    """Write `state` to `path`, completely or not at all.
+
+    Args:
+        path (str | os.PathLike): the file.
+        state (dict): tensors, str, int, float, bool, None, and dicts, lists and tuples of these.
+            `encode` turns numpy and scipy data into such; `plain_config` does it for a Config.
+
+    Raises:
+        TypeError: `state` holds something else; names where.
+    """
+    import recbole
+
+    import recbole_gr
+
+    _require_plain(state, "state")
+    versions = {
+        "recbole_gr": recbole_gr.__version__,
+        "recbole": recbole.__version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    with atomic_write(path) as tmp:
+        torch.save({**state, "format_version": FORMAT_VERSION, "versions": versions}, tmp)
+
+
+def load_checkpoint(path, map_location=None):
+    """Read a checkpoint that `save_checkpoint` wrote.
+
+    Args:
+        path (str | os.PathLike): the file.
+        map_location (torch.device | str | None): where its tensors shall be.
+
+    Returns:
+        dict: the state, with `format_version` and `versions` added.
+
+    Raises:
+        ConfigError: the file is missing, truncated, of another program, or holds pickled objects
+            (which are not executed); names the file and the remedy.
+    """
+    if not os.path.isfile(path):
+        raise ConfigError(f"There is no checkpoint '{path}'.")
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # torch raises a dozen types here, and the remedy is one
+        if "weights_only" in str(error) or "Unsupported global" in str(error):
+            raise ConfigError(
+                f"'{path}' holds pickled Python objects, as RecBole's own checkpoints do. It was not "
+                "loaded, because loading runs code from the file. Train the model again with RecBole-GR."
+            ) from error
+        raise ConfigError(
+            f"'{path}' is not a complete checkpoint ({type(error).__name__}). Take another file, or "
+            "train the model again."
+        ) from error
+    if not isinstance(state, dict) or "format_version" not in state:
+        raise ConfigError(
+            f"'{path}' was not written by RecBole-GR: it has no format_version. Train the model again."
+        )
+    if state["format_version"] > FORMAT_VERSION:
+        raise ConfigError(
+            f"'{path}' has format {state['format_version']}, this version reads up to "
+            f"{FORMAT_VERSION}. Update RecBole-GR."
+        )
+    return state
+
+
+def encode(value):
+    """Turn numpy arrays, scipy matrices, sets and modules inside `value` into plain data.
+
+    Modules are represented by their state dict. `decode` is the way back.
+
+    Raises:
+        TypeError: something inside has no plain form.
+    """
+    if isinstance(value, np.generic):  # before the plain types: np.float64 is a float
+        return value.item()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "biufc":
+            return {_KIND: "ndarray", "data": torch.from_numpy(np.ascontiguousarray(value))}
+        return {
+            _KIND: "object_ndarray",
+            "shape": list(value.shape),
+            "data": encode(value.ravel().tolist()),
+        }
+    if sparse.issparse(value):
+        coo = value.tocoo()
+        return {
+            _KIND: "sparse",
+            "format": value.format,
+            "array": not sparse.isspmatrix(value),
+            "shape": list(value.shape),
+            "row": torch.from_numpy(coo.row.astype(np.int64)),
+            "col": torch.from_numpy(coo.col.astype(np.int64)),
+            "data": torch.from_numpy(np.ascontiguousarray(coo.data)),
+        }
+    if isinstance(value, nn.Module):
+        return {_KIND: "module", "state": dict(value.state_dict())}
+    if isinstance(value, dict):
+        return {
+            _KIND: "dict",
+            "items": [[encode(key), encode(item)] for key, item in value.items()],
+        }
+    if isinstance(value, (set, frozenset)):
+        return {_KIND: "set", "items": [encode(item) for item in value]}
+    if isinstance(value, (list, tuple)):
+        return (tuple if isinstance(value, tuple) else list)(encode(item) for item in value)
+    raise TypeError(f"A {type(value).__name__} cannot be put into a checkpoint.")
+
+
+def decode(value, into=None):
+    """Undo `encode`. A module's state is loaded into the module `into`, which is returned."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    kind = value.get(_KIND)
+    if kind == "dict":
+        return {decode(key): decode(item) for key, item in value["items"]}
+    if kind == "set":
+        return {decode(item) for item in value["items"]}
+    if kind == "ndarray":
+        return value["data"].cpu().numpy()
+    if kind == "object_ndarray":
+        array = np.empty(len(value["data"]), dtype=object)
+        array[:] = decode(value["data"])
+        return array.reshape(value["shape"])
+    if kind == "sparse":
+        row, col, data = (value[name].cpu().numpy() for name in ("row", "col", "data"))
+        make = sparse.coo_array if value["array"] else sparse.coo_matrix
+        return make((data, (row, col)), shape=tuple(value["shape"])).asformat(value["format"])
+    if kind == "module":
+        into.load_state_dict(value["state"])
+        return into
+    raise ValueError(f"Unknown kind of data in a checkpoint: {kind!r}.")
+
+
+def plain_config(config):
+    """A Config, or a dict, as a dict of plain values; what has no plain form becomes its text."""
+    return {str(key): _plain(value) for key, value in dict(config.final_config_dict).items()}
+
+
+def random_states():
+    """The states of Python's, numpy's and torch's random generators, as plain data."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states):
+    """Put the generators back into the states that `random_states` returned."""
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def _plain(value):
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _require_plain(value, where):
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float, bool)):
+                raise TypeError(f"{where} has a key of type {type(key).__name__}.")
+            _require_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _require_plain(item, f"{where}[{index}]")
+    elif type(value) not in (*_PLAIN, torch.Tensor, nn.Parameter):
+        raise TypeError(
+            f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain data only."
+        )

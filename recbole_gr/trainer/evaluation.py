@@ -1,0 +1,76 @@
+"""Evaluation of ranked lists: from generated items to RecBole's metrics, no dense score matrix."""
+
+import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
+from torch import Tensor
+
+from recbole_gr.generation import NEVER, Beams, rank_items
+
+RANKED_LIST = {"rec.topk", "rec.items"}  # what RecBole's collector can be given from a ranked list
+
+
+class RankedLists:
+    """Collects the ranked lists of a pass over the evaluation data.
+
+    RecBole's collector takes ``[B, n_items]`` scores and keeps two things of them for its top-k
+    metrics: which of the first ``k`` places hold a positive item, and how many positives a user
+    has. Both follow from the list of items alone.
+
+    Beside them it counts what is particular to SIDs: places of the list that no valid beam could
+    fill (``invalid_beams``, 0 unless the beam is wider than the catalogue) and recall when the SID
+    counts instead of the item (``sid_recall@k``, which an item sharing its SID passes too easily).
+    """
+
+    def __init__(self, trie, topk):
+        self.trie, self.topk, self.k = trie, sorted(topk), max(topk)
+        self.hits, self.n_positive, self.items = [], [], []
+        self.invalid, self.sid_hits = [], []
+
+    def add(self, beams: Beams, positive_u: Tensor, positive_i: Tensor) -> None:
+        """One batch: its beams, and its positives as pairs of row and item id."""
+        items = rank_items(self.trie, beams, self.k).items  # [B, k]
+        n_users = len(items)
+        found = (items[positive_u] == positive_i.unsqueeze(1)).int()  # [P, k]
+        hits = items.new_zeros(items.shape, dtype=torch.int)
+        self.hits.append(hits.index_add(0, positive_u, found))
+        self.n_positive.append(torch.bincount(positive_u, minlength=n_users).unsqueeze(1))
+        self.items.append(items)
+        self.invalid.append((beams.scores == NEVER).sum())
+        leaf = self.trie.item_paths()[-1][positive_i].long()  # [P, m] leaves of the positives
+        same = beams.nodes[positive_u].unsqueeze(2) == leaf.clamp_min(0).unsqueeze(1)
+        self.sid_hits.append((same & (leaf >= 0).unsqueeze(1)).any(2)[:, : self.k])
+
+    def into(self, data_struct) -> None:
+        """Give RecBole's metrics what they read: ``rec.topk`` and ``rec.items``."""
+        topk = torch.cat([torch.cat(self.hits), torch.cat(self.n_positive).int()], dim=1)
+        data_struct.set("rec.topk", topk)
+        data_struct.set("rec.items", torch.cat(self.items))
+
+    def figures(self, beam_size: int) -> dict[str, float]:
+        """``invalid_beams`` (share of all beams) and ``sid_recall@k`` for each k."""
+        sid_hits = torch.cat(self.sid_hits)
+        n_beams = beam_size * sum(len(items) for items in self.items)
+        figures = {"invalid_beams": float(torch.stack(self.invalid).sum()) / n_beams}
+        for k in self.topk:
+            figures[f"sid_recall@{k}"] = round(float(sid_hits[:, :k].any(1).float().mean()), 4)
+        return figures
+
+
+def from_ranked_lists(eval_data, register) -> bool:
+    """Whether the configured metrics can be computed from ranked lists of this loader."""
+    needed = {key for key in _COLLECTED if register.need(key)}
+    return isinstance(eval_data, FullSortEvalDataLoader) and needed <= RANKED_LIST
+
+
+_COLLECTED = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
+
+
+def sample_users(loader, n_users: int, seed: int):
+    """A full-ranking loader over ``n_users`` rows of another, drawn by ``seed``."""
+    dataset = loader._dataset
+    if n_users <= 0 or n_users >= len(dataset):
+        return loader
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(dataset), generator=generator)[:n_users].sort().values
+    part = dataset.copy(dataset.inter_feat[rows])
+    return type(loader)(loader.config, part, loader._sampler, shuffle=False)

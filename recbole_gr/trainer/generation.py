@@ -1,0 +1,160 @@
+"""Training of generative recommenders on RecBole's trainer."""
+
+import math
+
+import torch
+from recbole.trainer import Trainer
+from recbole.utils import set_color
+from torch.nn.utils import clip_grad_norm_
+from tqdm import tqdm
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.trainer.baseline import SafeTrainerMixin
+from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
+
+SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
+SCHEDULES = ("none", "cosine", "inverse_sqrt")
+
+
+def learning_rate_factor(step: int, schedule: str, warmup: int, total: int) -> float:
+    """Share of the full learning rate at optimiser step ``step`` (from 0).
+
+    Linear warm-up over ``warmup`` steps, then constant (``none``), half a cosine down to 0 at
+    ``total`` (``cosine``), or falling with the root of the step (``inverse_sqrt``).
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "cosine":
+        share = (step - warmup) / max(1, total - warmup)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    if schedule == "inverse_sqrt":
+        return (max(1, warmup) / (step + 1)) ** 0.5
+    return 1.0
+
+
+class _GenerationSteps(Trainer):
+    """The training step and the evaluation of ranked lists, in the place of RecBole's own."""
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.schedule, self.warmup = config["lr_scheduler"], config["warmup_steps"]
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"lr_scheduler: {self.schedule!r} is not one of {SCHEDULES}")
+        self.accumulation = config["accumulation_steps"]
+        self.amp_dtype = getattr(torch, config["amp_dtype"])
+        self.valid_users = config["valid_users"]
+        self.n_steps = 0  # optimiser steps made
+        self.generation_figures = {}
+        self._valid_sample = None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
+        self._loss = model.calculate_loss
+        if config["torch_compile"]:
+            self._loss = torch.compile(model.calculate_loss, dynamic=True)
+
+    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+        """One pass over ``train_data``; returns the mean loss of its batches."""
+        self.model.train()
+        loss_func = loss_func or self._loss
+        n_batches = len(train_data)
+        total = torch.zeros((), device=self.device)
+        bar = tqdm(
+            train_data,
+            total=n_batches,
+            ncols=100,
+            desc=set_color(f"Train {epoch_idx:>5}", "pink"),
+            disable=not show_progress,
+        )
+        self.optimizer.zero_grad()
+        for batch_idx, interaction in enumerate(bar):
+            # The last group of a pass may be smaller; its mean is over what it has.
+            first = batch_idx - batch_idx % self.accumulation
+            group = min(self.accumulation, n_batches - first)
+            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
+                loss = loss_func(interaction.to(self.device))
+            self.scaler.scale(loss / group).backward()
+            total += loss.detach()
+            if batch_idx + 1 == first + group:
+                self._step(n_batches)
+            if show_progress and batch_idx % SHOW_EVERY == 0:
+                mean = float(total) / (batch_idx + 1)
+                rate = self.optimizer.param_groups[0]["lr"]
+                bar.set_postfix_str(f"loss {mean:.4f}, lr {rate:.1e}")
+        mean = total / max(1, n_batches)
+        self._check_nan(mean)
+        return float(mean)
+
+    def _step(self, n_batches: int) -> None:
+        steps_per_epoch = -(-n_batches // self.accumulation)
+        factor = learning_rate_factor(
+            self.n_steps, self.schedule, self.warmup, steps_per_epoch * self.epochs
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * factor
+        if self.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        self.n_steps += 1
+
+    def _valid_epoch(self, valid_data, show_progress=False):
+        if self._valid_sample is None:
+            seed = self.config["seed"]
+            self._valid_sample = sample_users(valid_data, self.valid_users, seed)
+        return super()._valid_epoch(self._valid_sample, show_progress)
+
+    @torch.no_grad()
+    def evaluate(self, eval_data, load_best_model=False, model_file=None, show_progress=False):
+        """RecBole's metrics over the generated lists; metrics that need the score of every item
+        take RecBole's dense path. ``generation_figures`` holds what is particular to SIDs."""
+        if not from_ranked_lists(eval_data, self.eval_collector.register):
+            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        self.model.eval()
+        lists = RankedLists(self.model.trie, self.config["topk"])
+        bar = tqdm(
+            eval_data,
+            total=len(eval_data),
+            ncols=100,
+            desc=set_color("Evaluate   ", "pink"),
+            disable=not show_progress,
+        )
+        for interaction, _, positive_u, positive_i in bar:
+            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
+                beams = self.model.search(interaction.to(self.device))
+            lists.add(beams, positive_u.to(self.device), positive_i.to(self.device))
+        lists.into(self.eval_collector.data_struct)
+        result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
+        self.generation_figures = lists.figures(self.model.beam_size)
+        self.wandblogger.log_eval_metrics(result, head="eval")
+        self.logger.info(f"generation: {self.generation_figures}")
+        return result
+
+
+class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
+    """Trains a :class:`~recbole_gr.model.base.GenerativeRecommender`.
+
+    RecBole's trainer with learning-rate warm-up and schedule, gradient accumulation, mixed
+    precision in a chosen type, evaluation by generation, and checkpoints of plain data. Losses are
+    summed on the device; nothing is read back during a step.
+
+    Keys beside RecBole's: ``lr_scheduler``, ``warmup_steps``, ``accumulation_steps``,
+    ``amp_dtype``, ``valid_users``, ``torch_compile`` (see ``properties/model/TIGER.yaml``).
+    """
+
+    def fit(self, train_data, valid_data=None, *args, **kwargs):
+        """As RecBole's. With ``valid_users`` the epochs are compared on a sample; the result
+        returned is that of the best epoch on all validation users."""
+        score, result = super().fit(train_data, valid_data, *args, **kwargs)
+        sampled = self._valid_sample is not None and self._valid_sample is not valid_data
+        if sampled and kwargs.get("saved", True):
+            result = self.evaluate(valid_data, load_best_model=True)
+            score = result[self.valid_metric]
+        return score, result
+
+    def _checkpoint_state(self, epoch):
+        return {**super()._checkpoint_state(epoch), "n_steps": self.n_steps}
+
+    def resume_checkpoint(self, resume_file):
+        super().resume_checkpoint(resume_file)
+        self.n_steps = self._resumed["n_steps"]

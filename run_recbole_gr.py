@@ -1,0 +1,43 @@
+"""The command line: python run_recbole_gr.py --model=TIGER --dataset=ml-100k [--key=value ...]"""
+
+import sys
+
+USAGE = """\
+usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
+
+  --model         TIGER, any RecBole model, or package.module:Class; several are compared in one table
+  --dataset       a folder <data_path>/<dataset>/ of RecBole atomic files; ml-100k comes with RecBole
+  --data_path     the parent folder of the data sets (default: dataset/)
+  --tokenizer     RKMeans, OPQ, RQVAE, or package.module:Class
+  --config_files  YAML files of settings, separated by commas
+  --resume        a checkpoint to go on training from
+  --key=value     any key of properties/ or of RecBole, such as --epochs=50 --learning_rate=1e-3
+"""
+
+
+def main(argv=None):
+    """Run what the arguments say.
+
+    Args:
+        argv (list[str] | None): arguments without the program's name; None takes `sys.argv`.
+
+    Returns:
+        int: exit code: 0, or 2 where something given cannot be used.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    from recbole_gr import run_recbole_gr
+    from recbole_gr.errors import ConfigError
+
+    try:
+        run_recbole_gr(cmd_args=arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Claims about names of models and tokenizers."""
+
+import pytest
+
+from recbole_gr import registry
+from recbole_gr.errors import ConfigError
+
+
+def test_every_recbole_model_is_listed_in_its_own_spelling():
+    names = registry.recbole_models()
+    assert {"SASRec", "BPR", "Pop", "Random", "DeepFM", "KGAT", "GRU4RecKG", "xDeepFM"} <= names
+    assert len(names) > 80
+    for name in ("Random", "GRU4RecCPR", "KD_DAGFM"):
+        assert registry.get_model(name).__name__ == name
+
+
+@pytest.mark.parametrize(
+    "name, near", [("SASrec", "SASRec"), ("bpr", "BPR"), ("LightGNC", "LightGCN")]
+)
+def test_unknown_model_lists_ours_and_recboles_nearest_first(name, near):
+    with pytest.raises(ConfigError) as error:
+        registry.get_model(name)
+    text = str(error.value)
+    assert "TIGER" in text and f"RecBole's models: {near}," in text and "NeuMF" in text
+
+
+def test_unknown_tokenizer_lists_those_that_exist():
+    with pytest.raises(
+        ConfigError, match="Unknown tokenizer 'foo'. Tokenizers: OPQ, RKMeans, RQVAE."
+    ):
+        registry.get_tokenizer("foo")
+
+
+def test_class_outside_the_package_is_given_by_module_and_class():
+    assert registry.get_model("collections:OrderedDict").__name__ == "OrderedDict"
+    with pytest.raises(ConfigError, match="no module 'no_such_module'"):
+        registry.get_model("no_such_module:X")
+    with pytest.raises(ConfigError, match="no class 'X'"):
+        registry.get_model("collections:X")
+
+
+def test_missing_dependency_of_an_existing_module_is_not_called_an_unknown_model(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "needs_more.py").write_text("import no_such_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        registry.get_model("needs_more:X")
+
+
+def test_registered_names_are_found(monkeypatch):
+    monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
+    monkeypatch.setattr(registry, "TOKENIZERS", dict(registry.TOKENIZERS))
+    registry.register_model("Mine", "collections:Counter")
+    registry.register_tokenizer("MyTokens", dict)
+    assert registry.get_model("Mine").__name__ == "Counter"
+    assert registry.get_tokenizer("MyTokens") is dict
+
+
+def test_everything_listed_can_be_imported():
+    for name in registry.MODELS:
+        assert registry.get_model(name).__name__ == name
+    for name in registry.TOKENIZERS:
+        assert registry.get_tokenizer(name).__name__ == name
