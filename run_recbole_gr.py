@@ -5,8 +5,8 @@ import sys
 USAGE = """\
 usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
 
-  --model         TIGER, any RecBole model, or package.module:Class; several are compared in one table
-  --dataset       a folder <data_path>/<dataset>/ of RecBole atomic files; ml-100k comes with RecBole
+  --model         TIGER, any RecBole model, or package.module:Class; several end in one table
+  --dataset       a folder <data_path>/<dataset>/ of atomic files; ml-100k comes with RecBole
   --data_path     the parent folder of the data sets (default: dataset/)
   --tokenizer     RKMeans, OPQ, RQVAE, or package.module:Class
   --config_files  YAML files of settings, separated by commas

@@ -2,7 +2,8 @@
 
 from recbole_gr import compat
 
-# RecBole reads names that newer numpy, scipy and pandas dropped; they must exist before it is imported.
+# RecBole reads names that newer numpy, scipy and pandas dropped; they must exist before it is
+# imported.
 compat.apply()
 
 __version__ = "0.1.0"

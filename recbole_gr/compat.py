@@ -1,14 +1,14 @@
 """Shims that keep RecBole 1.2.1 running on today's numpy, scipy and pandas.
 
-One function per break, each naming its cause upstream. Each does nothing where the library still has
-what RecBole uses, or where it has been applied before.
+One function per break, each naming its cause upstream. Each does nothing where the library still
+has what RecBole uses, or where it has been applied before.
 
 Two more breaks need no shim here:
 
 * `torch.load` of RecBole's checkpoints fails on torch >= 2.6, whose default is `weights_only=True`:
   RecBole pickles its Config into them. `recbole_gr.trainer.baseline` saves and loads plain data.
-* ray 2.6.3 does not exist for Python >= 3.12, and only `recbole.quick_start` (hyper-parameter search)
-  imports it. Nothing here imports `recbole.quick_start`.
+* ray 2.6.3 does not exist for Python >= 3.12, and only `recbole.quick_start` (hyper-parameter
+  search) imports it. Nothing here imports `recbole.quick_start`.
 """
 
 import functools
@@ -18,15 +18,15 @@ import numpy as np
 
 
 def apply():
-    """Apply the shims that cost no import; called by `import recbole_gr`, before RecBole is loaded."""
+    """Apply the shims that cost no import; called by `import recbole_gr`."""
     numpy_names()
 
 
 def apply_to_recbole():
-    """Apply the shims that need scipy, pandas or RecBole; called where RecBole is first imported."""
+    """Apply those that need scipy, pandas or RecBole; called where RecBole is first imported."""
     apply()
     scipy_dok_update()
-    pandas_missing_sequences()
+    pandas_sequence_columns()
     pandas_missing_values()
     silence_recbole()
 
@@ -34,20 +34,23 @@ def apply_to_recbole():
 def silence_recbole():
     """Hide warnings about RecBole's own calls of interfaces that are being phased out.
 
-    Cause: `torch.cuda.amp.GradScaler`, pandas `fillna(inplace=True)` and the like, once a batch or a
-    column. A user of RecBole can do nothing about them, and the shims here cover their consequences.
+    Cause: `torch.cuda.amp.GradScaler`, pandas `fillna(inplace=True)`, tensors on read-only columns
+    (which RecBole never writes to) and the like, once a batch or a column. A user of RecBole can do
+    nothing about them, and the shims here cover their consequences.
     """
     import pandas as pd
 
     for category in (FutureWarning, DeprecationWarning, pd.errors.ChainedAssignmentError):
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
+    for message in ("The given NumPy array is not writable", "torch.sparse.SparseTensor"):
+        warnings.filterwarnings("ignore", message=message, module=r"recbole\.")
 
 
 def numpy_names():
     """Give numpy 2 back the aliases that it removed and RecBole reads.
 
-    Cause: `recbole.config.Config.compatibility_settings` sets `np.float = np.float_` and the like, for
-    the metrics and data modules to use. numpy 2.0 removed `float_`, `complex_` and `unicode_`.
+    Cause: `recbole.config.Config.compatibility_settings` sets `np.float = np.float_` and the like,
+    for the metrics and data modules to use. numpy 2.0 removed `float_`, `complex_` and `unicode_`.
     """
     for name, value in (
         ("float_", np.float64),
@@ -71,31 +74,51 @@ def scipy_dok_update():
         dok_matrix._update = lambda self, values: self._dict.update(values)
 
 
-def pandas_missing_sequences():
-    """Make a missing sequence an empty one while RecBole reads an atomic file.
+def pandas_sequence_columns():
+    """Let RecBole read and count sequences in the columns of atomic files.
 
-    Cause: `Dataset._load_feat` calls `df[field].fillna(value="", inplace=True)` before it splits the
-    texts. With the copy-on-write of pandas 3 this fills a temporary column and the table keeps its
-    NaN. RecBole names the columns "field:type", so the sequences are known by their names.
+    Cause, twice in pandas 3. `Dataset._load_feat` calls `df[field].fillna(value="", inplace=True)`
+    before it splits texts into sequences; with copy-on-write that fills a temporary column and the
+    table keeps its NaN. And seven places call `feat[field].agg(len)` for the length of each
+    sequence, where pandas 3 returns the length of the column. RecBole's module gets a pandas whose
+    tables do both as before; pandas itself is left alone.
     """
     from recbole.data.dataset import dataset as module
 
-    if not _copy_on_write() or isinstance(module.pd, _PandasReadingSequences):
-        return
-    module.pd = _PandasReadingSequences(module.pd)
+    if _copy_on_write() and not isinstance(module.pd, _PandasOfRecBole):
+        module.pd = _PandasOfRecBole(module.pd)
 
 
-class _PandasReadingSequences:
-    """The pandas module, except that `read_csv` leaves no missing value in columns of sequences."""
+class _PandasOfRecBole:
+    """The pandas module as `recbole.data.dataset.dataset` needs it."""
 
     def __init__(self, pandas):
+        class Column(pandas.Series):
+            @property
+            def _constructor(self):
+                return Column
+
+            def agg(self, func=None, *args, **kwargs):
+                return self.map(len) if func is len else super().agg(func, *args, **kwargs)
+
+        class Table(pandas.DataFrame):
+            @property
+            def _constructor(self):
+                return Table
+
+            @property
+            def _constructor_sliced(self):
+                return Column
+
         self._pandas = pandas
+        self.DataFrame = Table
 
     def __getattr__(self, name):
         return getattr(self._pandas, name)
 
     def read_csv(self, *args, **kwargs):
-        table = self._pandas.read_csv(*args, **kwargs)
+        """As pandas', with empty text for missing sequences ("field:token_seq" and the like)."""
+        table = self.DataFrame(self._pandas.read_csv(*args, **kwargs))
         for column in table.columns:
             if str(column).endswith("_seq"):
                 table[column] = table[column].fillna("")
@@ -105,8 +128,8 @@ class _PandasReadingSequences:
 def pandas_missing_values():
     """Fill missing tokens with 0 and missing numbers with the mean, as RecBole means to.
 
-    Cause: `Dataset._fill_nan` calls `feat[field].fillna(value=..., inplace=True)`, without effect on
-    the table under the copy-on-write of pandas 3.
+    Cause: `Dataset._fill_nan` calls `feat[field].fillna(value=..., inplace=True)`, without effect
+    on the table under the copy-on-write of pandas 3.
     """
     from recbole.data.dataset.dataset import Dataset
     from recbole.utils import FeatureType
@@ -131,7 +154,7 @@ def pandas_missing_values():
 
 
 def _copy_on_write():
-    """Whether filling a column in place leaves the table as it was, which is what RecBole trips over."""
+    """Whether filling a column in place leaves the table as it was, which trips RecBole up."""
     import pandas as pd
 
     table = pd.DataFrame({"a": [None, 1.0]})

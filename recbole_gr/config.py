@@ -14,15 +14,15 @@ from recbole_gr.settings import SettingsLoader, external_settings, read_yaml
 
 compat.apply_to_recbole()
 
-# How results are measured. Every sequential, general and knowledge-aware model gets the values of our
-# overall.yaml, so that they are compared on the same targets; RecBole's files by model type may not
-# change them there.
+# How results are measured. Every sequential, general and knowledge-aware model gets the values of
+# our overall.yaml, so that they are compared on the same targets; RecBole's files by model type may
+# not change them there.
 _PROTOCOL = ("eval_args", "metrics", "topk", "valid_metric", "repeatable")
 _OWN_PROTOCOL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
 
 
 def properties_dir():
-    """The folder of our default settings: in the package when installed, beside it in a checkout."""
+    """The folder of our defaults: in the package when installed, beside it in a checkout."""
     here = Path(__file__).resolve().parent
     for folder in (here / "properties", here.parent / "properties"):
         if (folder / "overall.yaml").is_file():
@@ -34,11 +34,11 @@ class Config(RecBoleConfig):
     """Settings of one model on one data set, read as RecBole's are: `config["key"]`.
 
     Precedence: command line > `config_dict` > files > defaults. Defaults, the later file winning:
-    RecBole's and our `overall.yaml`; RecBole's and our `model/<Model>.yaml` (and the class attribute
-    `default_config` of a model from outside); our `tokenizer/<Tokenizer>.yaml` for generative models;
-    RecBole's and our `dataset/sample.yaml` and `dataset/<dataset>.yaml`; RecBole's files by model type;
-    last the section `per_model: {<Model>: {...}}` of our dataset file. A user's file may have such a
-    section too. `eval_args` may be given in part.
+    RecBole's and our `overall.yaml`; RecBole's and our `model/<Model>.yaml` (and the class
+    attribute `default_config` of a model from outside); our `tokenizer/<Tokenizer>.yaml` for
+    generative models; RecBole's and our `dataset/sample.yaml` and `dataset/<dataset>.yaml`;
+    RecBole's files by model type; last the section `per_model: {<Model>: {...}}` of our dataset
+    file. A user's file may have such a section too. `eval_args` may be given in part.
 
     Args:
         model (str | type | None): model name or class; None takes the key `model`.
@@ -46,8 +46,8 @@ class Config(RecBoleConfig):
         config_file_list (list[str] | None): YAML files.
         config_dict (dict | None): settings.
         cmd_args (list[str] | None): `--key=value` arguments. `sys.argv` is never read.
-        other_models (Iterable[str]): other models of the same run. A key that only they know is left
-            out here instead of being refused.
+        other_models (Iterable[str]): other models of the same run. A key that only they know is
+            left out here instead of being refused.
 
     Raises:
         ConfigError: unknown model, tokenizer or key (naming the nearest known one), values that
@@ -111,7 +111,7 @@ class Config(RecBoleConfig):
         self.internal_config_dict["MODEL_TYPE"] = model_class.type
 
     def _apply_own_per_model_sections(self, model):
-        """Let the `per_model` sections of a user's files win over those files, and over nothing else."""
+        """Let the `per_model` sections of a user's files win over those files alone."""
         sections = [settings.get("per_model") for _, settings in self._sources]
         for source, settings in self._sources:
             _check_per_model(settings.get("per_model"), source)
@@ -204,8 +204,8 @@ class Config(RecBoleConfig):
         if os.path.isfile(os.path.join(parent, f"{self.dataset}.inter")):
             hint = f" '{parent}' holds {self.dataset}.inter itself: give its parent folder."
         raise ConfigError(
-            f"Data set '{self.dataset}': there is no folder '{os.path.abspath(path)}'. Set --data_path"
-            f" to the folder that holds '{self.dataset}/{self.dataset}.inter'.{hint}"
+            f"Data set '{self.dataset}': there is no folder '{os.path.abspath(path)}'. Set "
+            f"--data_path to the folder that holds '{self.dataset}/{self.dataset}.inter'.{hint}"
         )
 
     def _check_valid_metric(self):
@@ -215,8 +215,8 @@ class Config(RecBoleConfig):
         if name.lower() not in metrics or (at and k not in map(str, config["topk"])):
             raise ConfigError(
                 f"valid_metric '{config['valid_metric']}' is not measured: metrics is "
-                f"{config['metrics']} and topk is {config['topk']}. Set valid_metric to one of these, "
-                f"such as '{config['metrics'][0]}@{max(config['topk'])}'."
+                f"{config['metrics']} and topk is {config['topk']}. Set valid_metric to one of "
+                f"these, such as '{config['metrics'][0]}@{max(config['topk'])}'."
             )
 
     def _check_beam_size(self):
@@ -283,7 +283,7 @@ def _tokenizer_settings(name):
 
 
 def _type_files(model_class, dataset):
-    """RecBole's files for this type of model, in its order (`Config._load_internal_config_dict`)."""
+    """RecBole's files for this type of model (its `Config._load_internal_config_dict`)."""
     model, kind, on_ml_100k = model_class.__name__, model_class.type, dataset == "ml-100k"
     if kind in _OWN_PROTOCOL:
         return ["context-aware.yaml"] + ["context-aware_ml-100k.yaml"] * on_ml_100k

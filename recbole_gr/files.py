@@ -10,9 +10,9 @@ from pathlib import Path
 def atomic_write(path):
     """Write a file so that a reader, or the next run after a crash, never sees half of it.
 
-    Yields a temporary path in the folder of `path` (made if it is missing) with the same suffix, for
-    the caller to write. On a normal exit it replaces `path` in one step; if the block raises, it is
-    removed and an older `path` stays as it was.
+    Yields a temporary path in the folder of `path` (made if it is missing) with the same suffix,
+    for the caller to write. On a normal exit it replaces `path` in one step; if the block raises,
+    it is removed and an older `path` stays as it was.
 
         with atomic_write("saved/table.npy") as tmp:
             numpy.save(tmp, array)

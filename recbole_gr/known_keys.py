@@ -3,7 +3,7 @@
 import inspect
 import re
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import recbole
@@ -28,7 +28,7 @@ RUN_KEYS = frozenset(["model", "dataset", "config_files", "per_model"])
 
 @lru_cache(maxsize=1)
 def _recbole_keys():
-    """Keys that RecBole lists, and those it reads outside of its models, with or without a default."""
+    """Keys that RecBole lists, and those it reads outside of its models."""
     keys = set(dataset_arguments + evaluation_arguments + general_arguments + training_arguments)
     folder = Path(recbole.__file__).parent
     for part in ("data", "evaluator", "sampler", "trainer", "utils"):
@@ -40,7 +40,7 @@ def _recbole_keys():
 RECBOLE_KEYS = _recbole_keys()
 
 
-@lru_cache(maxsize=None)
+@cache
 def keys_read_by(model_class):
     """Keys that a model's source reads: `config["key"]` in its module and in those of its bases.
 

@@ -24,7 +24,8 @@ def peak_memory(device):
     """Peak since `reset_peak`, in bytes.
 
     Args:
-        device (torch.device): on CUDA the memory of tensors there, else resident memory of the process.
+        device (torch.device): on CUDA the memory of tensors there, else resident memory of the
+            process.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

@@ -31,20 +31,22 @@ def run_recbole_gr(
     """Train and test models of ours and of RecBole's on one data set, and write a report.
 
     Args:
-        model (str | type | list | None): a name, a class, or several as a list or as "TIGER,SASRec";
-            None takes the key `model` of the settings.
+        model (str | type | list | None): a name, a class, or several as a list or as
+            "TIGER,SASRec"; None takes the key `model` of the settings.
         dataset (str | None): data set name; None takes the key `dataset`.
         config_file_list (list[str] | None): YAML files of settings.
         config_dict (dict | None): settings.
         cmd_args (list[str] | None): `--key=value` arguments, which win over all others.
-        saved (bool): keep the best model's checkpoint and test that; otherwise test the last epoch's.
+        saved (bool): keep the best model's checkpoint and test that; otherwise test the last
+            epoch's.
 
     Returns:
-        dict: for one model `model`, `dataset`, `best_valid_score`, `best_valid_result`, `test_result`,
-        `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`, `seconds_per_epoch`
-        (training), `seconds_total`, `parameters` (trainable), `peak_memory_bytes`, `checkpoint`, `sid`
-        (quality of the semantic IDs or None), `log`, `config`, `table` (markdown), `files`. For several
-        `results` (a list of such), `table` and `files` (paths by "md", "csv", "json", "png").
+        dict: for one model `model`, `dataset`, `best_valid_score`, `best_valid_result`,
+        `test_result`, `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
+        `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
+        `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None), `log`,
+        `config`, `table` (markdown), `files`. For several `results` (a list of such), `table` and
+        `files` (paths by "md", "csv", "json", "png").
 
     Raises:
         ConfigError: settings or data cannot be used. All models' settings are checked before the
@@ -147,13 +149,14 @@ def run_model(config, saved=True):
         "peak_memory_bytes": memory.peak_memory(config["device"]),
         "checkpoint": trainer.saved_model_file if saved else None,
         "sid": quality,
+        "generation": getattr(trainer, "generation_figures", None),
         "log": log,
         "config": plain_config(config),
     }
 
 
 def _semantic_ids(config, train_data):
-    """The SID table of a generative model and its quality as plain numbers; None for other models."""
+    """A generative model's SID table and its quality as plain numbers; None for others."""
     if not getattr(config.model_class, "generative", False):
         return None, None
     from recbole_gr.data.content import item_content
@@ -209,7 +212,7 @@ def _time():
 
 
 def _unused(path):
-    """`path`, or the first of `path-2`, `path-3`... that does not exist: runs may start together."""
+    """`path`, or the first of `path-2`, `path-3`... that is free: runs may start together."""
     candidate, number = Path(path), 1
     while candidate.exists():
         number += 1
@@ -233,7 +236,7 @@ def _plain_metrics(result):
 
 
 def _targets(dataset):
-    """How many (user, item) pairs are tested, and a digest of them that does not depend on order."""
+    """How many (user, item) pairs are tested, and a digest of them in any order."""
     if dataset.uid_field is None:
         return None
     users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field].numpy())
@@ -246,8 +249,9 @@ def _targets(dataset):
 def _warn_if_targets_differ(results):
     """Say so when models of one table were tested on different (user, item) pairs.
 
-    RecBole's sequential data sets turn a sequence of n items into n - 1 samples before they split, so
-    users of two items are tested by general models alone. Context-aware models have their own split.
+    RecBole's sequential data sets turn a sequence of n items into n - 1 samples before they split,
+    so users of two items are tested by general models alone. Context-aware models have their own
+    split.
     """
     digests = {result["test_targets"]["digest"] for result in results if result["test_targets"]}
     if len(digests) > 1:

@@ -20,8 +20,8 @@ def comparison_table(results):
         results (list[dict]): as `run_recbole_gr` returns them for one model.
 
     Returns:
-        tuple[list[str], list[list]]: column names, and rows of values; None where a model has no such
-        metric. Metrics are ordered by their cut-off: Recall@5, NDCG@5, MRR@5, Recall@10...
+        tuple[list[str], list[list]]: column names, and rows of values; None where a model has no
+        such metric. Metrics are ordered by their cut-off: Recall@5, NDCG@5, MRR@5, Recall@10...
     """
     metrics = _metric_columns(results)
     rows = []
@@ -110,8 +110,8 @@ def plot_results(results, path):
 
 def _markdown_page(results):
     costs = (
-        "Metrics are on the test split. Epochs count from 0. s/epoch is training time alone; peak MiB "
-        "is GPU memory of tensors on a GPU, resident memory of the process elsewhere."
+        "Metrics are on the test split. Epochs count from 0. s/epoch is training time alone. peak "
+        "MiB is GPU memory of tensors on a GPU, resident memory of the process elsewhere."
     )
     return f"# {_title(results)}\n\n{markdown_table(results)}\n\n{costs}\n"
 
@@ -130,7 +130,7 @@ def _title(results):
 
 
 def _metric_columns(results):
-    """Metrics of all models, by cut-off and then in order of appearance, in their usual spelling."""
+    """Metrics of all models in their usual spelling, by cut-off, then by appearance."""
     names = {}
     for result in results:
         wanted = (result.get("config") or {}).get("metrics") or ["Recall", "NDCG", "MRR"]

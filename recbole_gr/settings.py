@@ -44,9 +44,9 @@ SettingsLoader.add_implicit_resolver(
 def parse_value(text, key=None):
     """Turn the text of one setting into a value.
 
-    Python literals (`0.1`, `[5, 10]`, `{'split': {'LS': 'valid_and_test'}}`), YAML lists and mappings
-    (`[Recall, NDCG]`), `true`/`false` in any case, and `None`, `null`, `~` are understood; anything
-    else stays text, such as `NDCG@10` or `adam`. Nothing is executed.
+    Python literals (`0.1`, `[5, 10]`, `{'split': {'LS': 'valid_and_test'}}`), YAML lists and
+    mappings (`[Recall, NDCG]`), `true`/`false` in any case, and `None`, `null`, `~` are understood;
+    anything else stays text, such as `NDCG@10` or `adam`. Nothing is executed.
 
     Args:
         text (object): the value; returned as it is unless it is a str.
@@ -117,7 +117,7 @@ def read_yaml(path):
 
 
 def file_list(value):
-    """`--config_files=a.yaml,b.yaml` (or with spaces, as in RecBole, or a list) as a list of paths."""
+    """Paths of `--config_files=a.yaml,b.yaml`, or with spaces as in RecBole, or a list."""
     if not value:
         return []
     if isinstance(value, str):
@@ -129,12 +129,15 @@ def external_settings(config_file_list=None, config_dict=None, cmd_args=None):
     """Everything a user set, as (source, settings) pairs, the later one winning.
 
     Args:
-        config_file_list (list[str] | None): YAML files; files named by `--config_files` follow them.
-        config_dict (dict | None): settings of the Python API; text is parsed as on the command line.
+        config_file_list (list[str] | None): YAML files; files named by `--config_files` follow
+            them.
+        config_dict (dict | None): settings of the Python API; text is parsed as on the command
+            line.
         cmd_args (list[str] | None): `--key=value` arguments.
 
     Returns:
-        list[tuple[str, dict]]: sources named for messages: a file name, "config_dict", "command line".
+        list[tuple[str, dict]]: sources named for messages: a file name, "config_dict", "command
+        line".
     """
     arguments = parse_arguments(cmd_args)
     given = {key: parse_value(value, key) for key, value in (config_dict or {}).items()}

@@ -1,7 +1,9 @@
 """Claims about the shims: each restores what a newer library lacks and does nothing otherwise."""
 
+import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -102,10 +104,11 @@ def test_missing_values_are_filled_under_copy_on_write_as_without(holes, monkeyp
     )
     in_pandas_3 = int(pd.__version__.split(".")[0]) >= 3
     expected = None if in_pandas_3 else features(holes)
-    with pd.option_context(*([] if in_pandas_3 else ["mode.copy_on_write", True])):
-        compat.pandas_missing_sequences()
+    switched_on = nullcontext() if in_pandas_3 else pd.option_context("mode.copy_on_write", True)
+    with switched_on:
+        compat.pandas_sequence_columns()
         compat.pandas_missing_values()
-        compat.pandas_missing_sequences()  # twice is as good as once
+        compat.pandas_sequence_columns()  # twice is as good as once
         compat.pandas_missing_values()
         filled = features(holes)
     ratings, titles, ages, jobs = filled
@@ -129,6 +132,18 @@ def test_without_the_shims_copy_on_write_breaks_recbole(holes, monkeypatch):
         features(holes)
 
 
+def test_sequences_are_counted_one_by_one_where_pandas_counts_the_column(monkeypatch):
+    monkeypatch.setattr(pd.Series, "agg", lambda self, func: func(self))  # as in pandas 3
+    table = compat._PandasOfRecBole(pd).DataFrame(
+        {"id": [1, 2, 3], "words": [["a"], [], ["b", "c"]]}
+    )
+    assert list(table["words"].agg(len)) == [1, 0, 2]
+    assert list(table[table["id"] > 1]["words"].agg(len)) == [0, 2]
+    merged = pd.merge(table[["id"]], table, on="id", how="left")
+    assert list(merged["words"].agg(len)) == [1, 0, 2]
+    assert pd.Series([[1], [2, 3]]).agg(len) == 2  # pandas itself is as it was
+
+
 def unwrapped(function):
     return getattr(function, "__wrapped__", function)
 
@@ -146,7 +161,7 @@ sys.exit(code)
     run = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         cwd=tmp_path,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.sid.table import SIDTable, level_name, sid_keys
+from recbole_gr.sid.formats import level_name
+from recbole_gr.sid.table import SIDTable, sid_keys
 
 TOKENS = ["[PAD]", "apple", "pear", "fig", "plum"]
 

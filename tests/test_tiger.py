@@ -9,7 +9,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation import beam_regret, best
 
 BOTH = pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder"])
-VARIANTS = [{}, {"user_tokens": 4}, {"tie_embeddings": True}]
+VARIANTS = [{}, {"user_tokens": 4}, {"tie_embeddings": True}, {"position": "relative_bias"}, {"position": "rotary"}]
 
 
 def slow_logits(model, history, user, prefix):
@@ -42,7 +42,7 @@ def slow_item_scores(model, history, user):
 
 
 @BOTH
-@pytest.mark.parametrize("options", VARIANTS, ids=["plain", "user", "tied"])
+@pytest.mark.parametrize("options", VARIANTS, ids=["plain", "user", "tied", "bias", "rotary"])
 @torch.no_grad()
 def test_cached_batched_decoding_equals_uncached_decoding_of_one_user(architecture, options):
     model = small_tiger(architecture=architecture, **options)
@@ -106,7 +106,7 @@ def prefixes_of(items, user):
         )
 
 
-@pytest.mark.parametrize("options", VARIANTS, ids=["plain", "user", "tied"])
+@pytest.mark.parametrize("options", VARIANTS, ids=["plain", "user", "tied", "bias", "rotary"])
 def test_whole_sequences_give_the_loss_and_gradients_of_their_prefix_samples(options):
     whole = small_tiger(train_sample="sequence", **options)
     prefix = small_tiger(train_sample="prefix", **options)

@@ -35,12 +35,19 @@ def test_distances_are_those_of_the_definition():
 
 def test_nearest_code_is_brute_force_and_ties_go_to_the_lower_code():
     vectors, centroids = content(200), content(9, seed=1)
-    expected = [min(range(9), key=lambda c: float((v - centroids[c]).square().sum())) for v in vectors]
+    expected = [int((vector - centroids).square().sum(1).argmin()) for vector in vectors]
     assert nearest_code(vectors, centroids).tolist() == expected
     assert nearest_code(vectors, torch.cat([centroids, centroids])).tolist() == expected
     middle = torch.tensor([[0.5, 0.5]])
     corners = torch.tensor([[9.0, 9], [1, 0], [0, 1], [1, 1], [0, 0]])
     assert nearest_code(middle, corners).item() == 1
+
+
+def test_distances_that_differ_by_rounding_are_ties():
+    vectors = torch.tensor([[0.5]], dtype=torch.float64)
+    centroids = torch.tensor([[0.0], [1 - 1e-12]], dtype=torch.float64)  # the second is nearer
+    assert nearest_code(vectors, centroids).item() == 0
+    assert nearest_code(vectors, torch.tensor([[0.0], [1 - 1e-6]])).item() == 1
 
 
 def test_kmeans_is_as_good_as_plain_lloyd():

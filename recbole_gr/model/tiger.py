@@ -33,6 +33,8 @@ class TIGER(GenerativeRecommender):
             head_size=config["head_size"],
             inner=config["inner_size"],
             dropout=config["dropout"],
+            attention_dropout=config["attention_dropout"],
+            position=config["position"],
         )
         self.causal = config["architecture"] == "decoder_only"
         self.one_target = config["train_sample"] == "prefix"
@@ -62,6 +64,12 @@ class TIGER(GenerativeRecommender):
                 f"architecture: {architecture!r} is not one of decoder_only, encoder_decoder"
             )
         causal = architecture == "decoder_only"
+        if config["position"] == "auto":
+            config["position"] = "rotary" if causal else "relative_bias"
+        if config["position"] not in ("rotary", "relative_bias"):
+            raise ConfigError(
+                f"position: {config['position']!r} is not one of auto, rotary, relative_bias"
+            )
         if config["train_sample"] == "auto":
             config["train_sample"] = "sequence" if causal else "prefix"
         if config["train_sample"] == "sequence" and not causal:
@@ -167,10 +175,9 @@ class _Memory:
             x = model.begin.expand(self.n_users, 1, -1)
         else:
             x = model.code_embedding(codes + model.level_offset[level - 1])
-        place = torch.arange(level + 1, device=self.bias.device)
-        own_bias = model.decoder.position(place[-1:], place)[:, 0]  # [H, t]
+        position = torch.tensor([level], device=self.bias.device)
         hidden = model.decoder.step(
-            x, parents, self.own, own_bias, memory=self.keys_values, memory_bias=self.bias
+            x, position, parents, self.own, memory=self.keys_values, memory_bias=self.bias
         )
         return model.heads[level](hidden)
 
@@ -185,18 +192,14 @@ class _HistoryCache:
         self.n_tokens = interaction[model.ITEM_SEQ_LEN] * model.n_levels + bool(model.user_tokens)
         rows = torch.arange(len(hidden), device=hidden.device)
         self.last = hidden[rows, self.n_tokens - 1].unsqueeze(1)  # [B, 1, d]
-        self.keys_values, self.mask = keys_values, key_mask_bias(self.n_tokens, x.shape[1])
-        self.key_place = torch.arange(x.shape[1], device=x.device)
+        self.history = keys_values, key_mask_bias(self.n_tokens, x.shape[1])
         self.own = [BeamTokens() for _ in model.decoder.blocks]
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model = self.model
         if level == 0:
             return model.heads[0](self.last)
-        place = torch.arange(level, device=self.key_place.device)
-        own_bias = model.decoder.position(place[-1:], place)[:, 0]  # [H, t]
-        query_place = (self.n_tokens + level - 1).unsqueeze(1)  # [B, 1]
-        bias = self.mask + model.decoder.position(query_place, self.key_place)  # [B, H, 1, S]
-        shared = [(k, v, bias) for k, v in self.keys_values]
         x = model.code_embedding(codes + model.level_offset[level - 1])
-        return model.heads[level](model.decoder.step(x, parents, self.own, own_bias, shared))
+        position = self.n_tokens + level - 1
+        hidden = model.decoder.step(x, position, parents, self.own, shared=self.history)
+        return model.heads[level](hidden)

@@ -3,8 +3,8 @@
 import torch
 
 from recbole_gr.files import atomic_write
+from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.quality import quality_report
-from recbole_gr.sid.table import level_name
 
 
 def plot_quality(table, path, report=None):

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from recbole_gr.files import atomic_write
-from recbole_gr.sid.table import level_name, sid_keys
+from recbole_gr.sid.formats import level_name
+from recbole_gr.sid.table import sid_keys
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-import re
+import zipfile
+import zlib
 from dataclasses import dataclass, field, replace
-from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,18 @@ import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
+from recbole_gr.sid.formats import (
+    level_name,
+    parse_sids,
+    rows_of,
+    text,
+    text_array,
+    tokens_without_padding,
+)
 
-_TOKEN = re.compile(r"<([A-Za-z]+)_(-?\d+)>")
 _INT64_MAX = 2**63 - 1
-
-
-def level_name(level):
-    """Letters that mark ``level`` (from 0) in SID tokens: a, b, ..., z, aa, ab, ..."""
-    name = ""
-    level += 1
-    while level:
-        level, digit = divmod(level - 1, 26)
-        name = chr(ord("a") + digit) + name
-    return name
+# What numpy raises on damaged or foreign files, besides refusing pickles (ValueError).
+_BAD_FILE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def sid_keys(codes, sizes):
@@ -148,11 +147,11 @@ class SIDTable:
         arrays = {
             "codes": self.codes[1:].cpu().numpy().astype(np.int32),
             "sizes": np.asarray(self.sizes, dtype=np.int64),
-            "meta": _text_array(json.dumps(self.meta, sort_keys=True)),
+            "meta": text_array(json.dumps(self.meta, sort_keys=True)),
         }
         if item_tokens is not None:
-            tokens = _tokens_without_padding(item_tokens, self.n_items)
-            arrays["item_tokens"] = _text_array("\0".join(tokens))
+            tokens = tokens_without_padding(item_tokens, self.n_items)
+            arrays["item_tokens"] = text_array("\0".join(tokens))
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
@@ -171,19 +170,19 @@ class SIDTable:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 codes = torch.from_numpy(arrays["codes"].astype(np.int64))
-                sizes, meta = arrays["sizes"].tolist(), json.loads(_text(arrays["meta"]))
+                sizes, meta = arrays["sizes"].tolist(), json.loads(text(arrays["meta"]))
                 stored = None
                 if "item_tokens" in arrays:
-                    stored = _text(arrays["item_tokens"]).split("\0")
-        except (OSError, KeyError, ValueError) as error:
+                    stored = text(arrays["item_tokens"]).split("\0")
+        except (*_BAD_FILE, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path} is not a SID table of this library: {error}") from error
         if item_tokens is not None:
-            codes = codes[_rows_of(path, stored, len(codes), item_tokens)]
+            codes = codes[rows_of(path, stored, len(codes), item_tokens)]
         return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
 
     def to_json(self, path, item_tokens):
         """Write ``{"item": ["<a_12>", "<b_7>", ...]}``, as LC-Rec, LETTER and MiniOneRec do."""
-        tokens = _tokens_without_padding(item_tokens, self.n_items)
+        tokens = tokens_without_padding(item_tokens, self.n_items)
         columns = []
         for level, size in enumerate(self.sizes):
             words = [f"<{level_name(level)}_{code}>" for code in range(size)]
@@ -211,8 +210,8 @@ class SIDTable:
             raise ConfigError(f"sid_file {path} cannot be read as JSON: {error}") from error
         if not isinstance(sids, dict) or not sids:
             raise ConfigError(f'sid_file {path} must hold {{"item": ["<a_1>", "<b_2>"], ...}}')
-        codes = _parse_sids(path, sids)
-        rows = _rows_of(path, list(sids), len(sids), item_tokens)
+        codes = parse_sids(path, sids)
+        rows = rows_of(path, list(sids), len(sids), item_tokens)
         sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
         meta = {"source": Path(path).name}
         return _named(path, lambda: cls.from_item_codes(codes[rows], sizes, meta))
@@ -230,7 +229,7 @@ class SIDTable:
         if row_tokens is None:
             codes = codes[1:]
         else:
-            tokens = _tokens_without_padding(item_tokens, self.n_items)
+            tokens = tokens_without_padding(item_tokens, self.n_items)
             id_of = dict(zip(tokens, range(1, self.n_items)))
             codes = codes[[id_of.get(str(token), 0) for token in row_tokens]]
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -252,7 +251,7 @@ class SIDTable:
         """
         try:
             array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except _BAD_FILE as error:
             raise ConfigError(f"sid_file {path} cannot be read as .npy: {error}") from error
         if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.integer):
             raise ConfigError(
@@ -261,7 +260,7 @@ class SIDTable:
             )
         codes = torch.from_numpy(array.astype(np.int64))
         sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
-        codes = codes[_rows_of(path, row_tokens, len(codes), item_tokens)]
+        codes = codes[rows_of(path, row_tokens, len(codes), item_tokens)]
         meta = {"source": Path(path).name}
         return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
 
@@ -285,91 +284,3 @@ def _named(path, build):
         return build()
     except ConfigError as error:
         raise ConfigError(f"SID file {path}: {error}") from error
-
-
-def _tokens_without_padding(item_tokens, n_items):
-    tokens = [str(token) for token in item_tokens]
-    if len(tokens) != n_items:
-        raise ConfigError(
-            f"the SID table has {n_items} rows (padding included) but {len(tokens)} item tokens "
-            f"were given"
-        )
-    return tokens[1:]
-
-
-def _rows_of(path, row_tokens, n_rows, item_tokens):
-    """File row of each item (LongTensor ``[n_items - 1]``); ConfigError where one is missing."""
-    items = [str(token) for token in item_tokens][1:]
-    if row_tokens is None:
-        if n_rows != len(items):
-            raise ConfigError(
-                f"SID file {path} has {n_rows} rows for {len(items)} items and no item tokens; "
-                f"make it anew for this data set or use the JSON format"
-            )
-        return torch.arange(n_rows)
-    if len(row_tokens) != n_rows:
-        raise ConfigError(
-            f"SID file {path} has {n_rows} rows but the item file lists {len(row_tokens)} items; "
-            f"they must correspond line by line"
-        )
-    row_of = dict(zip(map(str, row_tokens), range(n_rows)))
-    rows = np.fromiter(map(row_of.get, items, repeat(-1)), dtype=np.int64, count=len(items))
-    missing = np.flatnonzero(rows < 0)
-    if len(missing):
-        raise ConfigError(
-            f"SID file {path} does not cover {len(missing)} of {len(items)} items, first "
-            f"'{items[missing[0]]}'; make SIDs for them or remove them from the data set"
-        )
-    return torch.from_numpy(rows)
-
-
-def _parse_sids(path, sids):
-    """Codes ``[N, L]`` of the values of a SID JSON; each distinct token is parsed once."""
-    lengths = {}
-    for item, sid in sids.items():
-        if not isinstance(sid, list) or not sid:
-            raise ConfigError(f"SID file {path}: the SID of item '{item}' is not a list of codes")
-        lengths.setdefault(len(sid), item)
-    if len(lengths) > 1:
-        (first, item), (second, other) = list(lengths.items())[:2]
-        raise ConfigError(
-            f"SID file {path} has SIDs of different lengths: {first} codes for item '{item}', "
-            f"{second} for item '{other}'; all items need the same number of levels"
-        )
-    flat = list(chain.from_iterable(sids.values()))
-    n_levels = next(iter(lengths))
-    codes = np.empty((len(sids), n_levels), dtype=np.int64)
-    for level in range(n_levels):
-        words = flat[level::n_levels]
-        parsed, prefixes = {}, {}
-        for word in _distinct(path, words):
-            match = _TOKEN.fullmatch(word) if isinstance(word, str) else None
-            if match is None and (not isinstance(word, int) or isinstance(word, bool)):
-                raise ConfigError(
-                    f"SID file {path}: {word!r} at level {level + 1} is no code; expected "
-                    f"'<{level_name(level)}_12>'"
-                )
-            parsed[word] = int(match[2]) if match else word
-            prefixes.setdefault(match[1] if match else "", word)
-        if len(prefixes) > 1:
-            raise ConfigError(
-                f"SID file {path} mixes codes of different levels at level {level + 1}: "
-                f"{', '.join(map(str, sorted(map(str, prefixes.values()))))}"
-            )
-        codes[:, level] = np.fromiter(map(parsed.__getitem__, words), np.int64, count=len(words))
-    return torch.from_numpy(codes)
-
-
-def _distinct(path, words):
-    try:
-        return set(words)
-    except TypeError:
-        raise ConfigError(f"SID file {path}: a code must be a token or an integer") from None
-
-
-def _text_array(text):
-    return np.frombuffer(text.encode(), dtype=np.uint8)
-
-
-def _text(array):
-    return array.tobytes().decode()

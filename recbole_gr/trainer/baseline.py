@@ -1,6 +1,6 @@
 """RecBole's own trainers, with safe checkpoints and the figures that the results table needs."""
 
-from functools import lru_cache
+from functools import cache
 from time import perf_counter
 
 import torch
@@ -22,12 +22,12 @@ from recbole_gr.trainer.checkpoint import (
 class SafeTrainerMixin:
     """Goes before a RecBole `Trainer` class and replaces what it saves and loads.
 
-    RecBole pickles its Config into each checkpoint, which torch >= 2.6 refuses to load by default, and
-    which would run code from the file elsewhere.
+    RecBole pickles its Config into each checkpoint, which torch >= 2.6 refuses to load by default,
+    and which would run code from the file elsewhere.
 
     Attributes:
-        best_epoch (int): epoch of the best validation score, counted from 0 as in RecBole's log; the
-            last epoch where there is no validation; -1 before training.
+        best_epoch (int): epoch of the best validation score, counted from 0 as in RecBole's log;
+            the last epoch where there is no validation; -1 before training.
         epoch_seconds (list[float]): training time of each epoch.
         valid_seconds (list[float]): time of each validation.
     """
@@ -95,7 +95,7 @@ class SafeTrainerMixin:
             self.logger.info(f"Saved {file}")
 
     def save_pretrained_model(self, epoch, saved_model_file):
-        """For RecBole's trainers that pre-train (S3Rec, RaCT): the same, at a file of their choice."""
+        """For trainers that pre-train (S3Rec, RaCT): the same, at a file of their choice."""
         save_checkpoint(saved_model_file, self._checkpoint_state(epoch))
         self.saved_model_file = saved_model_file
 
@@ -139,8 +139,8 @@ class SafeTrainerMixin:
             self.model.load_state_dict(state["state_dict"])
         except RuntimeError as error:
             raise ConfigError(
-                f"The weights in '{file}' do not fit this model: it was saved with other settings or "
-                f"other data. {error}"
+                f"The weights in '{file}' do not fit this model: it was saved with other settings "
+                f"or other data. {error}"
             ) from error
         present = self.model.other_parameter()
         self.model.load_other_parameter(
@@ -150,7 +150,7 @@ class SafeTrainerMixin:
         return state
 
 
-@lru_cache(maxsize=None)
+@cache
 def safe_trainer(trainer_class):
     """The subclass of a RecBole trainer that saves and loads safely.
 

@@ -66,16 +66,18 @@ def load_checkpoint(path, map_location=None):
     except Exception as error:  # torch raises a dozen types here, and the remedy is one
         if "weights_only" in str(error) or "Unsupported global" in str(error):
             raise ConfigError(
-                f"'{path}' holds pickled Python objects, as RecBole's own checkpoints do. It was not "
-                "loaded, because loading runs code from the file. Train the model again with RecBole-GR."
+                f"'{path}' holds pickled Python objects, as RecBole's own checkpoints do. It was "
+                "not loaded, because that would run code from the file. Train the model again with "
+                "RecBole-GR."
             ) from error
         raise ConfigError(
-            f"'{path}' is not a complete checkpoint ({type(error).__name__}). Take another file, or "
-            "train the model again."
+            f"'{path}' is not a complete checkpoint ({type(error).__name__}). Take another file, "
+            "or train the model again."
         ) from error
     if not isinstance(state, dict) or "format_version" not in state:
         raise ConfigError(
-            f"'{path}' was not written by RecBole-GR: it has no format_version. Train the model again."
+            f"'{path}' was not written by RecBole-GR: it has no format_version. Train the model "
+            "again."
         )
     if state["format_version"] > FORMAT_VERSION:
         raise ConfigError(

@@ -1,0 +1,122 @@
+"""Reading SID files: tokens, rows of items, text inside arrays."""
+
+import re
+from itertools import chain, repeat
+
+import numpy as np
+import torch
+
+from recbole_gr.errors import ConfigError
+
+_TOKEN = re.compile(r"<([A-Za-z]+)_(-?\d+)>")
+
+
+def level_name(level):
+    """Letters that mark ``level`` (from 0) in SID tokens: a, b, ..., z, aa, ab, ..."""
+    name = ""
+    level += 1
+    while level:
+        level, digit = divmod(level - 1, 26)
+        name = chr(ord("a") + digit) + name
+    return name
+
+
+def tokens_without_padding(item_tokens, n_items):
+    """The tokens of items 1, 2, ... as strings; ConfigError unless there are ``n_items``."""
+    tokens = [str(token) for token in item_tokens]
+    if len(tokens) != n_items:
+        raise ConfigError(
+            f"the SID table has {n_items} rows (padding included) but {len(tokens)} item tokens "
+            f"were given"
+        )
+    return tokens[1:]
+
+
+def rows_of(path, row_tokens, n_rows, item_tokens):
+    """File row of each item, LongTensor ``[n_items - 1]``.
+
+    Args:
+        path: the file, for messages.
+        row_tokens: item token of each row; None if the rows are items 1, 2, ... in turn.
+        n_rows: rows of the file.
+        item_tokens: item tokens by internal id (entry 0 is the padding token).
+
+    Raises:
+        ConfigError: items without a row (how many, which first), or a wrong number of rows.
+    """
+    items = [str(token) for token in item_tokens][1:]
+    if row_tokens is None:
+        if n_rows != len(items):
+            raise ConfigError(
+                f"SID file {path} has {n_rows} rows for {len(items)} items and no item tokens; "
+                f"make it anew for this data set or use the JSON format"
+            )
+        return torch.arange(n_rows)
+    if len(row_tokens) != n_rows:
+        raise ConfigError(
+            f"SID file {path} has {n_rows} rows but the item file lists {len(row_tokens)} items; "
+            f"they must correspond line by line"
+        )
+    row_of = dict(zip(map(str, row_tokens), range(n_rows)))
+    rows = np.fromiter(map(row_of.get, items, repeat(-1)), dtype=np.int64, count=len(items))
+    missing = np.flatnonzero(rows < 0)
+    if len(missing):
+        raise ConfigError(
+            f"SID file {path} does not cover {len(missing)} of {len(items)} items, first "
+            f"'{items[missing[0]]}'; make SIDs for them or remove them from the data set"
+        )
+    return torch.from_numpy(rows)
+
+
+def parse_sids(path, sids):
+    """Codes ``[N, L]`` of the values of a SID JSON; each distinct token is parsed once."""
+    lengths = {}
+    for item, sid in sids.items():
+        if not isinstance(sid, list) or not sid:
+            raise ConfigError(f"SID file {path}: the SID of item '{item}' is not a list of codes")
+        lengths.setdefault(len(sid), item)
+    if len(lengths) > 1:
+        (first, item), (second, other) = list(lengths.items())[:2]
+        raise ConfigError(
+            f"SID file {path} has SIDs of different lengths: {first} codes for item '{item}', "
+            f"{second} for item '{other}'; all items need the same number of levels"
+        )
+    flat = list(chain.from_iterable(sids.values()))
+    n_levels = next(iter(lengths))
+    codes = np.empty((len(sids), n_levels), dtype=np.int64)
+    for level in range(n_levels):
+        words = flat[level::n_levels]
+        parsed, prefixes = {}, {}
+        for word in _distinct(path, words):
+            match = _TOKEN.fullmatch(word) if isinstance(word, str) else None
+            if match is None and (not isinstance(word, int) or isinstance(word, bool)):
+                raise ConfigError(
+                    f"SID file {path}: {word!r} at level {level + 1} is no code; expected "
+                    f"'<{level_name(level)}_12>'"
+                )
+            parsed[word] = int(match[2]) if match else word
+            prefixes.setdefault(match[1] if match else "", word)
+        if len(prefixes) > 1:
+            raise ConfigError(
+                f"SID file {path} mixes codes of different levels at level {level + 1}: "
+                f"{', '.join(map(str, sorted(map(str, prefixes.values()))))}"
+            )
+        codes[:, level] = np.fromiter(map(parsed.__getitem__, words), np.int64, count=len(words))
+    return torch.from_numpy(codes)
+
+
+def _distinct(path, words):
+    try:
+        return set(words)
+    except TypeError:
+        raise ConfigError(f"SID file {path}: a code must be a token or an integer") from None
+
+
+def text_array(text):
+    """Text as an array of bytes, which numpy saves without pickle."""
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def text(array):
+    """The text of :func:`text_array`."""
+    return array.tobytes().decode()
