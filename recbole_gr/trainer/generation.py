@@ -13,13 +13,13 @@ from recbole_gr.trainer.baseline import SafeTrainerMixin
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
 
 SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
-SCHEDULES = ("none", "cosine", "inverse_sqrt")
+SCHEDULES = ("constant", "cosine", "inverse_sqrt")
 
 
 def learning_rate_factor(step: int, schedule: str, warmup: int, total: int) -> float:
     """Share of the full learning rate at optimiser step ``step`` (from 0).
 
-    Linear warm-up over ``warmup`` steps, then constant (``none``), half a cosine down to 0 at
+    Linear warm-up over ``warmup`` steps, then ``constant``, half a cosine down to 0 at
     ``total`` (``cosine``), or falling with the root of the step (``inverse_sqrt``).
     """
     if step < warmup:
@@ -37,9 +37,9 @@ class _GenerationSteps(Trainer):
 
     def __init__(self, config, model):
         super().__init__(config, model)
-        self.schedule, self.warmup = config["lr_scheduler"], config["warmup_steps"]
+        self.schedule, self.warmup = config["lr_scheduler"] or "constant", config["warmup_steps"]
         if self.schedule not in SCHEDULES:
-            raise ConfigError(f"lr_scheduler: {self.schedule!r} is not one of {SCHEDULES}")
+            raise ConfigError(f"lr_scheduler: {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
         self.accumulation = config["accumulation_steps"]
         self.amp_dtype = getattr(torch, config["amp_dtype"])
         self.valid_users = config["valid_users"]
