@@ -28,7 +28,34 @@ def apply_to_recbole():
     scipy_dok_update()
     pandas_sequence_columns()
     pandas_missing_values()
+    collector_of_plain_numbers()
     silence_recbole()
+
+
+def collector_of_plain_numbers():
+    """Let RecBole's metrics over items (ItemCoverage, AveragePopularity, GiniIndex...) run.
+
+    Cause, with every torch: `Collector.get_data_struct` moves all that it has collected to
+    the CPU, but for these metrics the number of items and their counts are no tensors.
+    """
+    import copy
+
+    import torch
+    from recbole.evaluator.collector import Collector
+
+    per_evaluation = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
+
+    def get_data_struct(self):
+        struct = copy.copy(self.data_struct)
+        struct._data_dict = {
+            name: value.cpu() if isinstance(value, torch.Tensor) else value
+            for name, value in self.data_struct._data_dict.items()
+        }
+        for name in per_evaluation:
+            self.data_struct._data_dict.pop(name, None)
+        return struct
+
+    Collector.get_data_struct = get_data_struct
 
 
 def silence_recbole():

@@ -223,6 +223,8 @@ class Config(RecBoleConfig):
         config = self.final_config_dict
         if not getattr(self.model_class, "generative", False) or not config.get("beam_size"):
             return
+        if type(config["beam_size"]) is not int:
+            raise ConfigError(f"beam_size {config['beam_size']!r} must be an integer.")
         if config["beam_size"] < max(config["topk"]):
             raise ConfigError(
                 f"beam_size {config['beam_size']} is smaller than the largest topk "
@@ -278,8 +280,9 @@ def default_settings(model_class, dataset, tokenizer=None):
 
 def _tokenizer_settings(name):
     tokenizer_class = registry.get_tokenizer(name)
-    file = properties_dir() / "tokenizer" / f"{tokenizer_class.__name__}.yaml"
-    return {**_optional(file), **getattr(tokenizer_class, "default_config", {})}
+    if hasattr(tokenizer_class, "default_options"):  # the keys of its base classes as well
+        return tokenizer_class.default_options()
+    return dict(getattr(tokenizer_class, "default_config", {}))
 
 
 def _type_files(model_class, dataset):

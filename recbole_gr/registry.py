@@ -8,6 +8,8 @@ import importlib
 import pkgutil
 from functools import lru_cache
 
+import torch
+
 from recbole_gr.errors import ConfigError, nearest
 
 MODELS = {
@@ -61,9 +63,7 @@ def get_model(name):
     if ":" in name:
         return _load(name, f"model '{name}'")
     if name in recbole_models():
-        from recbole.utils import get_model as recbole_get_model
-
-        return recbole_get_model(name)
+        return _recbole_model(name)
     raise ConfigError(
         _unknown(
             "model",
@@ -72,6 +72,21 @@ def get_model(name):
         )
         + " A class of your own: --model=package.module:Class."
     )
+
+
+def _recbole_model(name):
+    """Import one of RecBole's models, and nothing with it.
+
+    RecBole's SINE switches torch's anomaly detection on when it is imported, for the whole process:
+    every model after it in a run would train far more slowly.
+    """
+    from recbole.utils import get_model as recbole_get_model
+
+    enabled, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+    try:
+        return recbole_get_model(name)
+    finally:
+        torch.autograd.set_detect_anomaly(enabled, check_nan)
 
 
 def get_tokenizer(name):

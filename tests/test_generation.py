@@ -254,7 +254,7 @@ def test_children_mask_and_advance_agree_with_the_set_of_prefixes():
                     if known:
                         deeper[(*prefix, code)] = child
             nodes = deeper
-        leaves = {tuple(row): item for row, item in zip(codes.tolist(), items.tolist(), strict=True)}
+        leaves = dict(zip(map(tuple, codes.tolist()), items.tolist(), strict=True))
         for prefix, node in nodes.items():
             assert trie.items(torch.tensor([node]))[0].tolist() == [leaves[prefix]]
         dead = torch.tensor([-1])

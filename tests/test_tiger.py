@@ -9,7 +9,13 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation import beam_regret, best
 
 BOTH = pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder"])
-VARIANTS = [{}, {"user_tokens": 4}, {"tie_embeddings": True}, {"position": "relative_bias"}, {"position": "rotary"}]
+VARIANTS = [
+    {},
+    {"user_tokens": 4},
+    {"tie_embeddings": True},
+    {"position": "relative_bias"},
+    {"position": "rotary"},
+]
 
 
 def slow_logits(model, history, user, prefix):

@@ -31,10 +31,10 @@ def sliding_histories(users, max_length):
 class GenerativeDataset(SequentialDataset):
     """A `SequentialDataset` with the same rows in the same order, built faster and kept smaller.
 
-    Of the history fields it keeps the item ids and those that the model class names in its
+    Of the history fields it keeps the item ids and those that a generative model class names in its
     attribute `history_fields` (a tuple of interaction fields such as `("timestamp",)`); `None`
-    keeps all of them, as RecBole does. What a row means, how splits are made and what evaluation
-    sees is RecBole's.
+    keeps all of them, as for RecBole's own models. What a row means, how splits are made and what
+    evaluation sees is RecBole's.
 
     Args:
         config (Config): with `MAX_ITEM_LIST_LENGTH` at least 1.
@@ -44,7 +44,9 @@ class GenerativeDataset(SequentialDataset):
         length = config["MAX_ITEM_LIST_LENGTH"]
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise ConfigError(f"MAX_ITEM_LIST_LENGTH={length!r} must be an integer of at least 1")
-        wanted = getattr(getattr(config, "model_class", None), "history_fields", ())
+        model = getattr(config, "model_class", None)
+        generative = getattr(model, "generative", False)
+        wanted = getattr(model, "history_fields", () if generative else None)
         self._history_fields = wanted if wanted is None else {config["ITEM_ID_FIELD"], *wanted}
         super().__init__(config)
         missing = sorted((self._history_fields or set()) - set(self.inter_feat))

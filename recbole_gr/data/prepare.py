@@ -14,7 +14,6 @@ from recbole_gr.errors import ConfigError
 
 DATASET_CLASSES = {
     ModelType.GENERAL: "Dataset",
-    ModelType.SEQUENTIAL: "SequentialDataset",
     ModelType.CONTEXT: "Dataset",
     ModelType.KNOWLEDGE: "KnowledgeBasedDataset",
     ModelType.TRADITIONAL: "Dataset",
@@ -31,8 +30,8 @@ def is_generative(config):
 def create_dataset(config):
     """Read and filter the data set of a configuration, not yet split.
 
-    Generative models get a `GenerativeDataset`, RecBole's models the class that RecBole chooses for
-    them. Pickled data sets that RecBole may have left in `checkpoint_dir` are neither read nor
+    Sequential models get a `GenerativeDataset`, whose rows are RecBole's, generative or not; all
+    others, and those with a data set class of their own, the class that RecBole chooses. Pickled data sets that RecBole may have left in `checkpoint_dir` are neither read nor
     written: unpickling a file runs whatever code is in it.
 
     Args:
@@ -52,9 +51,9 @@ def create_dataset(config):
                 key,
                 config[key],
             )
-    if is_generative(config):
-        return GenerativeDataset(config)
     own_class = getattr(recbole_datasets, f"{config['model']}Dataset", None)
+    if is_generative(config) or (config["MODEL_TYPE"] == ModelType.SEQUENTIAL and not own_class):
+        return GenerativeDataset(config)
     return (own_class or getattr(recbole_datasets, DATASET_CLASSES[config["MODEL_TYPE"]]))(config)
 
 
@@ -96,10 +95,9 @@ def data_preparation(config, dataset):
         for phase, split, sampler in zip(("valid", "test"), splits[1:], samplers[1:])
     )
     getLogger().info(
-        "%d training targets in %d samples of %d a batch, %d for validation, %d for testing",
+        "%d training targets in %d batches, %d for validation, %d for testing",
         len(splits[0]),
-        train.sample_size,
-        train.step,
+        len(train),
         len(splits[1]),
         len(splits[2]),
     )

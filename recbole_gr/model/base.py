@@ -29,7 +29,7 @@ class GenerativeRecommender(SequentialRecommender):
     def __init__(self, config, dataset, sid: SIDTable):
         super().__init__(config, dataset)
         if len(sid.codes) != self.n_items:
-            raise ValueError(
+            raise ConfigError(
                 f"the SID table has {len(sid.codes) - 1} items, the data {self.n_items - 1}: "
                 "make the table from this data set"
             )

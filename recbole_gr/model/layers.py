@@ -137,7 +137,7 @@ class Attention(nn.Module):
 
         Args:
             q: ``[B, H, W, dh]``.
-            own: keys and values ``[B, H, W, t, dh]`` of the beam's own tokens.
+            own: the ``t`` tokens of each beam, the new one included.
             own_bias: ``[H, 1, t]`` or None.
             shared: ``(k, v [B, H, S, dh], bias [B, H or 1, 1, S])`` of the user.
 
@@ -145,15 +145,15 @@ class Attention(nn.Module):
             ``[B, W, d]``.
         """
         q = q * self.head_size**-0.5
-        logits = (own.keys @ q.unsqueeze(-1)).squeeze(-1)  # [B, H, W, t]
+        logits = own.logits(q)  # [B, H, W, t]
         if own_bias is not None:
             logits = logits + own_bias
         if shared is not None:
             k, v, shared_bias = shared
             logits = torch.cat([q @ k.transpose(2, 3) + shared_bias, logits], dim=3)
         weight = logits.float().softmax(-1).to(q.dtype)
-        n_own = own.keys.shape[3]
-        out = (weight[..., -n_own:].unsqueeze(3) @ own.values).squeeze(3)  # [B, H, W, dh]
+        n_own = len(own)
+        out = own.mix(weight[..., -n_own:])  # [B, H, W, dh]
         if shared is not None:
             out = out + weight[..., :-n_own] @ v
         return self.out(out.transpose(1, 2).flatten(2))
@@ -172,25 +172,45 @@ def _plain_attention(q, k, v, bias, causal):
 
 
 class BeamTokens:
-    """Keys and values of the tokens each beam has generated: ``[B, H, W, t, dh]``, ``t < L``."""
+    """Keys and values of the tokens that the beams have generated, one token per step.
+
+    They stay where they were computed, ``[B, H, W_s, dh]`` for step ``s``. When beams are dropped
+    or split only ``path`` changes, which says which beam of step ``s`` each present beam came from.
+    (Re-ordering and joining the tensors at every step was slower, and slow for exact scores.)
+    """
 
     def __init__(self):
-        self.keys = self.values = None
+        self.keys, self.values = [], []  # per step [B, H, W_s, dh]
+        self.path = []  # per step but the last [B, W]
 
-    def append(self, k: Tensor, v: Tensor, parents: Tensor | None) -> "BeamTokens":
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def append(self, k: Tensor, v: Tensor, parents: Tensor | None) -> None:
         """Follow the surviving beams (``parents [B, W]``) and add one token (``[B, H, W, dh]``)."""
-        k, v = k.unsqueeze(3), v.unsqueeze(3)
-        if self.keys is not None:
-            k = torch.cat([_follow(self.keys, parents), k], dim=3)
-            v = torch.cat([_follow(self.values, parents), v], dim=3)
-        self.keys, self.values = k, v
-        return self
+        if self.keys:
+            self.path = [path.gather(1, parents) for path in self.path] + [parents]
+        self.keys.append(k.contiguous())
+        self.values.append(v.contiguous())
+
+    def logits(self, q: Tensor) -> Tensor:
+        """``q [B, H, W, dh]`` times the keys of each beam's own tokens: ``[B, H, W, t]``."""
+        keys = [_follow(k, path) for k, path in zip(self.keys, self.path)] + self.keys[-1:]
+        return torch.stack([(q * k).sum(-1) for k in keys], dim=3)
+
+    def mix(self, weight: Tensor) -> Tensor:
+        """The values of each beam's own tokens weighted by ``[B, H, W, t]``: ``[B, H, W, dh]``."""
+        *earlier, last = weight.unsqueeze(-1).unbind(3)  # [B, H, W, 1] each
+        out = last * self.values[-1]
+        for column, v, path in zip(earlier, self.values, self.path):
+            out = out.addcmul(column, _follow(v, path))
+        return out
 
 
-def _follow(cache: Tensor, parents: Tensor) -> Tensor:
-    """Re-index ``[B, H, W, t, dh]`` along the beams by ``parents [B, W']``."""
-    users = torch.arange(len(cache), device=cache.device).unsqueeze(1)
-    return cache.transpose(1, 2)[users, parents].transpose(1, 2)
+def _follow(cache: Tensor, path: Tensor) -> Tensor:
+    """``[B, H, W_s, dh]`` re-indexed by ``path [B, W]`` -> ``[B, H, W, dh]``."""
+    index = path[:, None, :, None].expand(-1, cache.shape[1], -1, cache.shape[3])
+    return cache.gather(2, index)
 
 
 class FeedForward(nn.Module):
@@ -203,7 +223,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outer(self.dropout(F.relu(self.inner(x))))
+        return self.outer(self.dropout(F.relu(self.inner(x), inplace=True)))
 
 
 class Block(nn.Module):
@@ -320,8 +340,7 @@ class Stack(nn.Module):
         if self.rotary is not None:
             rotation = [r[:, None, None] for r in self.rotary(position)]  # [B, 1, 1, dh / 2]
         else:
-            n_own = 1 if own[0].keys is None else own[0].keys.shape[3] + 1
-            place = torch.arange(n_own, device=x.device)
+            place = torch.arange(len(own[0]) + 1, device=x.device)
             own_bias = self.bias(place[-1:], place)  # [H, 1, t]
         if shared is not None:
             history, mask = shared

@@ -103,12 +103,13 @@ class SIDTrie(nn.Module):
         codes, child = self.candidates(level, nodes)
         if codes is None:
             return child >= 0
-        mask = torch.zeros(*nodes.shape, self.sizes[level] + 1, dtype=torch.bool, device=nodes.device)
+        shape = (*nodes.shape, self.sizes[level] + 1)
+        mask = torch.zeros(shape, dtype=torch.bool, device=nodes.device)
         codes = codes.masked_fill(child < 0, self.sizes[level])  # a column that is cut off again
         return mask.scatter_(-1, codes, True)[..., :-1]
 
     def advance(self, level: int, nodes: Tensor, codes: Tensor) -> Tensor:
-        """``[...]`` the nodes reached from ``nodes`` by ``codes``; -1 where no item continues so."""
+        """``[...]`` the nodes reached from ``nodes`` by ``codes``; -1 where no item is."""
         options, child = self.candidates(level, nodes)
         if options is None:
             return child.gather(-1, codes.unsqueeze(-1)).squeeze(-1).long()

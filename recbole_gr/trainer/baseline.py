@@ -39,16 +39,17 @@ class SafeTrainerMixin:
         self.valid_seconds = []
         self._epoch = -1
         self._train_data = None
-        self._loader_state = None
+        self._loader_states = []
+        self._resumed = False
+        self._validates = False
 
     def fit(self, train_data, valid_data=None, *args, **kwargs):
         """As RecBole's; after `resume_checkpoint` the batches go on where they stopped."""
         self._train_data = train_data
         self._validates = bool(valid_data) and self.eval_step > 0
-        generator = getattr(train_data, "generator", None)
-        if self._loader_state is not None and generator is not None:
-            generator.set_state(self._loader_state.cpu())
-            self._loader_state = None
+        for generator, state in zip(_generators(train_data), self._loader_states):
+            generator.set_state(state.cpu())
+        self._loader_states = []
         return super().fit(train_data, valid_data, *args, **kwargs)
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
@@ -67,27 +68,33 @@ class SafeTrainerMixin:
         # Only whether this is the best so far is wanted here; RecBole counts the patience.
         if early_stopping(score, self.best_valid_score, 0, 0, bigger=self.valid_metric_bigger)[3]:
             self.best_epoch = self._epoch
+            # RecBole does the same, but only after it has saved the checkpoint.
+            self.best_valid_result = result
         return score, result
 
     def _checkpoint_state(self, epoch):
-        generator = getattr(self._train_data, "generator", None)
         return {
             "config": plain_config(self.config),
             "epoch": epoch,
             "best_epoch": self.best_epoch,
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": encode(self.best_valid_result),
             "state_dict": dict(self.model.state_dict()),
             "other_parameter": {
                 name: encode(value) for name, value in self.model.other_parameter().items()
             },
             "optimizer": self.optimizer.state_dict(),
             "random_states": random_states(),
-            "loader_state": None if generator is None else generator.get_state(),
+            "loader_states": [g.get_state() for g in _generators(self._train_data)],
         }
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
+            return
+        if epoch == -1 and self._resumed:
+            # Nothing is left to train. RecBole would put a checkpoint without its epoch in place
+            # of the one resumed from.
             return
         file = kwargs.pop("saved_model_file", self.saved_model_file)
         save_checkpoint(file, self._checkpoint_state(epoch))
@@ -108,15 +115,21 @@ class SafeTrainerMixin:
             ConfigError: the file cannot be used, or is of another model or data set.
         """
         self.saved_model_file = str(resume_file)
-        state = self._resumed = self._load_model(resume_file)
+        state = self._load_model(resume_file)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
+        self.best_valid_result = decode(state["best_valid_result"])
         self.best_epoch = state["best_epoch"]
-        self._loader_state = state["loader_state"]
+        self._loader_states = state["loader_states"]
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_states(state["random_states"])
+        self._resumed = True
+        self._resume_from(state)
         self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")
+
+    def _resume_from(self, state):
+        """What a trainer's `_checkpoint_state` adds is taken back here."""
 
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
@@ -128,13 +141,7 @@ class SafeTrainerMixin:
         return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
     def _load_model(self, file):
-        state = load_checkpoint(file, map_location=self.device)
-        for key in ("model", "dataset"):
-            if state["config"].get(key) != self.config[key]:
-                raise ConfigError(
-                    f"'{file}' is a checkpoint of {key} '{state['config'].get(key)}', this run's "
-                    f"{key} is '{self.config[key]}'."
-                )
+        state = load_checkpoint_of(self.config, file, map_location=self.device)
         try:
             self.model.load_state_dict(state["state_dict"])
         except RuntimeError as error:
@@ -148,6 +155,32 @@ class SafeTrainerMixin:
         )
         self.logger.info(f"Loaded {file}")
         return state
+
+
+def load_checkpoint_of(config, file, map_location=None):
+    """The checkpoint `file`, if it is of the model and the data set of `config`.
+
+    Returns:
+        dict: as `load_checkpoint`.
+
+    Raises:
+        ConfigError: the file cannot be used, or is of another model or data set.
+    """
+    state = load_checkpoint(file, map_location=map_location)
+    for key in ("model", "dataset"):
+        if state["config"].get(key) != config[key]:
+            raise ConfigError(
+                f"'{file}' is a checkpoint of {key} '{state['config'].get(key)}', this run's {key} "
+                f"is '{config[key]}'. Take another file, or set --{key}."
+            )
+    return state
+
+
+def _generators(loader):
+    """The random generators that decide the batches of a training loader."""
+    parts = ("general_dataloader", "kg_dataloader")  # of a knowledge-based loader
+    loaders = [loader, *(getattr(loader, name, None) for name in parts)]
+    return [part.generator for part in loaders if getattr(part, "generator", None) is not None]
 
 
 @cache

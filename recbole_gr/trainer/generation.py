@@ -14,6 +14,7 @@ from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample
 
 SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
 SCHEDULES = ("constant", "cosine", "inverse_sqrt")
+AMP_DTYPES = ("bfloat16", "float16")
 
 
 def learning_rate_factor(step: int, schedule: str, warmup: int, total: int) -> float:
@@ -37,12 +38,11 @@ class _GenerationSteps(Trainer):
 
     def __init__(self, config, model):
         super().__init__(config, model)
-        self.schedule, self.warmup = config["lr_scheduler"] or "constant", config["warmup_steps"]
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"lr_scheduler: {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
-        self.accumulation = config["accumulation_steps"]
-        self.amp_dtype = getattr(torch, config["amp_dtype"])
-        self.valid_users = config["valid_users"]
+        self.schedule = _one_of(SCHEDULES, config["lr_scheduler"] or "constant", "lr_scheduler")
+        self.warmup = _count(config, "warmup_steps", least=0)
+        self.accumulation = _count(config, "accumulation_steps", least=1)
+        self.amp_dtype = getattr(torch, _one_of(AMP_DTYPES, config["amp_dtype"], "amp_dtype"))
+        self.valid_users = _count(config, "valid_users", least=0)
         self.n_steps = 0  # optimiser steps made
         self.generation_figures = {}
         self._valid_sample = None
@@ -98,12 +98,6 @@ class _GenerationSteps(Trainer):
         self.optimizer.zero_grad()
         self.n_steps += 1
 
-    def _valid_epoch(self, valid_data, show_progress=False):
-        if self._valid_sample is None:
-            seed = self.config["seed"]
-            self._valid_sample = sample_users(valid_data, self.valid_users, seed)
-        return super()._valid_epoch(self._valid_sample, show_progress)
-
     @torch.no_grad()
     def evaluate(self, eval_data, load_best_model=False, model_file=None, show_progress=False):
         """RecBole's metrics over the generated lists; metrics that need the score of every item
@@ -142,12 +136,16 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
     ``amp_dtype``, ``valid_users``, ``torch_compile`` (see ``properties/model/TIGER.yaml``).
     """
 
-    def fit(self, train_data, valid_data=None, *args, **kwargs):
+    def fit(self, train_data, valid_data=None, verbose=True, saved=True, **kwargs):
         """As RecBole's. With ``valid_users`` the epochs are compared on a sample; the result
-        returned is that of the best epoch on all validation users."""
-        score, result = super().fit(train_data, valid_data, *args, **kwargs)
-        sampled = self._valid_sample is not None and self._valid_sample is not valid_data
-        if sampled and kwargs.get("saved", True):
+        returned is that of the best epoch on all validation users, as long as its weights are
+        ``saved``, and that on the sample otherwise."""
+        sample = valid_data
+        if valid_data:
+            sample = sample_users(valid_data, self.valid_users, self.config["seed"])
+        self._valid_sample = sample
+        score, result = super().fit(train_data, sample, verbose, saved, **kwargs)
+        if sample is not valid_data and saved and result is not None:
             result = self.evaluate(valid_data, load_best_model=True)
             score = result[self.valid_metric]
         return score, result
@@ -155,6 +153,18 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
     def _checkpoint_state(self, epoch):
         return {**super()._checkpoint_state(epoch), "n_steps": self.n_steps}
 
-    def resume_checkpoint(self, resume_file):
-        super().resume_checkpoint(resume_file)
-        self.n_steps = self._resumed["n_steps"]
+    def _resume_from(self, state):
+        self.n_steps = state["n_steps"]
+
+
+def _one_of(choices, value, key):
+    if value not in choices:
+        raise ConfigError(f"{key}: {value!r} is not one of {', '.join(choices)}")
+    return value
+
+
+def _count(config, key, least):
+    value = config[key]
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{key}: {value!r} must be an integer of at least {least}")
+    return value

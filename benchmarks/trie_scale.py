@@ -1,0 +1,127 @@
+"""The trie at ten million items: build time, memory, and search time against catalogue size.
+
+Claims checked, on random SIDs of 3 levels of 8,192 codes:
+
+* a trie of 10 million SIDs is built in under a minute and takes at most 32 bytes per item;
+* a constrained beam search costs the same at 100 thousand, 1 and 10 million items. The model is
+  replaced by logits drawn once, so nothing hides the cost of the search.
+
+``log-softmax`` is the part of a search that a decoder without a constraint pays too: normalising
+the logits of every beam.
+
+Run: ``python benchmarks/trie_scale.py`` (about 4 GiB of memory).
+"""
+
+import argparse
+import resource
+import sys
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import torch
+from paired import in_turns, print_setting, print_table, spread
+
+from recbole_gr.generation import beam_search
+from recbole_gr.sid.trie import SIDTrie
+
+MIB = 1 << 20
+
+
+def main(arguments=None):
+    """Print the tables; returns build seconds, bytes per item and search seconds by items."""
+    options = parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    sizes = (options.codes,) * options.levels
+    print_setting(
+        levels=options.levels, codes=options.codes, users=options.users, beam=options.beam
+    )
+    tries, rows, figures = {}, [], {}
+    for n_items in sorted(options.items):
+        codes = random_sids(n_items, sizes)
+        before = peak_bytes()
+        start = perf_counter()
+        tries[n_items] = trie = SIDTrie(codes, torch.arange(1, n_items + 1), sizes)
+        built = perf_counter() - start
+        bytes_per_item = trie.memory_bytes() / n_items
+        figures[n_items] = {"build": built, "bytes_per_item": bytes_per_item}
+        rows.append(
+            (
+                f"{n_items:,}",
+                f"{built:.2f}",
+                f"{bytes_per_item:.1f}",
+                f"{trie.memory_bytes() / MIB:.0f}",
+                f"{(peak_bytes() - before) / MIB:.0f}",
+                trie.n_nodes[1:],
+                trie.width,
+            )
+        )
+        del codes
+    header = ("items", "build s", "bytes per item", "MiB", "peak +MiB", "prefixes", "most children")
+    print_table(header, rows)
+
+    step = constant_model(options.users, options.beam, sizes)
+    search = {
+        f"{n_items:,}": partial(beam_search, step, trie, options.users, options.beam)
+        for n_items, trie in tries.items()
+    }
+    search["log-softmax"] = lambda: [
+        step(level, None, None).log_softmax(2) for level in range(len(sizes))
+    ]
+    with torch.no_grad():
+        seconds = in_turns(search, options.repeats, warm_up=2)
+    print()
+    rows = [(name, spread([1000 * s for s in times], 1)) for name, times in seconds.items()]
+    print_table(("items", "ms a search"), rows)
+    for n_items, figure in figures.items():
+        figure["search"] = median(seconds[f"{n_items:,}"])
+    smallest, largest = min(figures), max(figures)
+    growth = figures[largest]["search"] / figures[smallest]["search"]
+    print(f"ratio: a search over {largest:,} items takes {growth:.2f} x one over {smallest:,}")
+    return figures
+
+
+def random_sids(n_items, sizes, seed=0):
+    """``[n_items, L]`` codes drawn evenly; with many more SIDs than items hardly any repeat."""
+    generator = torch.Generator().manual_seed(seed)
+    columns = [torch.randint(size, (n_items,), generator=generator) for size in sizes]
+    return torch.stack(columns, 1)
+
+
+def constant_model(n_users, beam, sizes, seed=0):
+    """A step function whose logits were drawn once: it costs nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(n_users, 1 if level == 0 else beam, size) for level, size in enumerate(sizes)]
+    logits = [torch.randn(shape, generator=generator) for shape in shapes]
+
+    def step(level, codes, parents):
+        return logits[level] if codes is None else logits[level][:, : codes.shape[1]]
+
+    return step
+
+
+def peak_bytes():
+    """Largest memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def parser():
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = partial(made.add_argument, type=int)
+    add("--items", nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    add("--levels", default=3)
+    add("--codes", default=8192, help="codes of a level")
+    add("--users", default=32, help="users of a batch")
+    add("--beam", default=20)
+    add("--repeats", default=15, help="timed searches of each size, in turns")
+    add("--threads", default=0, help="of torch; 0 leaves its default")
+    return made
+
+
+if __name__ == "__main__":
+    main()

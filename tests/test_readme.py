@@ -1,0 +1,76 @@
+"""The README's snippets run, and its command lines hold known keys only."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recbole_gr import registry
+from recbole_gr.config import Config
+from recbole_gr.errors import ConfigError
+from recbole_gr.settings import external_settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def command_lines():
+    lines = [part for block in blocks("bash") for part in re.split(r"\n|&&", block)]
+    mark = re.compile(r"python (run_recbole_gr\.py|-m recbole_gr\.\w+) (.*)")
+    return [found.groups() for found in map(mark.search, lines) if found]
+
+
+@pytest.fixture
+def known_names(monkeypatch):
+    """Names that a snippet registers are forgotten afterwards."""
+    for names in (registry.MODELS, registry.TOKENIZERS):
+        monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
+        monkeypatch.setattr(registry, "TOKENIZERS", dict(registry.TOKENIZERS))
+        assert names
+
+
+def test_python_snippets_run_in_the_order_of_the_page(tmp_path, monkeypatch, known_names):
+    monkeypatch.chdir(tmp_path)
+    snippets, namespace = blocks("python"), {}
+    assert len(snippets) == 3
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), namespace)
+    assert namespace["result"]["model"] == "MeanOfHistory"
+    assert namespace["result"]["test_result"]["recall@10"] > 0
+
+
+def test_yaml_snippets_hold_known_keys(tmp_path):
+    for number, block in enumerate(blocks("yaml")):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(block, encoding="utf-8")
+        settings = yaml.safe_load(block)
+        config = Config(config_file_list=[str(file)])
+        assert config["beam_size"] == settings["beam_size"]
+
+
+@pytest.mark.parametrize("program, arguments", command_lines())
+def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    arguments = [a for a in arguments.split() if not a.startswith("--output=")]
+    sources = external_settings(None, None, arguments)
+    given = {key: value for _, part in sources for key, value in part.items()}
+    models = str(given.get("model", "TIGER")).split(",")
+    for model in models:
+        try:
+            Config(model, cmd_args=arguments, other_models=models)
+        except ConfigError as error:
+            # The data sets of the last examples are not part of the project.
+            if "there is no folder" not in str(error) or os.path.isdir(str(given.get("data_path"))):
+                raise
+
+
+def test_the_presets_are_complete_configurations():
+    for file in (ROOT / "properties" / "preset").glob("*.yaml"):
+        config = Config(dataset="ml-100k", config_file_list=[str(file)])
+        assert config["model"] == "TIGER"
