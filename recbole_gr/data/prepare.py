@@ -31,8 +31,9 @@ def create_dataset(config):
     """Read and filter the data set of a configuration, not yet split.
 
     Sequential models get a `GenerativeDataset`, whose rows are RecBole's, generative or not; all
-    others, and those with a data set class of their own, the class that RecBole chooses. Pickled data sets that RecBole may have left in `checkpoint_dir` are neither read nor
-    written: unpickling a file runs whatever code is in it.
+    others, and those with a data set class of their own, get the class that RecBole chooses.
+    Pickled data sets that RecBole may have left in `checkpoint_dir` are neither read nor written:
+    unpickling a file runs whatever code is in it.
 
     Args:
         config (Config): the configuration of one run.
