@@ -4,7 +4,9 @@ import pickle
 
 import pytest
 import recbole.data.dataset as recbole_datasets
+import torch
 from data_helpers import Generative, make_config
+from recbole.data import data_preparation as recbole_data_preparation
 from recbole.data import dataloader
 from tiny import write_tiny_dataset
 
@@ -29,19 +31,32 @@ def write_inter(folder, text, name="odd"):
 @pytest.mark.parametrize(
     "model, dataset_class, train_class",
     [
-        ("SASRec", "SequentialDataset", "TrainDataLoader"),
         ("BPR", "Dataset", "TrainDataLoader"),
         ("MultiVAE", "Dataset", "UserDataLoader"),
     ],
 )
 def test_recboles_models_get_recboles_classes(tiny_folder, model, dataset_class, train_class):
-    negatives = None if model == "SASRec" else {"distribution": "uniform", "sample_num": 1}
+    negatives = {"distribution": "uniform", "sample_num": 1}
     config = make_config(tiny_folder, model, train_neg_sample_args=negatives)
     dataset = create_dataset(config)
     assert type(dataset) is getattr(recbole_datasets, dataset_class)
     train, valid, test = data_preparation(config, dataset)
     assert type(train) is getattr(dataloader, train_class)
     assert type(valid) is type(test) is dataloader.FullSortEvalDataLoader
+
+
+def test_batches_of_recboles_sequential_models_are_recboles_own_to_the_bit(tiny_folder):
+    config = make_config(tiny_folder, "SASRec")
+    ours = data_preparation(config, create_dataset(config))
+    plain = recbole_datasets.SequentialDataset(config)
+    theirs = recbole_data_preparation(config, plain)
+    assert type(ours[0]._dataset) is GenerativeDataset
+    for mine, other in zip(ours, theirs, strict=True):
+        assert type(mine) is type(other) and len(mine) == len(other)
+        for a, b in zip(mine, other, strict=True):
+            a, b = (x[0] if isinstance(x, tuple) else x for x in (a, b))
+            assert set(a.columns) == set(b.columns)
+            assert all(torch.equal(a[name], b[name]) for name in a.columns)
 
 
 def test_a_model_with_a_data_set_class_of_its_own_gets_that(tiny_folder):

@@ -38,10 +38,11 @@ class _GenerationSteps(Trainer):
 
     def __init__(self, config, model):
         super().__init__(config, model)
+        amp_dtype = config["amp_dtype"] or "bfloat16"
         self.schedule = _one_of(SCHEDULES, config["lr_scheduler"] or "constant", "lr_scheduler")
         self.warmup = _count(config, "warmup_steps", least=0)
         self.accumulation = _count(config, "accumulation_steps", least=1)
-        self.amp_dtype = getattr(torch, _one_of(AMP_DTYPES, config["amp_dtype"], "amp_dtype"))
+        self.amp_dtype = getattr(torch, _one_of(AMP_DTYPES, amp_dtype, "amp_dtype"))
         self.valid_users = _count(config, "valid_users", least=0)
         self.n_steps = 0  # optimiser steps made
         self.generation_figures = {}
@@ -164,7 +165,7 @@ def _one_of(choices, value, key):
 
 
 def _count(config, key, least):
-    value = config[key]
+    value = least if config[key] is None else config[key]  # a model of the user's may lack the key
     if type(value) is not int or value < least:
         raise ConfigError(f"{key}: {value!r} must be an integer of at least {least}")
     return value
