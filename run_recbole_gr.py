@@ -22,20 +22,26 @@ def main(argv=None):
         argv (list[str] | None): arguments without the program's name; None takes `sys.argv`.
 
     Returns:
-        int: exit code: 0, or 2 where something given cannot be used.
+        int: exit code: 0, 2 where something given cannot be used, 1 where some of several models
+        failed. The table of results is printed on standard output; the log goes to standard error.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE, end="")
         return 0 if arguments else 2
     from recbole_gr import run_recbole_gr
-    from recbole_gr.errors import ConfigError
+    from recbole_gr.errors import ConfigError, ModelsFailed
 
     try:
-        run_recbole_gr(cmd_args=arguments)
+        outcome = run_recbole_gr(cmd_args=arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModelsFailed as error:
+        print(error.table)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{outcome['table']}\n\nWritten to {outcome['files']['md']} and beside it.")
     return 0
 
 

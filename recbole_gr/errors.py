@@ -11,6 +11,18 @@ class ConfigError(ValueError):
     """
 
 
+class ModelsFailed(RuntimeError):
+    """Some models of a run failed; the others finished and are in the report.
+
+    Attributes:
+        table (str): the comparison of those that finished, as markdown.
+    """
+
+    def __init__(self, message, table):
+        super().__init__(message)
+        self.table = table
+
+
 def nearest(name, known, n=1):
     """The names in `known` most like `name`, best first, upper and lower case being the same.
 

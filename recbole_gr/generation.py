@@ -74,7 +74,7 @@ def beam_search(
         width = min(beam_size, trie.n_nodes[level + 1])
         spare = 0 if excluded is None else excluded.spare()
         width_with_spare = min(width + spare, extended.shape[1] * extended.shape[2])
-        tie = trie.lowest_item(level, child)
+        tie = trie.lowest_items(level, nodes, child)
         scores, index = best(extended.flatten(1), tie.flatten(1), width_with_spare)
         parents = index // child.shape[2]
         nodes = child.flatten(1).gather(1, index).long()
@@ -128,7 +128,7 @@ def extend(
         if codes is not None:
             logp = logp.gather(2, codes)
         logp = logp.masked_fill(child < 0, NEVER)
-    return logp + scores.unsqueeze(-1), codes, child
+    return logp.add_(scores.unsqueeze(-1)), codes, child
 
 
 def best(scores: Tensor, tie: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -145,8 +145,9 @@ def best(scores: Tensor, tie: Tensor, k: int) -> tuple[Tensor, Tensor]:
         ``(scores [B, k], index [B, k])``.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    key = (bits.long() << 32) | (0x7FFFFFFF - tie.long())
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    # In place: there may be a whole codebook of candidates for each beam.
+    key = bits.long().mul_(1 << 32).sub_(tie)
     index = key.topk(k, dim=1).indices
     return scores.gather(1, index), index
 

@@ -13,7 +13,7 @@ from recbole.utils import EvaluatorType, init_logger, init_seed
 
 from recbole_gr import memory, registry, report
 from recbole_gr.config import Config
-from recbole_gr.errors import ConfigError
+from recbole_gr.errors import ConfigError, ModelsFailed
 from recbole_gr.settings import external_settings
 from recbole_gr.trainer.checkpoint import plain_config
 
@@ -51,13 +51,14 @@ def run_recbole_gr(
     Raises:
         ConfigError: settings or data cannot be used. All models' settings are checked before the
             first one is trained.
-        RuntimeError: one of several models failed; the others have run and are in the report.
+        ModelsFailed: one of several models failed; the others have run and are in the report.
     """
     settings = (config_file_list, config_dict, cmd_args)
     models = _requested_models(model, *settings)
     configs = [Config(name, dataset, *settings, other_models=models) for name in models]
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
+    _check_inputs(configs)
     folder = _report_folder(configs)
 
     results, failures = [], []
@@ -65,9 +66,12 @@ def run_recbole_gr(
         try:
             results.append(run_model(config, saved=saved))
         except Exception as error:
-            if len(configs) == 1:
-                raise
-            logging.getLogger().exception("%s failed", config["model"])
+            if len(configs) == 1 or (isinstance(error, ConfigError) and not results):
+                raise  # nothing is trained yet that could be lost
+            if isinstance(error, ConfigError):
+                logging.getLogger().error("%s failed: %s", config["model"], error)
+            else:
+                logging.getLogger().exception("%s failed", config["model"])
             failures.append((config["model"], error))
             continue
         # After each model: what is finished stays, whatever happens to the rest.
@@ -77,12 +81,13 @@ def run_recbole_gr(
         if not results:
             raise failures[0][1]
         names = ", ".join(f"{name} ({error})" for name, error in failures)
-        raise RuntimeError(
-            f"Failed: {names}. The results of the other models are in {files['md']}."
+        raise ModelsFailed(
+            f"Failed: {names}. The results of the other models are in {files['md']}.",
+            report.markdown_table(results),
         ) from failures[0][1]
     _warn_if_targets_differ(results)
     table = report.markdown_table(results)
-    logging.getLogger().info("Results in %s\n%s", folder, table)
+    logging.getLogger().info("Results in %s", folder)
     if len(results) == 1:
         return {**results[0], "table": table, "files": files}
     return {"results": results, "table": table, "files": files}
@@ -153,6 +158,28 @@ def run_model(config, saved=True):
         "log": log,
         "config": plain_config(config),
     }
+
+
+def _check_inputs(configs):
+    """Raise a ConfigError for input that cannot be used, before the first model is trained.
+
+    The first model meets its own input before it trains. A generative model further back makes its
+    SIDs here, which are kept for it, as a bad SID or content file shows only against the items.
+    """
+    from recbole_gr.data import create_dataset, data_preparation
+    from recbole_gr.data.atomic import check_inter_files
+    from recbole_gr.trainer.baseline import load_checkpoint_of
+
+    for config in configs:
+        check_inter_files(config)
+        if config["resume"]:
+            load_checkpoint_of(config, config["resume"], map_location="cpu")
+    for config in configs[1:]:
+        if getattr(config.model_class, "generative", False):
+            init_seed(config["seed"], config["reproducibility"])
+            dataset = create_dataset(config)
+            _check_catalogue(config, dataset)
+            _semantic_ids(config, data_preparation(config, dataset)[0])
 
 
 def _semantic_ids(config, train_data):

@@ -4,12 +4,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import recbole_gr  # noqa: F401  (compat before RecBole)
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from recbole.utils import init_seed  # noqa: E402
+from runs import SMALL  # noqa: E402
 from tiny import write_tiny_dataset  # noqa: E402
+
+from recbole_gr import registry  # noqa: E402
+from recbole_gr.config import Config  # noqa: E402
+from recbole_gr.data import create_dataset, data_preparation  # noqa: E402
+from recbole_gr.sid.table import SIDTable  # noqa: E402
+from recbole_gr.trainer.generation import GenerationTrainer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +31,22 @@ def tiny_folder(tmp_path_factory):
 def quiet_argv(monkeypatch):
     """A command line without arguments: RecBole's own `Config` reads `sys.argv`."""
     monkeypatch.setattr(sys, "argv", ["test"])
+
+
+@pytest.fixture
+def parts(tiny_folder, tmp_path, monkeypatch):
+    """A function from options to `(config, trainer, train, valid, test)` of a very small TIGER."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(shared=False, **options):
+        folders = {"data_path": str(tiny_folder), "checkpoint_dir": str(tmp_path / "saved")}
+        config = Config("TIGER", "tiny", config_dict={**SMALL, **folders, **options})
+        init_seed(config["seed"], True)
+        loaders = data_preparation(config, create_dataset(config))
+        n_items = loaders[0]._dataset.item_num - 1
+        number = torch.arange(n_items) // (2 if shared else 1)  # shared: two items on each SID
+        table = SIDTable.from_item_codes(torch.stack([number // 7, number % 7], 1), (7, 7))
+        model = registry.get_model("TIGER")(config, loaders[0]._dataset, table)
+        return config, GenerationTrainer(config, model), *loaders
+
+    return make

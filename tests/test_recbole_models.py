@@ -1,6 +1,7 @@
 """RecBole's own models through our command line: train, save, reload, evaluate."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -86,6 +87,45 @@ def test_resumed_training_equals_uninterrupted_training(model, arguments):
         assert torch.equal(value, resumed[name]), name
     assert any(not torch.equal(value, halfway[name]) for name, value in expected.items())
     assert rest["test_result"] == whole["test_result"]
+
+
+@pytest.fixture
+def knowledge_folder(tiny_folder, tmp_path):
+    """The data set with a knowledge graph: an item belongs to a fifth and has two neighbours."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny_folder / "tiny", folder)
+    links = [f"i{item}\te{item}\n" for item in range(40)]
+    facts = [f"e{item}\tin\tfifth{item // 8}\n" for item in range(40)]
+    facts += [f"e{item}\tnear\te{(item + step) % 40}\n" for item in range(40) for step in (1, 2)]
+    (folder / "tiny.link").write_text("item_id:token\tentity_id:token\n" + "".join(links))
+    (folder / "tiny.kg").write_text(
+        "head_id:token\trelation_id:token\ttail_id:token\n" + "".join(facts)
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("model", ["CFKG", "CKE", "KGAT"])
+def test_knowledge_aware_models_train_on_both_loaders_and_resume(
+    model, arguments, knowledge_folder
+):
+    options = {"data_path": knowledge_folder, "eval_step": 0, "train_batch_size": 64}
+    whole = run_recbole_gr(cmd_args=arguments(model, epochs=3, **options))
+    half = run_recbole_gr(cmd_args=arguments(model, epochs=1, **options))
+    checkpoint = half["checkpoint"]
+    # KGAT's loader of triplets has an order of its own beside that of the interactions.
+    assert len(load_checkpoint(checkpoint)["loader_states"]) == 2
+    rest = run_recbole_gr(cmd_args=arguments(model, epochs=3, resume=checkpoint, **options))
+    expected, resumed = (load_checkpoint(r["checkpoint"])["state_dict"] for r in (whole, rest))
+    for name, value in expected.items():
+        assert torch.equal(value, resumed[name]), name
+    assert rest["test_result"] == whole["test_result"]
+    assert whole["test_targets"]["count"] == 60
+
+
+def test_the_bundled_knowledge_graph_trains_a_model(arguments):
+    settings = ["--model=CFKG", "--dataset=ml-100k", "--epochs=1", "--train_batch_size=16384"]
+    result = run_recbole_gr(cmd_args=[*settings, "--embedding_size=8", "--show_progress=False"])
+    assert result["test_result"]["recall@10"] > 0 and result["test_targets"]["count"] == 943
 
 
 def read_sequences(folder):

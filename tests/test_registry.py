@@ -1,6 +1,9 @@
 """Claims about names of models and tokenizers."""
 
+import sys
+
 import pytest
+import torch
 
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError
@@ -62,3 +65,12 @@ def test_everything_listed_can_be_imported():
         assert registry.get_model(name).__name__ == name
     for name in registry.TOKENIZERS:
         assert registry.get_tokenizer(name).__name__ == name
+
+
+def test_importing_a_model_of_recbole_leaves_anomaly_detection_as_it_was():
+    """RecBole's SINE switches it on, and every model trained after it would be slow."""
+    for enabled in (False, True):
+        sys.modules.pop("recbole.model.sequential_recommender.sine", None)
+        with torch.autograd.set_detect_anomaly(enabled):
+            registry.get_model("SINE")
+            assert torch.is_anomaly_enabled() is enabled

@@ -1,53 +1,15 @@
 """GenerationTrainer: evaluation, schedule, accumulation and resuming, on a generated data set."""
 
 import math
+import shutil
 
 import pytest
 import torch
+from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
-from recbole.utils import init_seed
 
-from recbole_gr import registry
-from recbole_gr.config import Config
-from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
-from recbole_gr.sid.table import SIDTable
-from recbole_gr.trainer.generation import GenerationTrainer, learning_rate_factor
-
-SMALL = {
-    "hidden_size": 16,
-    "n_layers": 1,
-    "n_heads": 2,
-    "head_size": 8,
-    "inner_size": 32,
-    "dropout": 0.1,
-    "beam_size": 15,
-    "train_batch_size": 16,
-    "MAX_ITEM_LIST_LENGTH": 10,
-    "warmup_steps": 3,
-    "epochs": 3,
-    "show_progress": False,
-    "topk": [5, 10],
-}
-
-
-@pytest.fixture
-def parts(tiny_folder, tmp_path, monkeypatch):
-    """A function from options to ``(config, trainer, train, valid, test)``."""
-    monkeypatch.chdir(tmp_path)
-
-    def make(shared=False, **options):
-        folders = {"data_path": str(tiny_folder), "checkpoint_dir": str(tmp_path / "saved")}
-        config = Config("TIGER", "tiny", config_dict={**SMALL, **folders, **options})
-        init_seed(config["seed"], True)
-        loaders = data_preparation(config, create_dataset(config))
-        n_items = loaders[0]._dataset.item_num - 1
-        number = torch.arange(n_items) // (2 if shared else 1)  # shared: two items on each SID
-        table = SIDTable.from_item_codes(torch.stack([number // 7, number % 7], 1), (7, 7))
-        model = registry.get_model("TIGER")(config, loaders[0]._dataset, table)
-        return config, GenerationTrainer(config, model), *loaders
-
-    return make
+from recbole_gr.trainer.generation import learning_rate_factor
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -166,3 +128,184 @@ def test_mixed_precision_and_compiled_loss_train(parts):
     _, half, train, valid, _ = parts(enable_amp=True, epochs=1)
     score, _ = half.fit(train, valid, saved=False)
     assert half.train_loss_dict[0] > 0 and score >= 0
+
+
+def learning_rates(trainer, train, epochs):
+    """The learning rate of every optimiser step, and the parameters' change in it."""
+    rates, changes = [], []
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+
+    def note(optimizer, args, kwargs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        now = [p.detach().clone() for p in trainer.model.parameters()]
+        changes.append(math.sqrt(sum(float(((a - b) ** 2).sum()) for a, b in zip(now, before))))
+        before[:] = now
+
+    trainer.optimizer.register_step_post_hook(note)
+    for epoch in range(epochs):
+        trainer._train_epoch(train, epoch)
+    return rates, changes
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "inverse_sqrt"])
+def test_every_step_uses_the_learning_rate_of_the_schedule(parts, schedule):
+    options = {"learning_rate": 0.01, "warmup_steps": 3, "lr_scheduler": schedule}
+    _, trainer, train, _, _ = parts(accumulation_steps=2, epochs=2, **options)
+    rates, _ = learning_rates(trainer, train, 2)
+    total = 2 * math.ceil(len(train) / 2)
+    assert len(rates) == total > 4
+    for step, rate in enumerate(rates):
+        number = step + 1
+        factor = {
+            "constant": 1.0,
+            "cosine": (1 + math.cos(math.pi * (step - 3) / (total - 3))) / 2,
+            "inverse_sqrt": math.sqrt(3 / number),
+        }[schedule]
+        assert rate == pytest.approx(0.01 * (number / 3 if number <= 3 else factor))
+    assert [round(rate, 6) for rate in rates[:3]] == [0.003333, 0.006667, 0.01]
+
+
+def test_gradients_are_clipped_over_all_parameters_together(parts):
+    options = {"learner": "sgd", "weight_decay": 0.0, "learning_rate": 0.5, "warmup_steps": 0}
+    options |= {"lr_scheduler": "constant", "epochs": 1}
+    _, trainer, train, _, _ = parts(clip_grad_norm={"max_norm": 0.01}, **options)
+    _, changes = learning_rates(trainer, train, 1)
+    assert changes == pytest.approx([0.5 * 0.01] * len(changes), rel=1e-3)
+    _, trainer, train, _, _ = parts(clip_grad_norm=None, **options)
+    _, free = learning_rates(trainer, train, 1)
+    assert min(free) > 0.5 * 0.01
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_batches_and_theirs_of_their_targets(parts):
+    options = {"dropout": 0.0, "learning_rate": 0.0, "weight_decay": 0.0, "train_batch_size": 7}
+    _, trainer, train, _, _ = parts(**options)
+    assert train._bucketed is not None
+    state = train.generator.get_state()
+    reported = trainer._train_epoch(train, 0)
+    train.generator.set_state(state)  # the same batches again
+    means, n_targets = [], []
+    for batch in train:
+        losses = []
+        for row in range(len(batch)):
+            length = int(batch["item_length"][row])
+            items = batch["item_id_list"][row, :length].tolist() + [int(batch["item_id"][row])]
+            for end in range(length - int(batch["n_targets"][row]) + 1, length + 1):
+                prefix = {
+                    "user_id": batch["user_id"][row : row + 1],
+                    "item_id_list": torch.tensor([items[:end]]),
+                    "item_length": torch.tensor([end]),
+                }
+                exact = trainer.model.exact(Interaction(prefix))
+                losses.append(-float(exact[0, items[end]]))
+        with torch.no_grad():
+            loss = float(trainer.model.calculate_loss(batch))
+        assert loss == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+        means.append(loss)
+        n_targets.append(len(losses))
+    assert sum(n_targets) == len(train._dataset) and len(set(n_targets)) > 1
+    assert reported == pytest.approx(sum(means) / len(means), abs=1e-5)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def state_of(trainer):
+    """All that decides how training goes on, as plain values and copies of tensors."""
+    optimizer = trainer.optimizer.state_dict()
+    moments = [value for state in optimizer["state"].values() for value in state.values()]
+    tensors = [*trainer.model.state_dict().values(), *moments]
+    plain = (trainer.n_steps, trainer.best_epoch, trainer.cur_step, trainer.best_valid_score)
+    return plain, dict(trainer.best_valid_result), [t.detach().clone() for t in tensors]
+
+
+def test_an_interrupted_run_goes_on_from_its_best_epoch_as_if_nothing_had_happened(parts):
+    options = {"epochs": 6, "dropout": 0.2, "learning_rate": 0.01, "stopping_step": 10}
+    _, whole, train, valid, test = parts(**options)
+    whole.saved_model_file += "-whole"
+    result = whole.fit(train, valid)
+    expected = whole.evaluate(test, load_best_model=False)
+
+    def interrupt(epoch, score):
+        if epoch == 3:
+            raise Interrupted
+
+    _, first, train, valid, _ = parts(**options)
+    with pytest.raises(Interrupted):
+        first.fit(train, valid, callback_fn=interrupt)
+    _, second, train, valid, test = parts(**options)
+    torch.rand(7)  # what a new process has drawn before does not matter
+    second.resume_checkpoint(first.saved_model_file)
+    # The checkpoint is that of the best epoch so far, so the epochs after it are trained again.
+    assert second.start_epoch == first.best_epoch + 1 <= 4
+    assert second.fit(train, valid) == result
+    assert second.evaluate(test, load_best_model=False) == expected
+    (plain, metrics, tensors), (other, others, resumed) = state_of(whole), state_of(second)
+    assert plain == other and metrics == others
+    assert len(tensors) == len(resumed) and all(map(torch.equal, tensors, resumed))
+    for epoch in range(second.start_epoch, 6):
+        assert second.train_loss_dict[epoch] == whole.train_loss_dict[epoch]
+
+
+def test_a_resumed_run_that_never_improves_returns_the_best_result_before(parts):
+    options = {"stopping_step": 0, "learning_rate": 0.01}
+    _, first, train, valid, _ = parts(epochs=2, **options)
+    score, result = first.fit(train, valid)
+    before = open(first.saved_model_file, "rb").read()
+    _, second, train, valid, _ = parts(epochs=9, **options)
+    second.resume_checkpoint(first.saved_model_file)
+    worst = {name: 0.0 for name in result}
+    second.evaluate = lambda data, **options: worst
+    assert second.fit(train, valid) == (score, dict(result))
+    assert second.best_epoch == first.best_epoch and len(second.epoch_seconds) == 1
+    assert open(second.saved_model_file, "rb").read() == before
+
+
+def test_resuming_a_finished_run_trains_nothing_and_keeps_its_checkpoint(parts):
+    _, first, train, valid, test = parts(epochs=2, eval_step=2)
+    outcome = first.fit(train, valid)
+    expected = first.evaluate(test, load_best_model=True)
+    before = open(first.saved_model_file, "rb").read()
+    _, second, train, valid, test = parts(epochs=2, eval_step=2)
+    second.resume_checkpoint(first.saved_model_file)
+    assert second.fit(train, valid) == outcome and second.epoch_seconds == []
+    assert second.evaluate(test, load_best_model=True) == expected
+    assert open(second.saved_model_file, "rb").read() == before
+
+
+def test_early_stopping_goes_back_to_the_best_epoch_for_the_test(parts):
+    _, trainer, train, valid, test = parts(epochs=9, stopping_step=1, learning_rate=0.01)
+    scores, weights, evaluate = iter([0.1, 0.3, 0.2, 0.2]), [], trainer.evaluate
+    names = [f"{metric}@{k}" for metric in ("recall", "ndcg", "mrr") for k in (5, 10)]
+
+    def scripted(data, **options):
+        weights.append(trainer.model.heads[0].weight.detach().clone())
+        return dict.fromkeys(names, next(scores))
+
+    trainer.evaluate = scripted
+    score, result = trainer.fit(train, valid)
+    assert (score, trainer.best_epoch, len(trainer.epoch_seconds)) == (0.3, 1, 4)
+    assert result == dict.fromkeys(names, 0.3)
+    trainer.evaluate = evaluate
+    trainer.evaluate(test, load_best_model=True)
+    assert torch.equal(trainer.model.heads[0].weight, weights[1])
+    assert not torch.equal(weights[1], weights[3])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiled_loss_equals_the_eager_one_for_batches_of_different_length(parts):
+    # The compiler that the trainer uses, forward and backward; dropout is off.
+    options = {"dropout": 0.0, "train_batch_size": 5, "torch_compile": True}
+    _, trainer, train, _, _ = parts(**options)
+    batches = {}
+    for batch in train:
+        batches.setdefault(batch["item_id_list"].shape[1], batch)
+    assert len(batches) >= 3
+    for _, batch in sorted(batches.items())[:2]:
+        loss, compiled = trainer.model.calculate_loss(batch), trainer._loss(batch)
+        assert torch.allclose(loss, compiled, atol=1e-5)
+        parameters = list(trainer.model.parameters())
+        eager = torch.autograd.grad(loss, parameters)
+        for a, b in zip(eager, torch.autograd.grad(compiled, parameters)):
+            assert torch.allclose(a, b, atol=1e-5)

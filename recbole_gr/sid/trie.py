@@ -52,7 +52,8 @@ class SIDTrie(nn.Module):
             n_edges, size = len(edge), self.sizes[level]
             self.width.append(int(counts.max()))
             self._store("start", level, _offsets(counts))
-            self._store("code", level, edge.to(torch.int16 if size <= 1 << 15 else torch.int32))
+            edge_code = edge.to(torch.int16 if size <= 1 << 15 else torch.int32)
+            self._store("code", level, _padded(edge_code, self.width[-1]))
             dense = _wants_dense(self.n_nodes[-1], size, self.width[-1], dense_limit)
             self._dense_levels.append(dense)
             if dense:
@@ -82,21 +83,19 @@ class SIDTrie(nn.Module):
 
         Returns:
             ``(codes, child)``, both ``[..., K]``: the code of each candidate and the node it leads
-            to, -1 where there is none. At a dense level ``codes`` is None and candidate ``k`` is
-            code ``k`` (``K = sizes[level]``); else ``K = width[level]``.
+            to, -1 where there is none (and then any code). At a dense level ``codes`` is None and
+            candidate ``k`` is code ``k`` (``K = sizes[level]``); else ``K = width[level]``.
         """
         dead = (nodes < 0).unsqueeze(-1)
         nodes = nodes.clamp_min(0)
         if self._dense_levels[level]:
             child = self._get("dense", level)[nodes]
             return None, child.masked_fill(dead, DEAD)
-        start, code = self._get("start", level), self._get("code", level)
-        first = start[nodes].unsqueeze(-1)
-        last = start[nodes + 1].unsqueeze(-1)
+        start = self._get("start", level)
+        first, last = start[nodes].unsqueeze(-1), start[nodes + 1].unsqueeze(-1)
         child = first + torch.arange(self.width[level], device=nodes.device, dtype=first.dtype)
-        missing = dead | (child >= last)
-        codes = code[child.clamp_max(len(code) - 1).long()].long()
-        return codes.masked_fill(missing, 0), child.masked_fill(missing, DEAD)
+        codes = self._children(self._get("code", level), level, nodes).long()
+        return codes, child.masked_fill_((child >= last).logical_or_(dead), DEAD)
 
     def children_mask(self, level: int, nodes: Tensor) -> Tensor:
         """``[..., sizes[level]]`` bool: the codes that may follow ``nodes``."""
@@ -137,12 +136,15 @@ class SIDTrie(nn.Module):
         count = start[leaves.clamp_min(0) + 1] - start[leaves.clamp_min(0)]
         return count.masked_fill(leaves < 0, 0).long()
 
-    def lowest_item(self, level: int, child: Tensor) -> Tensor:
-        """``[...]`` the lowest item id below ``child`` (depth ``level + 1``): breaks ties."""
-        child = child.clamp_min(0)
+    def lowest_items(self, level: int, nodes: Tensor, child: Tensor) -> Tensor:
+        """``[..., K]`` the lowest item id below each candidate, which breaks ties; any id where
+        there is none. Arguments and ``child`` as for and from :meth:`candidates`."""
         if level == self.n_levels - 1:  # items ascend within a leaf
-            return self.leaf_item[self.leaf_start[child].long()]
-        return self._get("lowest", level)[child]
+            return self.leaf_item[self.leaf_start[child.clamp_min(0)].long()]
+        lowest = self._get("lowest", level)
+        if self._dense_levels[level]:
+            return lowest[child.clamp_min(0)]
+        return self._children(lowest, level, nodes.clamp_min(0))
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """``(leaf [N], item [N])`` of every (SID, item) pair, in the order of the sorted SIDs."""
@@ -158,7 +160,7 @@ class SIDTrie(nn.Module):
 
     def edge_codes(self, level: int) -> Tensor:
         """``[n_nodes[level + 1]]`` the code on the edge into every node of depth ``level + 1``."""
-        return self._get("code", level).long()
+        return self._get("code", level)[: self.n_nodes[level + 1]].long()
 
     def item_paths(self) -> list[Tensor]:
         """Per level, ``[n_items + 1, m]`` the nodes of depth ``level + 1`` above each item's
@@ -200,13 +202,23 @@ class SIDTrie(nn.Module):
     def _get(self, name: str, level: int) -> Tensor:
         return getattr(self, f"{name}_{level}")
 
+    def _children(self, values: Tensor, level: int, nodes: Tensor) -> Tensor:
+        """``[..., width[level]]`` values of the edges from each node's first one on.
+
+        ``values`` is padded, so every window fits. Windows are rows of a view and copied as runs
+        of memory, many times as fast as a look-up per edge.
+        """
+        rows = values.unfold(0, self.width[level], 1)
+        first = self._get("start", level)[nodes]
+        return rows.index_select(0, first.flatten()).view(*nodes.shape, -1)
+
     def _store_lowest_items(self) -> None:
         # Bottom up: a node's lowest item is the lowest of its children's.
-        lowest = self.lowest_item(self.n_levels - 1, torch.arange(self.n_nodes[-1]))
+        lowest = self.leaf_item[self.leaf_start[:-1].long()]
         for level in reversed(range(1, self.n_levels)):
             above = torch.full((self.n_nodes[level],), torch.iinfo(torch.int32).max).int()
             lowest = above.scatter_reduce(0, self.parents(level), lowest, "amin")
-            self._store("lowest", level - 1, lowest)
+            self._store("lowest", level - 1, _padded(lowest, self.width[level - 1]))
 
 
 def _check(codes: Tensor, items: Tensor, sizes: tuple[int, ...]) -> None:
@@ -248,6 +260,11 @@ def _first_of_prefix(codes: Tensor) -> Tensor:
 
 def _offsets(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
+
+
+def _padded(values: Tensor, width: int) -> Tensor:
+    """Zeros at the end, so that ``width`` values can be read from any place."""
+    return torch.nn.functional.pad(values, (0, width))
 
 
 def _wants_dense(n_nodes: int, size: int, width: int, limit: int) -> bool:

@@ -16,15 +16,16 @@ class RankedLists:
     metrics: which of the first ``k`` places hold a positive item, and how many positives a user
     has. Both follow from the list of items alone.
 
-    Beside them it counts what is particular to SIDs: places of the list that no valid beam could
-    fill (``invalid_beams``, 0 unless the beam is wider than the catalogue) and recall when the SID
-    counts instead of the item (``sid_recall@k``, which an item sharing its SID passes too easily).
+    Beside them it counts what is particular to SIDs: the share of beams that end on no item
+    (``invalid_beams``, 0 unless so much history is excluded that fewer items than beams are left)
+    and recall when the SID counts instead of the item (``sid_recall@k``, which an item sharing its
+    SID passes too easily).
     """
 
     def __init__(self, trie, topk):
         self.trie, self.topk, self.k = trie, sorted(topk), max(topk)
         self.hits, self.n_positive, self.items = [], [], []
-        self.invalid, self.sid_hits = [], []
+        self.invalid, self.sid_hits, self.n_beams = [], [], 0
 
     def add(self, beams: Beams, positive_u: Tensor, positive_i: Tensor) -> None:
         """One batch: its beams, and its positives as pairs of row and item id."""
@@ -36,6 +37,7 @@ class RankedLists:
         self.n_positive.append(torch.bincount(positive_u, minlength=n_users).unsqueeze(1))
         self.items.append(items)
         self.invalid.append((beams.scores == NEVER).sum())
+        self.n_beams += beams.scores.numel()
         leaf = self.trie.item_paths()[-1][positive_i].long()  # [P, m] leaves of the positives
         same = beams.nodes[positive_u].unsqueeze(2) == leaf.clamp_min(0).unsqueeze(1)
         self.sid_hits.append((same & (leaf >= 0).unsqueeze(1)).any(2)[:, : self.k])
@@ -46,11 +48,11 @@ class RankedLists:
         data_struct.set("rec.topk", topk)
         data_struct.set("rec.items", torch.cat(self.items))
 
-    def figures(self, beam_size: int) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         """``invalid_beams`` (share of all beams) and ``sid_recall@k`` for each k."""
         sid_hits = torch.cat(self.sid_hits)
-        n_beams = beam_size * sum(len(items) for items in self.items)
-        figures = {"invalid_beams": float(torch.stack(self.invalid).sum()) / n_beams}
+        invalid = float(torch.stack(self.invalid).sum())
+        figures = {"invalid_beams": invalid / self.n_beams}
         for k in self.topk:
             figures[f"sid_recall@{k}"] = round(float(sid_hits[:, :k].any(1).float().mean()), 4)
         return figures

@@ -120,7 +120,7 @@ class _GenerationSteps(Trainer):
             lists.add(beams, positive_u.to(self.device), positive_i.to(self.device))
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
-        self.generation_figures = lists.figures(self.model.beam_size)
+        self.generation_figures = lists.figures()
         self.wandblogger.log_eval_metrics(result, head="eval")
         self.logger.info(f"generation: {self.generation_figures}")
         return result

@@ -1,0 +1,187 @@
+"""The parts of the transformers against their definitions, written out slowly."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from recbole_gr.model.layers import (
+    Dropout,
+    RelativePositionBias,
+    Rotary,
+    _plain_attention,
+    random_bytes,
+    rotate,
+)
+
+RATES = [0.1, 0.25, 0.5, 0.9]
+
+
+def dropped(rate, x, seed=0):
+    torch.manual_seed(seed)
+    return Dropout(rate).train()(x)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_dropout_drops_its_rate_to_a_256th_and_keeps_the_expectation(rate):
+    n = 400_000
+    y = dropped(rate, torch.ones(n))
+    exact = round(rate * 256) / 256
+    assert abs(exact - rate) <= 1 / 512
+    share = float((y == 0).float().mean())
+    assert abs(share - exact) < 5 * math.sqrt(exact * (1 - exact) / n)
+    # The scale belongs to the rounded rate: kept values times their probability give 1 exactly.
+    assert torch.allclose(y[y > 0] * (1 - exact), torch.ones(1))
+
+
+def test_every_value_of_the_random_bytes_is_equally_likely():
+    counts = torch.bincount(random_bytes((2**20,)).long(), minlength=256).float()
+    expected = 2**20 / 256
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    assert 255 - 5 * math.sqrt(2 * 255) < chi_square < 255 + 5 * math.sqrt(2 * 255)
+    # Each of the eight bytes of a word by itself: the sign bit is random too.
+    words = random_bytes((2**17, 8)).float()
+    assert ((words.mean(0) - 127.5).abs() < 5 * 74 / 2**8.5).all()
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 3, 11)])
+def test_dropout_takes_any_shape(shape):
+    y = dropped(0.5, torch.ones(shape))
+    assert y.shape == shape and set(y.unique().tolist()) <= {0.0, 2.0}
+
+
+def test_the_gradient_of_dropout_is_its_mask():
+    x = torch.randn(50, 20, requires_grad=True)
+    y = dropped(0.3, x)
+    weight = torch.randn(50, 20)
+    (y * weight).sum().backward()
+    mask = y.detach() / x.detach()
+    assert torch.allclose(x.grad, weight * mask, atol=1e-6)
+    assert ((x.grad == 0) == (y == 0)).all()
+
+
+def test_dropout_follows_the_seed_and_differs_between_calls():
+    x = torch.ones(1000)
+    assert torch.equal(dropped(0.5, x, seed=1), dropped(0.5, x, seed=1))
+    assert not torch.equal(dropped(0.5, x, seed=1), dropped(0.5, x, seed=2))
+    layer = Dropout(0.5).train()
+    assert not torch.equal(layer(x), layer(x))
+
+
+def test_dropout_does_nothing_in_evaluation_and_at_rate_zero():
+    x = torch.randn(100)
+    assert Dropout(0.5).eval()(x) is x and Dropout(0.0).train()(x) is x
+
+
+def test_dropout_leaves_its_input_alone():
+    x = torch.ones(100)
+    dropped(0.5, x)
+    assert (x == 1).all()
+
+
+def heads(*shape):
+    return tuple(torch.randn(2, 3, *shape, 8) for _ in range(3))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_plain_attention_equals_the_fused_kernel(causal, biased):
+    if causal and biased:
+        pytest.skip("the fused kernel takes one of the two")
+    torch.manual_seed(0)
+    q, k, v = heads(7)
+    bias = torch.randn(1, 3, 7, 7) if biased else None
+    if biased:
+        bias[..., 5:] = float("-inf")
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+    assert torch.allclose(_plain_attention(q, k, v, bias, causal), expected, atol=1e-6)
+
+
+def test_plain_attention_with_a_bias_is_causal_too():
+    torch.manual_seed(0)
+    q, k, v = heads(6)
+    bias = torch.randn(1, 3, 6, 6)
+    future = torch.ones(6, 6, dtype=torch.bool).triu(1)
+    expected = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias.masked_fill(future, float("-inf"))
+    )
+    assert torch.allclose(_plain_attention(q, k, v, bias, True), expected, atol=1e-6)
+
+
+def slow_bucket(back, bidirectional, n_buckets, max_distance):
+    """T5's bucket of one distance, by counting: single distances, then growing ranges."""
+    offset = 0
+    if bidirectional:
+        n_buckets //= 2
+        if back < 0:
+            back, offset = -back, n_buckets
+    if back < 0:
+        back = 0  # a key after the query, which a causal model never looks at
+    exact = n_buckets // 2
+    if back < exact:
+        return offset + back
+    bucket = exact
+    while bucket < n_buckets - 1:
+        # The first distance of the next bucket, on a logarithmic scale from exact to max_distance.
+        share = (bucket + 1 - exact) / (n_buckets - exact)
+        if back < exact * (max_distance / exact) ** share:
+            break
+        bucket += 1
+    return offset + bucket
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("n_buckets, max_distance", [(32, 128), (16, 100), (8, 20)])
+def test_buckets_of_relative_positions(bidirectional, n_buckets, max_distance):
+    bias = RelativePositionBias(2, bidirectional, n_buckets, max_distance)
+    back = torch.arange(-300, 301)
+    expected = [slow_bucket(b, bidirectional, n_buckets, max_distance) for b in back.tolist()]
+    wrong = (bias.bucket(back) != torch.tensor(expected)).nonzero().flatten()
+    # Where the border is a whole number, rounding may put it on either side.
+    for index in wrong.tolist():
+        exact = (n_buckets // 2 if bidirectional else n_buckets) // 2
+        position = math.log(abs(int(back[index])) / exact) / math.log(max_distance / exact)
+        position *= (n_buckets // 2 if bidirectional else n_buckets) - exact
+        assert abs(position - round(position)) < 1e-5
+    assert len(wrong) <= 4
+
+
+def test_relative_bias_is_the_weight_of_the_bucket():
+    bias = RelativePositionBias(3, True)
+    queries, keys = torch.tensor([4, 9]), torch.tensor([0, 4, 30])
+    found = bias(queries, keys)
+    assert found.shape == (3, 2, 3)
+    for i, query in enumerate(queries):
+        for j, key in enumerate(keys):
+            bucket = slow_bucket(int(query - key), True, 32, 128)
+            assert torch.equal(found[:, i, j], bias.weight.weight[bucket])
+
+
+def test_rotated_logits_depend_on_the_distance_alone():
+    torch.manual_seed(0)
+    rotary, q, k = Rotary(8), torch.randn(8), torch.randn(8)
+
+    def logit(query_position, key_position):
+        a, b = (
+            rotate(x[None], rotary(torch.tensor([p])))[0]
+            for x, p in ((q, query_position), (k, key_position))
+        )
+        return float(a @ b)
+
+    for distance in (-3, 0, 1, 10):
+        logits = [logit(start + distance, start) for start in (3, 17, 100)]
+        assert logits == pytest.approx([logits[0]] * 3, abs=1e-4)
+    assert abs(logit(5, 4) - logit(6, 4)) > 1e-3
+    assert logit(4, 4) == pytest.approx(float(q @ k), abs=1e-5)
+
+
+def test_rotation_turns_each_pair_by_position_times_frequency():
+    x, position = torch.randn(8), 5
+    found = rotate(x[None], Rotary(8)(torch.tensor([position])))[0]
+    for i in range(4):
+        angle = position * 10_000 ** (-2 * i / 8)
+        pair = complex(float(x[i]), float(x[i + 4])) * complex(math.cos(angle), math.sin(angle))
+        assert (float(found[i]), float(found[i + 4])) == pytest.approx(
+            (pair.real, pair.imag), abs=1e-5
+        )
