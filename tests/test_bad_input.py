@@ -33,7 +33,10 @@ def refused(tiny_folder, monkeypatch, capsys):
     """A function that runs a command line, sees it refused before training, gives the message."""
 
     def refused(model="TIGER", folder=tiny_folder, **settings):
-        def train(*args, **kwargs):
+        started = []  # one of several models may fail without ending the run
+
+        def train(trainer, *args, **kwargs):
+            started.append(trainer)
             raise AssertionError("training has started")
 
         with monkeypatch.context() as patch:
@@ -41,6 +44,7 @@ def refused(tiny_folder, monkeypatch, capsys):
                 patch.setattr(trainer, "_train_epoch", train)
             capsys.readouterr()
             assert main(arguments(model, folder, **settings)) == 2
+        assert not started
         _, _, message = ("\n" + capsys.readouterr().err).rpartition("\nerror: ")
         assert message and "Traceback" not in message
         return " ".join(message.split())

@@ -108,11 +108,11 @@ def test_beams_wider_than_the_catalogue_are_not_called_invalid(parts):
 
 def test_a_sample_of_validation_users_depends_on_the_seed_alone(parts):
     _, _, _, valid, _ = parts()
-    samples = [sample_users(valid, 12, seed) for seed in (1, 1, 2)]
-    rows = [list(sample._dataset.inter_feat["user_id"]) for sample in samples]
-    assert rows[0] == rows[1] != rows[2] and len(set(rows[0])) == 12
-    everyone = set(valid._dataset.inter_feat["user_id"].tolist())
-    assert set(map(int, rows[0])) < everyone
+    samples = [sample_users(valid, 12, seed)._dataset.inter_feat for seed in (1, 1, 2)]
+    first, again, other = (sample["user_id"].tolist() for sample in samples)
+    assert first == again != other and len(set(first)) == 12
+    target_of = dict(zip(*(valid._dataset.inter_feat[f].tolist() for f in ("user_id", "item_id"))))
+    assert [target_of[user] for user in first] == samples[0]["item_id"].tolist()
     assert sample_users(valid, 0, 1) is valid and sample_users(valid, 60, 1) is valid
 
 

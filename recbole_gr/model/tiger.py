@@ -97,7 +97,7 @@ class TIGER(GenerativeRecommender):
     def _causal_logits(self, interaction) -> tuple[list[Tensor], Tensor]:
         """Per level ``[B, T, V]`` logits of items ``1 .. T`` and their codes ``[B, T, L]``."""
         items = self.sequence(interaction)
-        x = self._embed(self.flat_tokens(items)[:, :-1], interaction)
+        x = self._embed(self.flat_tokens(items)[:, :-1].contiguous(), interaction)
         # The code at level 0 of item t + 1 is predicted by the last token of item t, the others
         # by the token before them: the first L - 1 tokens (and the user's) predict nothing.
         first = self.n_levels - 1 + bool(self.user_tokens)
