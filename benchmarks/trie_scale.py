@@ -3,11 +3,13 @@
 Claims checked, on random SIDs of 3 levels of 8,192 codes:
 
 * a trie of 10 million SIDs is built in under a minute and takes at most 32 bytes per item;
-* a constrained beam search costs the same at 100 thousand, 1 and 10 million items. The model is
-  replaced by logits drawn once, so nothing hides the cost of the search.
+* a constrained beam search costs about the same at 100 thousand, 1 and 10 million items.
 
-``log-softmax`` is the part of a search that a decoder without a constraint pays too: normalising
-the logits of every beam.
+Searches are timed with two stand-ins for a model. ``bare``: logits drawn once, so nothing hides
+the cost of the search itself. ``head``: the least that a model does, one output head per level over
+``--features`` features. ``no trie`` is what a search without a constraint does too, step and
+log-softmax. What grows is the number of codes that may follow a prefix (``most children``), which
+the codebook bounds, not the depth or the number of look-ups.
 
 Run: ``python benchmarks/trie_scale.py`` (about 4 GiB of memory).
 """
@@ -20,7 +22,7 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from paired import in_turns, print_setting, print_table, spread
+from paired import in_turns, print_setting, print_table, ratio, spread
 
 from recbole_gr.generation import beam_search
 from recbole_gr.sid.trie import SIDTrie
@@ -61,24 +63,32 @@ def main(arguments=None):
     header = ("items", "build s", "bytes per item", "MiB", "peak +MiB", "prefixes", "most children")
     print_table(header, rows)
 
-    step = constant_model(options.users, options.beam, sizes)
+    steps = {
+        "bare": constant_model(options.users, options.beam, sizes),
+        "head": head_model(options.users, options.beam, sizes, options.features),
+    }
     search = {
-        f"{n_items:,}": partial(beam_search, step, trie, options.users, options.beam)
+        (n_items, name): partial(beam_search, step, trie, options.users, options.beam)
+        for name, step in steps.items()
         for n_items, trie in tries.items()
     }
-    search["log-softmax"] = lambda: [
-        step(level, None, None).log_softmax(2) for level in range(len(sizes))
-    ]
+    for name, step in steps.items():
+        search["no trie", name] = partial(normalise, step, options.users, options.beam, sizes)
     with torch.no_grad():
         seconds = in_turns(search, options.repeats, warm_up=2)
     print()
-    rows = [(name, spread([1000 * s for s in times], 1)) for name, times in seconds.items()]
-    print_table(("items", "ms a search"), rows)
+    rows = []
+    for what in [*tries, "no trie"]:
+        label = what if isinstance(what, str) else f"{what:,}"
+        times = ([1000 * s for s in seconds[what, name]] for name in steps)
+        rows.append((label, *(spread(values, 1) for values in times)))
+    print_table(("items", *(f"ms a search, {name}" for name in steps)), rows)
     for n_items, figure in figures.items():
-        figure["search"] = median(seconds[f"{n_items:,}"])
-    smallest, largest = min(figures), max(figures)
-    growth = figures[largest]["search"] / figures[smallest]["search"]
-    print(f"ratio: a search over {largest:,} items takes {growth:.2f} x one over {smallest:,}")
+        figure.update({name: median(seconds[n_items, name]) for name in steps})
+    small, large = min(figures), max(figures)
+    growth = {name: ratio(seconds[large, name], seconds[small, name]) for name in steps}
+    text = ", ".join(f"{value:.2f} ({name})" for name, value in growth.items())
+    print(f"ratio: a search over {large:,} items takes {text} x one over {small:,}")
     return figures
 
 
@@ -101,6 +111,25 @@ def constant_model(n_users, beam, sizes, seed=0):
     return step
 
 
+def head_model(n_users, beam, sizes, features, seed=0):
+    """A step function that is one output head per level over hidden states drawn once."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(n_users, beam, features, generator=generator)
+    heads = [torch.randn(features, size, generator=generator) for size in sizes]
+
+    def step(level, codes, parents):
+        return hidden[:, : 1 if codes is None else codes.shape[1]] @ heads[level]
+
+    return step
+
+
+def normalise(step, n_users, beam, sizes):
+    """What a search does before it looks at a trie: the model's step and the log-softmax."""
+    codes = torch.empty(n_users, beam)
+    for level in range(len(sizes)):
+        step(level, None if level == 0 else codes, None).log_softmax(2)
+
+
 def peak_bytes():
     """Largest memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -118,6 +147,7 @@ def parser():
     add("--codes", default=8192, help="codes of a level")
     add("--users", default=32, help="users of a batch")
     add("--beam", default=20)
+    add("--features", default=128, help="of the hidden states before the output head")
     add("--repeats", default=15, help="timed searches of each size, in turns")
     add("--threads", default=0, help="of torch; 0 leaves its default")
     return made

@@ -1,0 +1,116 @@
+"""The benchmark scripts run, and compare like with like. Nothing here asserts a speed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from runs import SMALL
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import catalogue  # noqa: E402
+import decode_vs_huggingface  # noqa: E402
+import evaluate_oracle  # noqa: E402
+import paired  # noqa: E402
+import train_speed  # noqa: E402
+import trie_scale  # noqa: E402
+
+TINY_SEARCH = (
+    "--items 300 --levels 3 --codes 16 --first-codes 12 --users 6 --length 5 --layers 2 "
+    "--hidden-size 16 --heads 2 --head-size 8 --inner-size 32 --weight-std 0.3 --repeats 1 "
+    "--own-rounds 1"
+).split()
+
+
+@pytest.fixture
+def settings(tmp_path, tiny_folder, monkeypatch):
+    """Arguments for the scripts that read data: the generated data set and a very small TIGER."""
+    monkeypatch.chdir(tmp_path)
+    small = {name: SMALL[name] for name in ("hidden_size", "n_layers", "n_heads", "inner_size")}
+    small.update(beam_size=15, codebook_size=8, content_dim=8, MAX_ITEM_LIST_LENGTH=10)
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump({"per_model": {"TIGER": small}}), encoding="utf-8")
+    return ["--dataset", "tiny", "--data_path", str(tiny_folder), "--config_files", str(file)]
+
+
+def ratio_lines(capsys):
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("ratio: ")]
+
+
+def test_hugging_face_t5_with_our_weights_generates_our_lists(capsys):
+    pytest.importorskip("transformers")
+    figures = decode_vs_huggingface.main([*TINY_SEARCH, "--beams", "4", "12"])
+    for figure in figures.values():
+        assert figure["equal lists"] == 1.0
+        assert figure["largest score difference"] < 1e-4
+        assert figure["score of place 1 over place 10"] > 0.1  # lists of ties would prove nothing
+        assert figure["speed-up"] > 0
+    assert len(ratio_lines(capsys)) == 1
+
+
+def test_the_search_without_a_trie_is_beam_search_where_every_sid_is_an_item(capsys):
+    table = catalogue.skewed_table(64, (4, 4, 4), 4)
+    model = catalogue.untrained_tiger(
+        table, architecture="encoder_decoder", initializer_range=0.3, hidden_size=16
+    )
+    batch = catalogue.random_histories(5, 6, 64)
+    with torch.no_grad():
+        codes, scores = decode_vs_huggingface.unconstrained_search(model.start(batch), model, 10)
+        beams = model.search(batch, 10)
+    assert torch.equal(codes, beams.codes) and torch.allclose(scores, beams.scores, atol=1e-5)
+    decode_vs_huggingface.main([*TINY_SEARCH, "--beams", "10", "--skip-huggingface"])
+    assert len(ratio_lines(capsys)) == 1
+
+
+def test_trie_scale_reports_build_memory_and_search_for_every_size(capsys):
+    arguments = "--items 2000 500 --codes 64 --users 3 --beam 5 --repeats 2 --features 8"
+    figures = trie_scale.main(arguments.split())
+    assert list(figures) == [500, 2000]
+    for figure in figures.values():
+        assert 8 < figure["bytes_per_item"] < 64 and figure["bare"] > 0 and figure["head"] > 0
+    assert len(ratio_lines(capsys)) == 1
+
+
+def test_train_speed_times_all_sides_on_the_same_targets(settings, capsys):
+    arguments = [*settings, "--repeats", "1", "--warm_up", "0", "--batch_size", "16"]
+    arguments += ["--prefix_batch_size", "16", "--sasrec_batch_size", "64"]
+    epochs = train_speed.main([*arguments, "--batches", "2"])
+    assert len(epochs) == 3 and all(values[0] > 0 for values in epochs.values())
+    assert len(ratio_lines(capsys)) == 1
+    options = train_speed.parser().parse_args([*arguments, "--full"])
+    sequence = train_speed.Side("TIGER", "sequence", 16, options)
+    prefix = train_speed.Side("TIGER", "prefix", 16, options)
+    sasrec = train_speed.Side("SASRec", None, 64, options)
+    n_targets = [sum(int(b["n_targets"].sum()) for b in side) for side in (sequence, prefix)]
+    assert {*n_targets, sum(len(b) for b in sasrec)} == {sequence.targets} == {sasrec.targets}
+    assert len(sequence) < len(prefix) and sequence.scale == 1
+
+
+def test_the_oracle_finds_no_regret_where_the_beam_holds_the_whole_catalogue(settings, capsys):
+    arguments = "--epochs 1 --users 20 --batch_size 7 --beams 10 100".split()
+    figures = evaluate_oracle.main([*settings, *arguments])
+    exact, wide = figures[None], figures[100]
+    assert wide["beam_regret@10"] == 0 and figures[10]["beam_regret@10"] >= 0
+    assert all(wide[name] == exact[name] for name in exact if name.startswith(("recall", "ndcg")))
+    assert len(ratio_lines(capsys)) == 1
+
+
+def test_the_oracle_takes_a_trained_model_with_its_settings(settings, capsys, tmp_path):
+    from recbole_gr.quick_start import run_recbole_gr
+
+    folder, file = settings[3], settings[5]
+    run = {"data_path": folder, "epochs": 1, "show_progress": False, "n_layers": 3}
+    result = run_recbole_gr("TIGER", "tiny", [file], run)
+    figures = evaluate_oracle.main(["--checkpoint", result["checkpoint"], "--users", "0"])
+    assert figures[20]["recall@10"] == pytest.approx(
+        result["best_valid_result"]["recall@10"], abs=0.05
+    )
+
+
+def test_functions_take_turns():
+    calls = []
+    seconds = paired.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3 and all(len(values) == 2 for values in seconds.values())
+    assert paired.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == 3.0
