@@ -6,8 +6,8 @@ import torch
 import yaml
 from recbole.data.interaction import Interaction
 
-from recbole_gr.config import properties_dir
 from recbole_gr.model.tiger import TIGER
+from recbole_gr.settings import properties_dir
 from recbole_gr.sid.table import SIDTable
 
 FIELDS = {

@@ -19,9 +19,10 @@ import torch
 from paired import print_setting, print_table
 from recbole.utils import init_seed
 
-from recbole_gr.config import Config, default_settings
+from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.content import item_content
+from recbole_gr.defaults import default_settings
 from recbole_gr.generation import beam_regret, best
 from recbole_gr.registry import get_model, get_trainer
 from recbole_gr.tokenizer.pipeline import prepare_sid

@@ -1,33 +1,17 @@
 """RecBole's configuration, extended by our models, tokenizers and property files."""
 
 import os
-from pathlib import Path
 
-import recbole
 from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
 
 from recbole_gr import compat, registry
+from recbole_gr.defaults import check_per_model, default_settings, merged
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.known_keys import COMPUTED_KEYS, RECBOLE_KEYS, RUN_KEYS, keys_read_by
-from recbole_gr.settings import SettingsLoader, external_settings, read_yaml
+from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
+from recbole_gr.settings import SettingsLoader, external_settings
 
 compat.apply_to_recbole()
-
-# How results are measured. Every sequential, general and knowledge-aware model gets the values of
-# our overall.yaml, so that they are compared on the same targets; RecBole's files by model type may
-# not change them there.
-_PROTOCOL = ("eval_args", "metrics", "topk", "valid_metric", "repeatable")
-_OWN_PROTOCOL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
-
-
-def properties_dir():
-    """The folder of our defaults: in the package when installed, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "properties", here.parent / "properties"):
-        if (folder / "overall.yaml").is_file():
-            return folder
-    raise FileNotFoundError(f"properties/overall.yaml is neither in {here} nor in {here.parent}.")
 
 
 class Config(RecBoleConfig):
@@ -78,7 +62,7 @@ class Config(RecBoleConfig):
         return SettingsLoader
 
     def _load_config_files(self, file_list):
-        return _merged(settings for source, settings in self._sources if source.startswith("file"))
+        return merged(settings for source, settings in self._sources if source.startswith("file"))
 
     def _load_variable_config_dict(self, config_dict):
         return dict(self._settings_of("config_dict"))
@@ -114,8 +98,8 @@ class Config(RecBoleConfig):
         """Let the `per_model` sections of a user's files win over those files alone."""
         sections = [settings.get("per_model") for _, settings in self._sources]
         for source, settings in self._sources:
-            _check_per_model(settings.get("per_model"), source)
-        own = _merged(section[model] or {} for section in sections if section and model in section)
+            check_per_model(settings.get("per_model"), source)
+        own = merged(section[model] or {} for section in sections if section and model in section)
         if own:
             self._sources.append((f"per_model section of {model}", own))
         self.external_config_dict = {
@@ -235,88 +219,3 @@ class Config(RecBoleConfig):
         config = self.final_config_dict
         if int(config.get("nproc") or 1) > 1 or int(config.get("world_size") or -1) > 1:
             raise ConfigError("nproc, world_size: training on several processes is not there yet.")
-
-
-def default_settings(model_class, dataset, tokenizer=None):
-    """The defaults of a model on a data set, and all keys that may be set for it.
-
-    Args:
-        model_class (type): the model.
-        dataset (str): name of the data set.
-        tokenizer (str | None): the tokenizer the user chose; None takes the default one.
-
-    Returns:
-        tuple[dict, set[str]]: default values, and the known keys.
-    """
-    recbole_dir = Path(recbole.__file__).parent / "properties"
-    own_dir = properties_dir()
-    model = model_class.__name__
-    layers = [_optional(folder / "overall.yaml") for folder in (recbole_dir, own_dir)]
-    layers += [_optional(folder / "model" / f"{model}.yaml") for folder in (recbole_dir, own_dir)]
-    layers += [dict(getattr(model_class, "default_config", {}))]
-    dataset_layers = [
-        _optional(folder / "dataset" / f"{name}.yaml")
-        for name in ("sample", dataset)
-        for folder in (recbole_dir, own_dir)
-    ]
-    per_model = _merged(layer.pop("per_model", None) or {} for layer in dataset_layers)
-    _check_per_model(per_model, f"properties/dataset/{dataset}.yaml")
-    per_model = per_model.get(model) or {}
-    if getattr(model_class, "generative", False):
-        before = _merged([*layers, *dataset_layers, per_model])
-        layers.append(_tokenizer_settings(tokenizer or before.get("tokenizer")))
-    type_layer = _merged(
-        _optional(recbole_dir / "quick_start_config" / name)
-        for name in _type_files(model_class, dataset)
-    )
-    if model_class.type in _OWN_PROTOCOL:
-        type_layer["repeatable"] = False  # RecBole's default, which our overall.yaml changes
-    else:
-        type_layer = {key: value for key, value in type_layer.items() if key not in _PROTOCOL}
-    defaults = _merged([*layers, *dataset_layers, type_layer, per_model])
-    known = set(defaults) | RECBOLE_KEYS | RUN_KEYS | keys_read_by(model_class)
-    return defaults, known - COMPUTED_KEYS
-
-
-def _tokenizer_settings(name):
-    tokenizer_class = registry.get_tokenizer(name)
-    if hasattr(tokenizer_class, "default_options"):  # the keys of its base classes as well
-        return tokenizer_class.default_options()
-    return dict(getattr(tokenizer_class, "default_config", {}))
-
-
-def _type_files(model_class, dataset):
-    """RecBole's files for this type of model (its `Config._load_internal_config_dict`)."""
-    model, kind, on_ml_100k = model_class.__name__, model_class.type, dataset == "ml-100k"
-    if kind in _OWN_PROTOCOL:
-        return ["context-aware.yaml"] + ["context-aware_ml-100k.yaml"] * on_ml_100k
-    if kind == ModelType.KNOWLEDGE:
-        return ["knowledge_base.yaml"]
-    if kind == ModelType.SEQUENTIAL:
-        if model in ("DIN", "DIEN"):
-            return ["sequential_DIN.yaml"] + ["sequential_DIN_on_ml-100k.yaml"] * on_ml_100k
-        if model in ("GRU4RecKG", "KSR"):
-            return ["sequential_embedding_model.yaml"]
-        special = model in ("GRU4RecF", "SASRecF", "FDSA", "S3Rec") and on_ml_100k
-        return ["sequential.yaml"] + ["special_sequential_on_ml-100k.yaml"] * special
-    return []
-
-
-def _check_per_model(sections, source):
-    if sections is None:
-        return
-    if not isinstance(sections, dict) or not all(
-        isinstance(section, (dict, type(None))) for section in sections.values()
-    ):
-        raise ConfigError(f"per_model ({source}) must map model names to settings.")
-
-
-def _optional(path):
-    return read_yaml(path) if path.is_file() else {}
-
-
-def _merged(layers):
-    merged = {}
-    for layer in layers:
-        merged.update(layer)
-    return merged

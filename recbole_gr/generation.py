@@ -71,7 +71,7 @@ def beam_search(
     for level in range(trie.n_levels):
         logits = step(level, last, parents)  # [B, W, V]
         extended, chosen, child = extend(trie, level, nodes, scores, logits, renormalise)
-        width = min(beam_size, trie.n_nodes[level + 1])
+        width = min(beam_size, trie.n_nodes[level + 1])  # never more beams than prefixes
         spare = 0 if excluded is None else excluded.spare()
         width_with_spare = min(width + spare, extended.shape[1] * extended.shape[2])
         tie = trie.lowest_items(level, nodes, child)
@@ -90,7 +90,6 @@ def beam_search(
             scores = scores.masked_fill(gone, NEVER).gather(1, keep)
             nodes, last, parents = (x.gather(1, keep) for x in (nodes, last, parents))
         nodes = nodes.masked_fill(scores == NEVER, DEAD)
-        # A level may have fewer continuations than beams: only then is the row narrower.
         previous = codes.gather(1, parents.unsqueeze(-1).expand(-1, -1, codes.shape[2]))
         codes = torch.cat([previous, last.unsqueeze(-1)], dim=2)
     return Beams(nodes, scores, codes)
@@ -118,7 +117,6 @@ def extend(
     codes, child = trie.candidates(level, nodes)
     logits = logits.float()  # sums of half-precision log-probabilities tie
     if renormalise:
-        # Shifting by the row's largest logit alone, then normalising over what is allowed.
         logp = logits if codes is None else logits.gather(2, codes)
         logp = logp.masked_fill(child < 0, NEVER)
         total = torch.logsumexp(logp, 2, keepdim=True)
@@ -166,7 +164,7 @@ def rank_items(trie: SIDTrie, beams: Beams, k: int) -> Generated:
     share = trie.sharing(beams.nodes).clamp_min(1).log()  # [B, W]
     scores = (beams.scores - share).unsqueeze(-1).expand(items.shape)
     items, scores = items.flatten(1), scores.flatten(1).masked_fill(items.flatten(1) == 0, NEVER)
-    if len(trie.leaf_item) > trie.n_items:  # some item owns several SIDs
+    if not trie.one_sid_each:
         items, scores = _merge_repeats(items, scores)
     if items.shape[1] < k:
         missing = k - items.shape[1]
@@ -175,11 +173,6 @@ def rank_items(trie: SIDTrie, beams: Beams, k: int) -> Generated:
     scores, index = best(scores, items, k)
     items = items.gather(1, index)
     return Generated(items.masked_fill(scores == NEVER, 0), scores)
-
-
-def generate_items(step: Step, trie: SIDTrie, batch_size: int, k: int, beam_size: int, **options):
-    """:func:`beam_search` followed by :func:`rank_items`."""
-    return rank_items(trie, beam_search(step, trie, batch_size, beam_size, **options), k)
 
 
 def exact_scores(
@@ -211,7 +204,7 @@ def exact_scores(
     by_entry = scores[:, leaf] - trie.sharing(leaf).log()
     result = torch.full((batch_size, trie.n_items + 1), NEVER, device=device)
     column = item.expand(batch_size, -1)
-    if len(item) == trie.n_items:
+    if trie.one_sid_each:
         return result.scatter(1, column, by_entry)
     top = result.scatter_reduce(1, column, by_entry, "amax")
     total = torch.zeros_like(top).scatter_add(1, column, (by_entry - top[:, item]).exp())

@@ -96,6 +96,15 @@ def parse_arguments(arguments):
     return settings
 
 
+def properties_dir():
+    """The folder of our defaults: in the package when installed, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "properties", here.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"properties/overall.yaml is neither in {here} nor in {here.parent}.")
+
+
 def read_yaml(path):
     """Read one YAML file of settings into a dict; an empty file is an empty dict.
 

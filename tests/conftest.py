@@ -8,7 +8,9 @@ import torch
 
 import recbole_gr  # noqa: F401  (compat before RecBole)
 
-sys.path.insert(0, str(Path(__file__).parent))
+# Helpers of the tests, and the random catalogues that they share with the benchmarks.
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
 from recbole.utils import init_seed  # noqa: E402
 from runs import SMALL  # noqa: E402

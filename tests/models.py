@@ -1,23 +1,11 @@
 """Models on random catalogues, built without reading any file."""
 
-from types import SimpleNamespace
-
 import torch
-import yaml
+from catalogue import untrained_tiger
 from recbole.data.interaction import Interaction
 
-from recbole_gr.config import properties_dir
-from recbole_gr.model.tiger import TIGER
 from recbole_gr.sid.table import SIDTable
 
-FIELDS = {
-    "USER_ID_FIELD": "user_id",
-    "ITEM_ID_FIELD": "item_id",
-    "LIST_SUFFIX": "_list",
-    "ITEM_LIST_LENGTH_FIELD": "item_length",
-    "NEG_PREFIX": "neg_",
-    "device": torch.device("cpu"),
-}
 SMALL = {
     "hidden_size": 16,
     "n_layers": 2,
@@ -46,13 +34,7 @@ def random_table(n_items, sizes, seed=0):
 
 def small_tiger(table=None, seed=0, **options):
     """A TIGER of 16 features in evaluation mode, with its defaults from the property file."""
-    with open(properties_dir() / "model" / "TIGER.yaml", encoding="utf-8") as file:
-        config = yaml.safe_load(file)
-    config = {**config, **FIELDS, **SMALL, **options}
-    TIGER.prepare_config(config)
-    table = table or random_table(30, (4, 5, 3))
-    torch.manual_seed(seed)
-    return TIGER(config, SimpleNamespace(num=lambda field: len(table.codes)), table).eval()
+    return untrained_tiger(table or random_table(30, (4, 5, 3)), seed, **{**SMALL, **options})
 
 
 def random_batch(n_rows, max_length, n_items, seed=0, n_targets=None):

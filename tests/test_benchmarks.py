@@ -1,21 +1,15 @@
 """The benchmark scripts run, and compare like with like. Nothing here asserts a speed."""
 
-import sys
-from pathlib import Path
-
+import catalogue
+import decode_vs_huggingface
+import evaluate_oracle
+import paired
 import pytest
 import torch
+import train_speed
+import trie_scale
 import yaml
 from runs import SMALL
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import catalogue  # noqa: E402
-import decode_vs_huggingface  # noqa: E402
-import evaluate_oracle  # noqa: E402
-import paired  # noqa: E402
-import train_speed  # noqa: E402
-import trie_scale  # noqa: E402
 
 TINY_SEARCH = (
     "--items 300 --levels 3 --codes 16 --first-codes 12 --users 6 --length 5 --layers 2 "

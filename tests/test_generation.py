@@ -202,6 +202,20 @@ def test_equal_scores_are_ordered_by_the_lower_item_id_also_at_the_edge_of_the_b
         assert rank_items(trie, beam_search(flat, trie, 1, 1), 1).items[0, 0] == 1
 
 
+def test_an_item_with_two_sids_is_merged_also_where_other_ids_have_none():
+    # Two items on three SIDs, and ids 1 to 3 and 5 to 8 without any: fewer SIDs than ids.
+    codes, items = torch.tensor([[0, 1], [1, 0], [1, 1]]), torch.tensor([4, 9, 4])
+    trie = SIDTrie(codes, items, (2, 2))
+    model = TableModel(1, (2, 2))
+    truth = model.item_scores(0, codes, items)
+    found = rank_items(trie, beam_search(model, trie, 1, 10), 3)
+    assert found.items.tolist() == [[*sorted(truth, key=truth.get, reverse=True), 0]]
+    expected = torch.tensor([truth[i] for i in found.items[0, :2].tolist()])
+    assert torch.allclose(found.scores[0, :2], expected, atol=1e-5)
+    exact = exact_scores(TableModel(1, (2, 2)), trie, 1)
+    assert torch.allclose(exact[0, found.items[0, :2]], expected, atol=1e-5)
+
+
 def test_scores_over_the_catalogue_sum_to_one_when_renormalised():
     codes, items = catalogue(7, 30, (5, 5, 5), shared=True)
     trie = SIDTrie(codes, items, (5, 5, 5))

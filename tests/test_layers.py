@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recbole_gr.model.layers import (
-    Dropout,
-    RelativePositionBias,
-    Rotary,
-    _plain_attention,
-    random_bytes,
-    rotate,
-)
+from recbole_gr.model.dropout import Dropout, random_bytes
+from recbole_gr.model.layers import _plain_attention
+from recbole_gr.model.position import RelativePositionBias, Rotary, rotate
 
 RATES = [0.1, 0.25, 0.5, 0.9]
 

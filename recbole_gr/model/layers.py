@@ -6,11 +6,13 @@ user are the *queries* of one attention call over that user's keys, so the user'
 are stored once and never copied; only the few tokens a beam has generated itself are per beam.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from recbole_gr.model.beam_tokens import BeamTokens
+from recbole_gr.model.dropout import Dropout
+from recbole_gr.model.position import RelativePositionBias, Rotary, rotate
 
 
 class RMSNorm(nn.Module):
@@ -23,64 +25,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
-
-
-class RelativePositionBias(nn.Module):
-    """A learned number per head for the distance between query and key (T5, section 2.1).
-
-    Half of the buckets hold one distance each, the other half cover logarithmically growing
-    ranges up to ``max_distance``. ``bidirectional`` keeps separate buckets for keys after the
-    query; otherwise only distances back in time exist.
-    """
-
-    def __init__(self, n_heads: int, bidirectional: bool, n_buckets=32, max_distance=128):
-        super().__init__()
-        self.weight = nn.Embedding(n_buckets, n_heads)
-        self.bidirectional, self.n_buckets = bidirectional, n_buckets
-        self.max_distance = max_distance
-
-    def bucket(self, back: Tensor) -> Tensor:
-        """Bucket of each distance ``back`` = query position - key position."""
-        n_buckets = self.n_buckets
-        offset = torch.zeros_like(back)
-        if self.bidirectional:
-            n_buckets //= 2
-            offset = (back < 0).long() * n_buckets
-            back = back.abs()
-        back = back.clamp_min(0)
-        exact = n_buckets // 2
-        ratio = (back.clamp_min(1).float() / exact).log() / math.log(self.max_distance / exact)
-        far = (exact + (ratio * (n_buckets - exact)).long()).clamp_max(n_buckets - 1)
-        return offset + torch.where(back < exact, back, far)
-
-    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """``[..., Q], [..., K]`` positions -> ``[..., H, Q, K]`` bias."""
-        bucket = self.bucket(queries.unsqueeze(-1) - keys.unsqueeze(-2))
-        return self.weight(bucket).movedim(-1, -3)
-
-
-class Rotary(nn.Module):
-    """Positions as rotations of query and key (Su et al., RoFormer, section 3.2): the logits then
-    depend on the distance alone, without a bias to learn, so the fused attention kernels apply."""
-
-    def __init__(self, head_size: int, base: float = 10_000.0):
-        super().__init__()
-        power = torch.arange(0, head_size, 2) / head_size
-        self.register_buffer("frequency", base**-power, persistent=False)
-
-    def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """``[...]`` positions -> cosines and sines ``[..., head_size / 2]``."""
-        angle = position.unsqueeze(-1) * self.frequency
-        return angle.cos(), angle.sin()
-
-
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Rotate ``[..., T, dh]`` by cosines and sines that broadcast to ``[..., T, dh / 2]``."""
-    if rotation is None:
-        return x
-    cos, sin = (r.to(x.dtype) for r in rotation)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 class Attention(nn.Module):
@@ -132,7 +76,7 @@ class Attention(nn.Module):
         """Cross-attention of ``x [B, T, d]``; in decoding ``T`` is the number of beams."""
         return self.attend(self._heads(self.query(x)), *keys_values, bias)
 
-    def attend_own(self, q: Tensor, own: "BeamTokens", own_bias: Tensor | None, shared=None):
+    def attend_own(self, q: Tensor, own: BeamTokens, own_bias: Tensor | None, shared=None):
         """One new token per beam attends to the beam's own tokens and, where given, the user's.
 
         Args:
@@ -169,48 +113,6 @@ def _plain_attention(q, k, v, bias, causal):
     if bias is not None:
         logits = logits + bias
     return logits.softmax(-1) @ v
-
-
-class BeamTokens:
-    """Keys and values of the tokens that the beams have generated, one token per step.
-
-    They stay where they were computed, ``[B, H, W_s, dh]`` for step ``s``. When beams are dropped
-    or split only ``path`` changes, which says which beam of step ``s`` each present beam came from.
-    (Re-ordering and joining the tensors at every step was slower, and slow for exact scores.)
-    """
-
-    def __init__(self):
-        self.keys, self.values = [], []  # per step [B, H, W_s, dh]
-        self.path = []  # per step but the last [B, W]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def append(self, k: Tensor, v: Tensor, parents: Tensor | None) -> None:
-        """Follow the surviving beams (``parents [B, W]``) and add one token (``[B, H, W, dh]``)."""
-        if self.keys:
-            self.path = [path.gather(1, parents) for path in self.path] + [parents]
-        self.keys.append(k.contiguous())
-        self.values.append(v.contiguous())
-
-    def logits(self, q: Tensor) -> Tensor:
-        """``q [B, H, W, dh]`` times the keys of each beam's own tokens: ``[B, H, W, t]``."""
-        keys = [_follow(k, path) for k, path in zip(self.keys, self.path)] + self.keys[-1:]
-        return torch.stack([(q * k).sum(-1) for k in keys], dim=3)
-
-    def mix(self, weight: Tensor) -> Tensor:
-        """The values of each beam's own tokens weighted by ``[B, H, W, t]``: ``[B, H, W, dh]``."""
-        *earlier, last = weight.unsqueeze(-1).unbind(3)  # [B, H, W, 1] each
-        out = last * self.values[-1]
-        for column, v, path in zip(earlier, self.values, self.path):
-            out = out.addcmul(column, _follow(v, path))
-        return out
-
-
-def _follow(cache: Tensor, path: Tensor) -> Tensor:
-    """``[B, H, W_s, dh]`` re-indexed by ``path [B, W]`` -> ``[B, H, W, dh]``."""
-    index = path[:, None, :, None].expand(-1, cache.shape[1], -1, cache.shape[3])
-    return cache.gather(2, index)
 
 
 class FeedForward(nn.Module):
@@ -352,55 +254,6 @@ class Stack(nn.Module):
             attended = None if memory is None else memory[i]
             x = block.step(x, parents, own[i], own_bias, rotation, user, attended, memory_bias)
         return self.norm(x)
-
-
-class Dropout(nn.Module):
-    """Dropout that draws one random byte per feature.
-
-    On a CPU the random numbers of torch's dropout cost as much as a matrix product. Here 64
-    random bits serve eight features, so the rate is rounded to a multiple of 1/256 (and the
-    scale follows the rounded rate: the expectation stays exact). Other devices use torch's own.
-    """
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
-            return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return F.dropout(x, self.rate)
-        threshold = round(self.rate * 256)
-        keep = random_bytes(x.shape) >= threshold
-        return _Masked.apply(x, keep, 256 / (256 - threshold))
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate}"
-
-
-def random_bytes(shape) -> Tensor:
-    """Uniform ``uint8`` on the CPU from torch's default generator."""
-    n = torch.Size(shape).numel()
-    words = torch.empty((n + 7) // 8, dtype=torch.int64)
-    # `random_` without bounds leaves the sign bit 0; over [-2**63, 2**63 - 1) all bits are random.
-    words.random_(-(2**63), 2**63 - 1)
-    return words.view(torch.uint8)[:n].view(shape)
-
-
-class _Masked(torch.autograd.Function):
-    """``x * keep * scale`` that remembers one byte per feature instead of a float mask."""
-
-    @staticmethod
-    def forward(ctx, x, keep, scale):
-        ctx.save_for_backward(keep)
-        ctx.scale = scale
-        return (x * scale).mul_(keep)
-
-    @staticmethod
-    def backward(ctx, grad):
-        (keep,) = ctx.saved_tensors
-        return (grad * ctx.scale).mul_(keep), None, None
 
 
 def key_mask_bias(lengths: Tensor, size: int, dtype=torch.float32) -> Tensor:

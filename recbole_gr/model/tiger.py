@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Step
 from recbole_gr.model.base import GenerativeRecommender
-from recbole_gr.model.layers import BeamTokens, Stack, init_weights, key_mask_bias
+from recbole_gr.model.beam_tokens import BeamTokens
+from recbole_gr.model.layers import Stack, init_weights, key_mask_bias
 
 IGNORED = -100
 

@@ -2,9 +2,9 @@
 
 SIDs are sorted once; the distinct prefixes of length ``l + 1`` are numbered in sorted order, so the
 position of an edge in its level's array *is* the number of the child it leads to. Per level only
-the code on each edge and the start of each node's children are stored (compressed sparse rows),
-about 16 bytes per item. Levels whose nodes have many children also get a dense table, where one
-gather returns the mask and the next node together.
+the code on each edge and the start of each node's children are stored (compressed sparse rows), and
+the lowest item below each node to break ties: about 20 bytes per item. Levels whose nodes have many
+children also get a dense table, where one gather returns the mask and the next node together.
 """
 
 import torch
@@ -23,6 +23,7 @@ class SIDTrie(nn.Module):
     Attributes:
         sizes: codebook size of each level.
         n_nodes: number of nodes of each depth, ``L + 1`` numbers.
+        one_sid_each: no item owns more than one leaf.
         width: largest number of children of a node, per level.
     """
 
@@ -42,6 +43,7 @@ class SIDTrie(nn.Module):
         new = _first_of_prefix(codes)  # [N, L] row opens a new prefix of length l + 1
         n_rows, n_levels = codes.shape
         self.n_levels, self.n_items = n_levels, int(items.max())
+        self.one_sid_each = int(torch.bincount(items).max()) == 1
         self.n_nodes, self.width, self._dense_levels = [1], [], []
 
         parent_of_row = torch.zeros(n_rows, dtype=torch.long)

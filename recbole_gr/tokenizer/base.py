@@ -4,14 +4,13 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
-from recbole_gr.settings import read_yaml
+from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
@@ -82,7 +81,7 @@ class Tokenizer(nn.Module):
         """All keys of this tokenizer with their defaults, those of its base classes included."""
         defaults = {}
         for base in reversed(cls.__mro__):
-            path = _properties() / "tokenizer" / f"{base.__name__}.yaml"
+            path = properties_dir() / "tokenizer" / f"{base.__name__}.yaml"
             if issubclass(base, Tokenizer) and path.is_file():
                 defaults.update(read_yaml(path))
             defaults.update(vars(base).get("default_config", {}))
@@ -299,13 +298,6 @@ def _sizes(codebook_size, levels):
             f"integers, got {codebook_size!r}"
         )
     return tuple(given)
-
-
-def _properties():
-    package = Path(__file__).resolve().parents[1]
-    # Inside the package when installed, beside it in a checkout.
-    folders = (package / "properties", package.parent / "properties")
-    return next(folder for folder in folders if folder.is_dir())
 
 
 def _get(config, key):

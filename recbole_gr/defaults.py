@@ -1,0 +1,104 @@
+"""The default settings of a model on a data set, from RecBole's property files and ours."""
+
+from pathlib import Path
+
+import recbole
+from recbole.utils import ModelType
+
+from recbole_gr import registry
+from recbole_gr.errors import ConfigError
+from recbole_gr.known_keys import COMPUTED_KEYS, RECBOLE_KEYS, RUN_KEYS, keys_read_by
+from recbole_gr.settings import properties_dir, read_yaml
+
+# How results are measured. Every sequential, general and knowledge-aware model gets the values of
+# our overall.yaml, so that they are compared on the same targets; RecBole's files by model type may
+# not change them there.
+_PROTOCOL = ("eval_args", "metrics", "topk", "valid_metric", "repeatable")
+_OWN_PROTOCOL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
+
+
+def default_settings(model_class, dataset, tokenizer=None):
+    """The defaults of a model on a data set, and all keys that may be set for it.
+
+    Args:
+        model_class (type): the model.
+        dataset (str): name of the data set.
+        tokenizer (str | None): the tokenizer the user chose; None takes the default one.
+
+    Returns:
+        tuple[dict, set[str]]: default values, and the known keys.
+    """
+    recbole_dir = Path(recbole.__file__).parent / "properties"
+    own_dir = properties_dir()
+    model = model_class.__name__
+    layers = [_optional(folder / "overall.yaml") for folder in (recbole_dir, own_dir)]
+    layers += [_optional(folder / "model" / f"{model}.yaml") for folder in (recbole_dir, own_dir)]
+    layers += [dict(getattr(model_class, "default_config", {}))]
+    dataset_layers = [
+        _optional(folder / "dataset" / f"{name}.yaml")
+        for name in ("sample", dataset)
+        for folder in (recbole_dir, own_dir)
+    ]
+    per_model = merged(layer.pop("per_model", None) or {} for layer in dataset_layers)
+    check_per_model(per_model, f"properties/dataset/{dataset}.yaml")
+    per_model = per_model.get(model) or {}
+    if getattr(model_class, "generative", False):
+        before = merged([*layers, *dataset_layers, per_model])
+        layers.append(_tokenizer_settings(tokenizer or before.get("tokenizer")))
+    type_layer = merged(
+        _optional(recbole_dir / "quick_start_config" / name)
+        for name in _type_files(model_class, dataset)
+    )
+    if model_class.type in _OWN_PROTOCOL:
+        type_layer["repeatable"] = False  # RecBole's default, which our overall.yaml changes
+    else:
+        type_layer = {key: value for key, value in type_layer.items() if key not in _PROTOCOL}
+    defaults = merged([*layers, *dataset_layers, type_layer, per_model])
+    known = set(defaults) | RECBOLE_KEYS | RUN_KEYS | keys_read_by(model_class)
+    return defaults, known - COMPUTED_KEYS
+
+
+def _tokenizer_settings(name):
+    tokenizer_class = registry.get_tokenizer(name)
+    if hasattr(tokenizer_class, "default_options"):  # the keys of its base classes as well
+        return tokenizer_class.default_options()
+    return dict(getattr(tokenizer_class, "default_config", {}))
+
+
+def _type_files(model_class, dataset):
+    """RecBole's files for this type of model (its `Config._load_internal_config_dict`)."""
+    model, kind, on_ml_100k = model_class.__name__, model_class.type, dataset == "ml-100k"
+    if kind in _OWN_PROTOCOL:
+        return ["context-aware.yaml"] + ["context-aware_ml-100k.yaml"] * on_ml_100k
+    if kind == ModelType.KNOWLEDGE:
+        return ["knowledge_base.yaml"]
+    if kind == ModelType.SEQUENTIAL:
+        if model in ("DIN", "DIEN"):
+            return ["sequential_DIN.yaml"] + ["sequential_DIN_on_ml-100k.yaml"] * on_ml_100k
+        if model in ("GRU4RecKG", "KSR"):
+            return ["sequential_embedding_model.yaml"]
+        special = model in ("GRU4RecF", "SASRecF", "FDSA", "S3Rec") and on_ml_100k
+        return ["sequential.yaml"] + ["special_sequential_on_ml-100k.yaml"] * special
+    return []
+
+
+def check_per_model(sections, source):
+    """Raise ConfigError unless a `per_model` section maps model names to settings."""
+    if sections is None:
+        return
+    if not isinstance(sections, dict) or not all(
+        isinstance(section, (dict, type(None))) for section in sections.values()
+    ):
+        raise ConfigError(f"per_model ({source}) must map model names to settings.")
+
+
+def _optional(path):
+    return read_yaml(path) if path.is_file() else {}
+
+
+def merged(layers):
+    """One dictionary of several, the later winning."""
+    result = {}
+    for layer in layers:
+        result.update(layer)
+    return result
