@@ -16,7 +16,7 @@ from data_helpers import (
 from recbole.data.dataloader import TrainDataLoader
 
 from recbole_gr.data import GenerativeDataset, GenerativeTrainLoader
-from recbole_gr.data.loader import LengthBuckets
+from recbole_gr.data.loader import LengthBuckets, equal_shares
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
 
@@ -147,15 +147,52 @@ def test_worker_processes_give_the_same_batches(folder):
     assert epoch(one) == epoch(two)
 
 
+def buckets_of(lengths, batch_size, n_targets=None, seed=1):
+    n_targets = torch.ones_like(lengths) if n_targets is None else n_targets
+    return LengthBuckets(lengths, n_targets, batch_size, torch.Generator().manual_seed(seed))
+
+
 @pytest.mark.parametrize("n_rows, batch_size", [(1, 4), (4, 4), (1003, 4), (999, 7), (5, 8)])
-def test_buckets_hold_every_row_once_in_full_batches(n_rows, batch_size):
+def test_buckets_hold_every_row_once_and_equally_many_where_each_has_one_target(
+    n_rows, batch_size
+):
     lengths = torch.randint(1, 51, (n_rows,), generator=torch.Generator().manual_seed(0))
-    buckets = LengthBuckets(lengths, batch_size, torch.Generator().manual_seed(1))
+    buckets = buckets_of(lengths, batch_size)
     batches = list(buckets)
     assert len(batches) == len(buckets) == -(-n_rows // batch_size)
     assert sorted(sum(batches, [])) == list(range(n_rows))
-    sizes = sorted(map(len, batches), reverse=True)
-    assert all(size == batch_size for size in sizes[: n_rows // batch_size])
+    sizes = list(map(len, batches))
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16, 64])
+def test_buckets_hold_equally_many_targets_whatever_the_length_of_their_rows(batch_size):
+    lengths = torch.randint(1, 51, (1003,), generator=torch.Generator().manual_seed(0))
+    buckets = buckets_of(lengths, batch_size, n_targets=lengths)
+    batches = list(buckets)
+    assert len(batches) == len(buckets) and all(batches)
+    assert sorted(sum(batches, [])) == list(range(1003))
+    targets = torch.tensor([int(lengths[batch].sum()) for batch in batches]).float()
+    if batch_size >= 16:  # a row is then a small part of a batch
+        assert (targets - targets.mean()).abs().max() <= 50
+        rows = torch.tensor([len(batch) for batch in batches]).float()
+        longest = torch.tensor([float(lengths[batch].max()) for batch in batches])
+        assert torch.corrcoef(torch.stack([rows, longest]))[0, 1] < -0.5
+
+
+def test_shares_are_those_of_a_loop_that_fills_one_after_the_other():
+    generator = torch.Generator().manual_seed(0)
+    for n, n_shares in [(1, 1), (7, 7), (9, 4), (50, 13), (200, 3)]:
+        weights = torch.randint(1, 40, (n,), generator=generator)
+        expected, before, share = [], 0, 0
+        for i, weight in enumerate(weights.tolist()):
+            wanted = before * n_shares // int(weights.sum())
+            share = min(wanted, share + 1) if i else 0
+            expected.append(max(share, n_shares - (n - i)))
+            before += weight
+        shares = equal_shares(weights, n_shares)
+        assert shares.tolist() == expected
+        assert shares.unique().tolist() == list(range(n_shares))
 
 
 def test_buckets_cut_padding_and_leave_the_order_of_lengths_random():
@@ -166,8 +203,7 @@ def test_buckets_cut_padding_and_leave_the_order_of_lengths_random():
         mean = torch.tensor([float(lengths[b].float().mean()) for b in batches])
         return float((1 - mean / longest).mean())
 
-    buckets = LengthBuckets(lengths, 64, torch.Generator().manual_seed(1))
-    batches = [torch.tensor(batch) for batch in buckets]
+    batches = [torch.tensor(batch) for batch in buckets_of(lengths, 64)]
     shuffled = torch.randperm(6400).split(64)
     assert padding(batches) < 0.06 < 0.4 < padding(shuffled)
     means = torch.stack([lengths[b].float().mean() for b in batches])
@@ -176,8 +212,8 @@ def test_buckets_cut_padding_and_leave_the_order_of_lengths_random():
 
 
 def test_rows_are_sorted_within_chunks_so_that_their_company_changes():
-    lengths = torch.arange(800)  # 100 batches: two chunks, each from the shortest to the longest
-    batches = list(LengthBuckets(lengths, 8, torch.Generator().manual_seed(0)))
+    lengths = torch.arange(800)  # 100 batches: two chunks, one from short to long, one back
+    batches = list(buckets_of(lengths, 8, seed=0))
     shortest = sorted(min(batch) for batch in batches)
     longest = sorted(max(batch) for batch in batches)
     assert any(low < high for low, high in zip(shortest[1:], longest))

@@ -11,20 +11,24 @@ N_TARGETS = "n_targets"
 
 
 class LengthBuckets:
-    """Batches of rows of about equal length, in random order; a batch sampler.
+    """Batches of rows of about equal length and of equally many targets, in random order.
 
-    Each epoch shuffles the rows, sorts them by length within chunks of `CHUNK_BATCHES` batches,
-    cuts them into batches and shuffles those. Rows that do not fill a batch are drawn before the
-    sorting, so that no length is favoured.
+    A loss is a mean over the targets of its batch. Were batches cut by rows, those of short rows
+    would hold few targets and each of these would weigh more than the others. So an epoch's rows
+    are shuffled, sorted by length within chunks of `CHUNK_BATCHES` batches, and cut where the
+    targets counted so far fill another batch; then the batches are shuffled. There are as many
+    batches as if they held `batch_size` rows each, and short rows come in larger ones.
 
     Args:
         lengths (LongTensor): [n] length of each row.
-        batch_size (int): rows of a batch.
+        n_targets (LongTensor): [n] targets counted in each, at least 1.
+        batch_size (int): rows of a batch on average.
         generator (torch.Generator): source of every random number; its state decides the epoch.
     """
 
-    def __init__(self, lengths, batch_size, generator):
+    def __init__(self, lengths, n_targets, batch_size, generator):
         self.lengths = lengths
+        self.n_targets = n_targets
         self.batch_size = batch_size
         self.generator = generator
 
@@ -32,16 +36,40 @@ class LengthBuckets:
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self):
-        shuffled = torch.randperm(len(self.lengths), generator=self.generator)
-        n_full = len(shuffled) // self.batch_size
-        full, rest = shuffled.tensor_split([n_full * self.batch_size])
-        chunk = torch.arange(len(full)) // (self.batch_size * CHUNK_BATCHES)
-        key = chunk * (int(self.lengths.max()) + 1) + self.lengths[full]
-        batches = list(full[torch.argsort(key, stable=True)].split(self.batch_size)[:n_full])
-        if len(rest):
-            batches.append(rest)
+        order = self._order()
+        sizes = torch.bincount(equal_shares(self.n_targets[order], len(self)))
+        batches = order.split(sizes.tolist())
         for i in torch.randperm(len(batches), generator=self.generator).tolist():
             yield batches[i].tolist()
+
+    def _order(self):
+        """All rows, sorted within random chunks: the even chunks from short to long, the odd ones
+        back, so that rows of about equal length meet where a batch spans two chunks."""
+        shuffled = torch.randperm(len(self.lengths), generator=self.generator)
+        chunk = torch.arange(len(shuffled)) // (self.batch_size * CHUNK_BATCHES)
+        length = self.lengths[shuffled]
+        longest = int(self.lengths.max())
+        upwards = torch.where(chunk % 2 == 0, length, longest - length)
+        return shuffled[torch.argsort(chunk * (longest + 1) + upwards, stable=True)]
+
+
+def equal_shares(weights, n_shares):
+    """Cut a list into consecutive shares of about equal weight, none of them empty.
+
+    Args:
+        weights (LongTensor): [n] weight of each entry, at least 1.
+        n_shares (int): number of shares, at most n.
+
+    Returns:
+        LongTensor: [n] share of each entry, from 0 to `n_shares - 1`, never falling.
+    """
+    place = torch.arange(len(weights))
+    before = weights.cumsum(0) - weights
+    share = before * n_shares // weights.sum()
+    # An entry heavier than a share would leave the next one empty: rise by one at a time ...
+    share = place + (share - place).cummin(0).values
+    # ... and keep an entry for every share that is still to come.
+    return share.maximum(n_shares - len(weights) + place)
 
 
 class GenerativeTrainLoader(TrainDataLoader):
@@ -49,7 +77,8 @@ class GenerativeTrainLoader(TrainDataLoader):
 
     `train_sample: prefix` gives RecBole's rows, `sequence` the rows of `samples.sequence_rows`. The
     loss of a row counts its last `n_targets` predictions. Histories are cut to the longest of the
-    batch. `train_batch_size` counts rows. The order of an epoch follows from the state of
+    batch. `train_batch_size` counts rows, on average where `bucket_by_length` gives every batch as
+    many targets as the others. The order of an epoch follows from the state of
     `generator`, which a checkpoint saves and restores (`get_state`, `set_state`) to resume exactly.
 
     With several processes the rows are dealt out by RecBole's `DistributedSampler`, unsorted.
@@ -89,7 +118,7 @@ class GenerativeTrainLoader(TrainDataLoader):
             lengths = dataset.inter_feat[self._length_field][self.rows]
             self._bucketed = torch.utils.data.DataLoader(
                 range(self.sample_size),
-                batch_sampler=LengthBuckets(lengths, self.step, self.generator),
+                batch_sampler=LengthBuckets(lengths, self.n_targets, self.step, self.generator),
                 collate_fn=self.collate_fn,
                 num_workers=config["worker"] or 0,
                 generator=self.generator,
