@@ -125,7 +125,7 @@ def extend(
         logp = torch.log_softmax(logits, 2)
         if codes is not None:
             logp = logp.gather(2, codes)
-        logp = logp.masked_fill(child < 0, NEVER)
+        logp.masked_fill_(child < 0, NEVER)
     return logp.add_(scores.unsqueeze(-1)), codes, child
 
 
