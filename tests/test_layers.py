@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from recbole_gr.model.dropout import Dropout, random_bytes
 from recbole_gr.model.layers import _plain_attention
+from recbole_gr.model.norm import RMSNorm
 from recbole_gr.model.position import RelativePositionBias, Rotary, rotate
 
 RATES = [0.1, 0.25, 0.5, 0.9]
@@ -177,3 +178,32 @@ def test_rotation_turns_each_pair_by_position_times_frequency():
         assert (float(found[i]), float(found[i + 4])) == pytest.approx(
             (pair.real, pair.imag), abs=1e-5
         )
+
+
+def test_rms_norm_and_its_gradient_are_those_of_the_definition():
+    torch.manual_seed(0)
+    norm = RMSNorm(8).double()
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2.0)
+    x = torch.randn(3, 5, 8, dtype=torch.double, requires_grad=True)
+    root = ((x.detach() ** 2).mean(-1, keepdim=True) + 1e-6).sqrt()
+    assert torch.allclose(norm(x), norm.weight * x / root, atol=1e-12)
+    with torch.no_grad():
+        assert torch.allclose(norm(x), norm.weight * x / root, atol=1e-12)
+
+    grad = torch.randn(3, 5, 8, dtype=torch.double)
+    found = torch.autograd.grad(norm(x), (x, norm.weight), grad)
+    slow = norm.weight * x / ((x**2).mean(-1, keepdim=True) + 1e-6).sqrt()
+    expected = torch.autograd.grad(slow, (x, norm.weight), grad)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm_keeps_the_type_of_its_input_and_trains_its_weight_in_its_own(dtype):
+    norm = RMSNorm(4)
+    x = torch.zeros(2, 4, dtype=dtype, requires_grad=True)  # nothing to divide by
+    out = norm(x)
+    out.sum().backward()
+    assert out.dtype == x.grad.dtype == dtype and norm.weight.grad.dtype == torch.float32
+    assert not out.any() and x.grad.isfinite().all()

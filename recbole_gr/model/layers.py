@@ -12,19 +12,8 @@ from torch import Tensor, nn
 
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.dropout import Dropout
+from recbole_gr.model.norm import RMSNorm
 from recbole_gr.model.position import RelativePositionBias, Rotary, rotate
-
-
-class RMSNorm(nn.Module):
-    """Scale by the root mean square of the features (T5's layer norm: no mean, no bias)."""
-
-    def __init__(self, size: int, eps: float = 1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
