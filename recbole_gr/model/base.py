@@ -25,6 +25,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     generative = True
+    needs_content = False  # whether the constructor takes the item content as its last argument
 
     def __init__(self, config, dataset, sid: SIDTable):
         super().__init__(config, dataset)
@@ -71,6 +72,10 @@ class GenerativeRecommender(SequentialRecommender):
         Uses at least ``k`` beams. Item 0 with -inf fills places for which the beams hold no item.
         """
         beams = self.search(interaction, max(k, beam_size or self.beam_size))
+        return self.rank(beams, k, interaction)
+
+    def rank(self, beams: Beams, k: int, interaction) -> Generated:
+        """The ``k`` best items of finished beams (see :func:`rank_items`)."""
         return rank_items(self.trie, beams, k)
 
     @torch.no_grad()

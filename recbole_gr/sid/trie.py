@@ -138,6 +138,31 @@ class SIDTrie(nn.Module):
         count = start[leaves.clamp_min(0) + 1] - start[leaves.clamp_min(0)]
         return count.masked_fill(leaves < 0, 0).long()
 
+    def weigh(self, weights: Tensor) -> None:
+        """Let the items of a SID share its probability by weight instead of equally.
+
+        Args:
+            weights: ``[N]`` positive, in the order of :meth:`entries`.
+        """
+        leaf, _ = self.entries()
+        total = weights.new_zeros(self.n_nodes[-1]).index_add(0, leaf, weights)
+        self.register_buffer("entry_share", (weights / total[leaf]).log(), persistent=False)
+
+    def log_share(self, leaves: Tensor) -> Tensor:
+        """``[..., max_sharing]`` log P(item | SID) of the items that :meth:`items` gives."""
+        if not hasattr(self, "entry_share"):
+            share = -self.sharing(leaves).clamp_min(1).log().unsqueeze(-1)
+            return share.expand(*leaves.shape, self.max_sharing)
+        first = self.leaf_start[leaves.clamp_min(0)].unsqueeze(-1)
+        row = first + torch.arange(self.max_sharing, device=leaves.device, dtype=first.dtype)
+        return self.entry_share[row.clamp_max(len(self.entry_share) - 1).long()]
+
+    def entry_log_share(self) -> Tensor:
+        """``[N]`` log P(item | SID) of every (SID, item) pair, in the order of :meth:`entries`."""
+        if hasattr(self, "entry_share"):
+            return self.entry_share
+        return -self.sharing(self.entries()[0]).log()
+
     def lowest_items(self, level: int, nodes: Tensor, child: Tensor) -> Tensor:
         """``[..., K]`` the lowest item id below each candidate, which breaks ties; any id where
         there is none. Arguments and ``child`` as for and from :meth:`candidates`."""
