@@ -168,7 +168,8 @@ def rank_items(
     Args:
         merge: ``logsumexp`` sums over the SIDs of an item, ``max`` takes its best one.
         tail: ``[n]`` items in the order in which they fill the places left over.
-        exclude: ``[B, H]`` item ids that ``tail`` may not bring back (0 = none).
+        exclude: ``[B, H]`` item ids to leave out (0 = none); such an item can be reached through
+            a SID that it shares, or through ``tail``.
 
     Returns:
         :class:`Generated` with ``k`` columns. Where the beams hold fewer items: item 0 and -inf;
@@ -177,6 +178,9 @@ def rank_items(
     items = trie.items(beams.nodes)  # [B, W, m]
     scores = beams.scores.unsqueeze(-1) + trie.log_share(beams.nodes)
     items, scores = items.flatten(1), scores.flatten(1).masked_fill(items.flatten(1) == 0, NEVER)
+    if exclude is not None and trie.max_sharing > 1:
+        gone = (items.unsqueeze(2) == exclude.unsqueeze(1)).any(2)
+        items, scores = items.masked_fill(gone, 0), scores.masked_fill(gone, NEVER)
     if not trie.one_sid_each:
         items, scores = _merge_repeats(items, scores, merge)
     if items.shape[1] < k:

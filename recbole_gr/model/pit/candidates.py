@@ -70,12 +70,14 @@ def nearest_sids(content: Tensor, books: list[Tensor], width: int) -> tuple[Tens
     """
     residual = content.unsqueeze(1)  # [n, W, d]
     codes = torch.empty(len(content), 1, 0, dtype=torch.long, device=content.device)
+    dead = torch.zeros(len(content), 1, dtype=torch.bool, device=content.device)
     for book in books:
         usable = torch.isfinite(book[:, 0])
         book = book.masked_fill(~usable.unsqueeze(1), 0.0)
         # |r - b|^2 without a tensor [n, W, K, d].
         distance = residual.square().sum(2, keepdim=True) - 2 * residual @ book.T
-        distance = (distance + book.square().sum(1)).masked_fill(~usable, float("inf"))
+        distance = distance + book.square().sum(1)
+        distance = distance.masked_fill(dead.unsqueeze(2) | ~usable, float("inf"))
         n_beams, size = distance.shape[1:]
         keep = min(width, n_beams * size)
         distance, index = distance.flatten(1).sort(dim=1, stable=True)
@@ -84,5 +86,6 @@ def nearest_sids(content: Tensor, books: list[Tensor], width: int) -> tuple[Tens
         rows = torch.arange(len(content), device=content.device).unsqueeze(1)
         residual = residual[rows, parents] - book[code]
         codes = torch.cat([codes[rows, parents], code.unsqueeze(2)], 2)
-    finite = distance[torch.isfinite(distance)]
+        dead = torch.isinf(distance)
+    finite = distance[~dead]
     return codes, -distance / finite.mean().clamp_min(1e-12)

@@ -84,9 +84,9 @@ class BeamIndex(nn.Module):
         count = count.scatter_add(1, place, selected.to(count) * found)
         new = (selected > 0) & ~found
         merged = self._joined(items, count, codes, log_prob, selected.to(count), new)
-        # Places with weight stay, then the most selected; a stable sort settles ties.
-        key = merged[1] + (merged[3] > 0) * (merged[1].sum(1, keepdim=True) + 1)
-        key = key.masked_fill(merged[2] == EMPTY, -1)
+        # Places with weight stay as they are, then come the most selected; the sort is stable.
+        key = merged[1].masked_fill(merged[2] == EMPTY, -1)
+        key = key.masked_fill(merged[3] > 0, float("inf"))
         self._write(items, self._take(merged, key))
 
     def refresh(self, codes: Tensor, log_prob: Tensor, edge_log_prob: Tensor | None = None) -> None:

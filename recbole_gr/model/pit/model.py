@@ -356,7 +356,7 @@ class PIT(GenerativeRecommender):
 
     def rank(self, beams: Beams, k: int, interaction) -> Generated:
         """Items of the beams, their SIDs merged by P(item | SID), then the most popular others."""
-        exclude = interaction[self.ITEM_SEQ] if self.exclude_history else None
+        exclude = self._excluded(interaction)
         return rank_items(self.trie, beams, k, self.merge, self.tail, exclude)
 
     @torch.no_grad()
@@ -368,13 +368,14 @@ class PIT(GenerativeRecommender):
 
     def full_sort_predict(self, interaction) -> Tensor:
         """``[B, n_items]`` scores: the items of the beams, below them all others by popularity."""
-        found = rank_items(self.trie, self.search(interaction), self.beam_size, self.merge)
+        most = min(self.n_items - 1, self.beam_size * self.trie.max_sharing)
+        found = rank_items(self.trie, self.search(interaction), most, self.merge)
         rank = torch.empty(self.n_items, device=self.tail.device)
         rank[self.tail] = torch.arange(len(self.tail), device=rank.device, dtype=rank.dtype)
         dense = (TAIL_SCORE - rank).repeat(len(found.items), 1)
+        dense.scatter_(1, found.items, found.scores)
         if self.exclude_history:
             dense.scatter_(1, interaction[self.ITEM_SEQ], float("-inf"))
-        dense.scatter_(1, found.items, found.scores)
         dense[:, 0] = float("-inf")
         return dense
 
