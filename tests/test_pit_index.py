@@ -173,10 +173,16 @@ def test_a_new_item_enters_with_its_prior():
 
 def random_edges(seed=0, n_items=9, n_edges=24):
     generator = torch.Generator().manual_seed(seed)
-    items = torch.cat([
-        torch.arange(1, n_items + 1),
-        torch.randint(1, n_items + 1, (n_edges - n_items,), generator=generator),
-    ]).sort().values
+    items = (
+        torch.cat(
+            [
+                torch.arange(1, n_items + 1),
+                torch.randint(1, n_items + 1, (n_edges - n_items,), generator=generator),
+            ]
+        )
+        .sort()
+        .values
+    )
     number = torch.randint(0, 14, (n_edges,), generator=generator)  # few SIDs: many are shared
     pairs = torch.stack([items, number], 1).unique(dim=0)
     items, number = pairs.unbind(1)
@@ -199,9 +205,7 @@ def weighted_trie(codes, items, weights):
 def random_step(n_users, seed=0):
     generator = torch.Generator().manual_seed(seed)
     tables = [torch.randn(n_users, 1, SIZES[0], generator=generator)]
-    tables += [
-        torch.randn(n_users, SIZES[n - 1], SIZES[n], generator=generator) for n in (1, 2)
-    ]
+    tables += [torch.randn(n_users, SIZES[n - 1], SIZES[n], generator=generator) for n in (1, 2)]
 
     def step(level, codes, parents):
         if level == 0:

@@ -367,9 +367,7 @@ def test_a_frozen_tokenizer_and_its_pool_do_not_change_but_weights_do():
     losses = figures["candidate loss"]
     assert losses["best candidate"] < losses["worst candidate"]
     held = {
-        (item, tuple(sid))
-        for item in range(1, N_ITEMS + 1)
-        for sid in model.pool[item].tolist()
+        (item, tuple(sid)) for item in range(1, N_ITEMS + 1) for sid in model.pool[item].tolist()
     }
     codes, items, _ = model.index.edges()
     assert {(int(i), tuple(c)) for i, c in zip(items, codes.tolist())} <= held

@@ -96,9 +96,9 @@ def test_the_bridge_goes_back_to_the_best_warm_up_epoch(pit):
     begun = []
     start = trainer.model.start_co_evolution
     trainer.evaluate = scripted
-    trainer.model.start_co_evolution = lambda: begun.append(
-        {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    ) or start()
+    trainer.model.start_co_evolution = lambda: (
+        begun.append({k: v.clone() for k, v in trainer.model.state_dict().items()}) or start()
+    )
     score, _ = trainer.fit(train, valid)
     assert len(begun) == 1 and score == 0.05 and trainer.best_epoch == 4
     assert all(torch.equal(begun[0][name], weights[1][name]) for name in begun[0])
