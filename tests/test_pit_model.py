@@ -280,6 +280,30 @@ def test_the_selected_sid_is_the_cheapest_for_the_user_at_every_position(options
     assert torch.equal(choice.items, targets.unique())
 
 
+@torch.no_grad()
+def test_the_item_rule_weighs_what_the_item_owns_of_a_sid():
+    model = evolving(small_pit(select="item", index_item_prior="popularity", index_threshold=0.1))
+    batch = whole_batch(seed=5)
+    targets, counted = model.sequence(batch)[:, 1:], model.counted(batch)
+    choice = model._choose(model._read(batch, True), targets, counted)
+    fresh = evolving(small_pit(select="item", index_item_prior="popularity", index_threshold=0.1))
+    codes, items, weights = fresh.index.edges()
+    mass = weights * (fresh.popularity[items] + 1)
+    n_strange = 0
+    for row, position, one in counted_prefixes(batch):
+        target, scores = int(one["item_id"]), []
+        candidates = [tuple(sid) for sid in fresh.pool[target].tolist()]
+        for sid in candidates:
+            same = (codes == torch.tensor(sid)).all(1)
+            own = float(mass[same & (items == target)].sum())
+            n_strange += own == 0
+            share = math.log(own / float(mass[same].sum())) if own else -7.0
+            scores.append(slow_log_prob(fresh, one, sid) + max(share, -7.0))
+        place = scores.index(max(scores))
+        assert tuple(choice.codes[row, position].tolist()) == candidates[place]
+    assert n_strange > 0  # some candidates are not in the index
+
+
 def test_selection_rules_and_ties():
     losses = torch.tensor([[2.0, 1.0, 1.0, 0.5], [3.0, 3.0, 3.0, 9.0]])
     log_prob = torch.tensor([[-1.0, -0.5, -0.5, float("-inf")], [-2.0, -1.0, -3.0, -4.0]])

@@ -15,6 +15,7 @@ from recbole_gr.model.pit.selection import evaluating, path_losses, select
 from recbole_gr.model.pit.user_to_token import Reading
 
 IGNORED = -100
+NEWCOMER = -7.0  # log P(item | SID) of a SID that the item does not own yet
 
 
 class Choice(NamedTuple):
@@ -137,7 +138,11 @@ class PIT(IndexedRecommender):
             place = torch.zeros_like(targets)
         else:
             candidates, log_prob = self._candidates(items)
-            place = self._cheapest(reading, candidates[where], log_prob[where], counted)
+            losses = self._candidate_losses(reading, candidates[where], log_prob[where], counted)
+            if self.select_rule == "item":
+                share = self._log_share(items, candidates).clamp_min(NEWCOMER)
+                losses = losses * self.n_levels - share[where]
+            place = select(losses, log_prob[where], self.select_rule)
         counts = torch.zeros(candidates.shape[:2], device=targets.device)
         counts.index_put_((where, place), counted.float(), accumulate=True)
         if self.phase == 2:
@@ -145,11 +150,11 @@ class PIT(IndexedRecommender):
             self.meter.add("left the starting SID", ((place > 0) & counted).sum(), counted.sum())
         return Choice(candidates[where, place], items, candidates, counts)
 
-    def _cheapest(self, reading, candidates: Tensor, log_prob: Tensor, counted: Tensor) -> Tensor:
-        """``[B, T]`` the place of the selected one among ``candidates [B, T, N, L]``."""
+    def _candidate_losses(self, reading, candidates, log_prob, counted) -> Tensor:
+        """``[B, T, N]`` User-to-Token's mean loss per code of ``candidates [B, T, N, L]``."""
         n_rows, n_targets, n_candidates, _ = candidates.shape
-        if n_candidates == 1:
-            return torch.zeros_like(counted, dtype=torch.long)
+        if n_candidates == 1:  # nothing to choose between
+            return torch.zeros(candidates.shape[:3], device=candidates.device)
         first = torch.arange(n_targets, device=candidates.device).repeat_interleave(n_candidates)
         with evaluating(self.user_to_token):
             step = self.user_to_token.start(reading.detach())
@@ -158,10 +163,9 @@ class PIT(IndexedRecommender):
         empty = log_prob == EMPTY
         best = losses.masked_fill(empty, float("inf")).amin(2)
         worst = losses.masked_fill(empty, float("-inf")).amax(2)
-        n_pairs = counted.sum()
-        self.meter.add("best candidate", (best * counted).sum(), n_pairs)
-        self.meter.add("worst candidate", (worst * counted).sum(), n_pairs)
-        return select(losses, log_prob, self.select_rule)
+        self.meter.add("best candidate", (best * counted).sum(), counted.sum())
+        self.meter.add("worst candidate", (worst * counted).sum(), counted.sum())
+        return losses
 
     @torch.no_grad()
     def _candidates(self, items: Tensor) -> tuple[Tensor, Tensor]:

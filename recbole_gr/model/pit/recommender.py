@@ -18,7 +18,6 @@ from recbole_gr.model.pit.user_to_token import (
     LazyUserToToken,
     Reading,
 )
-from recbole_gr.sid.trie import DEAD
 
 CHUNK = 4096  # items proposed for at once
 
@@ -143,17 +142,19 @@ class IndexedRecommender(GenerativeRecommender):
         """``[B]`` log-probability of each row's own item, over all its SIDs."""
         item = interaction[self.ITEM_ID]
         codes = self.index.codes[item].long()  # [B, P, L]
-        legal = self.index.weight[item] > 0
-        if self.only_heaviest:
-            legal[:, 1:] = False
-        leaf = torch.zeros_like(codes[..., 0]).masked_fill(~legal, DEAD)
-        for level in range(self.n_levels):
-            leaf = self.trie.advance(level, leaf, codes[..., level])
-        own = self.trie.items(leaf) == item[:, None, None]  # [B, P, items on the SID]
-        share = self.trie.log_share(leaf).masked_fill(~own, EMPTY).amax(2)
-        losses = path_losses(self.start(interaction), codes, torch.zeros_like(leaf))
+        share = self._log_share(item, codes).masked_fill(self.index.weight[item] == 0, EMPTY)
+        losses = path_losses(self.start(interaction), codes, torch.zeros_like(codes[..., 0]))
         scores = share - losses * self.n_levels
         return scores.logsumexp(1) if self.merge == "logsumexp" else scores.amax(1)
+
+    def _log_share(self, items: Tensor, codes: Tensor) -> Tensor:
+        """``[n, P]`` log P(item | SID) for the SIDs ``[n, P, L]`` of ``items [n]``; -inf where the
+        item does not own the SID."""
+        leaf = torch.zeros_like(codes[..., 0])
+        for level in range(self.n_levels):
+            leaf = self.trie.advance(level, leaf, codes[..., level])
+        own = self.trie.items(leaf) == items[:, None, None]  # [n, P, items on the SID]
+        return self.trie.log_share(leaf).masked_fill(~own, EMPTY).amax(2)
 
     @torch.no_grad()
     def add_items(self, content: Tensor) -> Tensor:

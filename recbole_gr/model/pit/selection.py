@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from recbole_gr.generation import Step
 
-RULES = ("min", "max", "top1", "random")
+RULES = ("min", "item", "max", "top1", "random")
 
 
 def path_losses(step: Step, codes: Tensor, first: Tensor) -> Tensor:
@@ -41,11 +41,12 @@ def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
     """The candidate that each pair of user and item is trained on, ``[...]``.
 
     ``min`` is PIT's: the candidate that the recommender finds cheapest, the first among equals.
+    ``item`` does the same with losses to which the caller has added ``-log P(item | SID)``.
     The others isolate its effect: ``max`` the dearest, ``top1`` the one that Item-to-Token finds
     most probable, ``random`` any.
 
     Args:
-        losses: ``[..., N]`` the recommender's loss of each candidate.
+        losses: ``[..., N]`` the loss of each candidate.
         log_prob: ``[..., N]`` Item-to-Token's log-probability, -inf for an empty place.
         rule: one of ``RULES``.
     """
@@ -55,8 +56,7 @@ def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
     elif rule == "random":
         key = torch.rand(losses.shape, device=losses.device).masked_fill(empty, 2.0)
     else:
-        sign = 1 if rule == "min" else -1
-        key = (sign * losses).masked_fill(empty, float("inf"))
+        key = (-losses if rule == "max" else losses).masked_fill(empty, float("inf"))
     place = torch.arange(losses.shape[-1], device=losses.device)
     lowest = key == key.amin(-1, keepdim=True)
     return torch.where(lowest, place, losses.shape[-1]).amin(-1)
