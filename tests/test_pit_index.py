@@ -280,6 +280,13 @@ def test_two_items_on_one_sid_share_it_by_weight():
     assert found.scores[0].tolist() == pytest.approx(expected)
 
 
+def test_an_excluded_item_is_not_reached_through_a_sid_it_shares():
+    trie, beams = two_leaves([-1.0], [[0, 0, 0], [0, 0, 0]], [1, 2], [0.2, 0.6])
+    found = rank_items(trie, beams, 2, exclude=torch.tensor([[2, 0]]))
+    assert found.items.tolist() == [[1, 0]]
+    assert float(found.scores[0, 0]) == pytest.approx(-1 + math.log(0.25))
+
+
 def test_the_trie_of_an_index_holds_its_edges_and_weights():
     index = new_index(n_items=20, threshold=0.0)
     codes, log_prob = random_candidates(21, 3, 2)

@@ -125,7 +125,7 @@ def state_of(trainer):
     return (*plain, figures), [*trainer.model.state_dict().values(), *moments]
 
 
-@pytest.mark.parametrize("stop_after", [1, 4])
+@pytest.mark.parametrize("stop_after", [0, 1, 4])
 @pytest.mark.parametrize(
     "options",
     [{}, {"freeze_i2t": False, "n_candidates": 4}],
@@ -134,7 +134,8 @@ def state_of(trainer):
 def test_a_run_interrupted_in_either_phase_goes_on_as_if_nothing_had_happened(
     pit, options, stop_after
 ):
-    options = {"dropout": 0.2, "warmup_epochs": 3, **options}
+    warmup = 3 if stop_after else 1  # 0: interrupted right before the bridge
+    options = {"dropout": 0.2, "warmup_epochs": warmup, **options}
     whole, train, valid, test = pit(**options)
     whole.saved_model_file += "-whole"
     result = whole.fit(train, valid)

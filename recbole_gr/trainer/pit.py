@@ -67,9 +67,8 @@ class PITTrainer(GenerationTrainer):
     def _bridge(self, score, saved: bool) -> None:
         """From the best weights of phase 1 to the start of phase 2."""
         if saved:  # otherwise the last epoch's weights are what there is
-            state = self._load_model(self.saved_model_file)
-            del state
-        self._phase_start = 1 + max([self._epoch, *self.train_loss_dict])
+            self._load_model(self.saved_model_file)
+        self._phase_start = max(self.start_epoch, self._epoch + 1)
         self.model.start_co_evolution()
         self._enter(2)
         self.start_epoch = self._phase_start
