@@ -27,6 +27,8 @@ SMALL_PIT = {
     "MAX_ITEM_LIST_LENGTH": 6,
     "epochs": 3,
     "stopping_step": 10,
+    "select": "min",
+    "index_item_prior": "uniform",
 }
 LAZY = {"architecture": "lazy_decoder"}
 ENCODER = {"architecture": "encoder_decoder"}

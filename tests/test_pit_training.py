@@ -187,9 +187,9 @@ def test_same_seed_gives_the_same_model(pit):
     assert not all(map(torch.equal, runs[0][1], runs[2][1]))
 
 
-def test_item_to_token_has_its_own_learning_rate_in_co_evolution(pit):
-    options = {"freeze_i2t": False, "i2t_learning_rate": 1e-4, "warmup_epochs": 1, "epochs": 1}
-    trainer, train, valid, _ = pit(warmup_steps=0, **options)
+def test_learning_rates_of_the_co_evolution(pit):
+    options = {"freeze_i2t": False, "i2t_learning_rate": 1e-4, "coevo_rate": 0.5}
+    trainer, train, valid, _ = pit(warmup_steps=0, warmup_epochs=1, epochs=1, **options)
     rates = []
     trainer.optimizer.register_step_post_hook(
         lambda optimizer, *_: rates.append([group["lr"] for group in optimizer.param_groups])
@@ -197,7 +197,7 @@ def test_item_to_token_has_its_own_learning_rate_in_co_evolution(pit):
     trainer.fit(train, valid, saved=False)
     half = len(rates) // 2
     assert rates[:half] == [[0.01, 0.01]] * half
-    assert all(rate == pytest.approx([0.01, 1e-4]) for rate in rates[half:])
+    assert all(rate == pytest.approx([0.005, 1e-4]) for rate in rates[half:])
 
 
 def test_ranked_lists_equal_recboles_evaluator_on_dense_scores(pit):

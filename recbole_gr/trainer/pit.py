@@ -75,9 +75,9 @@ class PITTrainer(GenerationTrainer):
         self.best_valid_score = -float("inf") if self.valid_metric_bigger else float("inf")
         self.cur_step, self.best_valid_result, self.n_steps = 0, None, 0
         self.optimizer.state.clear()
-        if not self.model.frozen:
-            scale = self.config["i2t_learning_rate"] / self.learning_rate
-            self.optimizer.param_groups[1]["lr_scale"] = scale
+        rest, tokenizer = self.optimizer.param_groups
+        rest["lr_scale"] = self.config["coevo_rate"]
+        tokenizer["lr_scale"] = self.config["i2t_learning_rate"] / self.learning_rate
         n_sids = self.model.trie.n_nodes[-1]
         best = "" if score is None else f", best valid score {score:.4f} in epoch {self.best_epoch}"
         self.logger.info(

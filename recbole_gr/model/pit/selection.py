@@ -40,10 +40,12 @@ def path_losses(step: Step, codes: Tensor, first: Tensor) -> Tensor:
 def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
     """The candidate that each pair of user and item is trained on, ``[...]``.
 
-    ``min`` is PIT's: the candidate that the recommender finds cheapest, the first among equals.
-    ``item`` does the same with losses to which the caller has added ``-log P(item | SID)``.
-    The others isolate its effect: ``max`` the dearest, ``top1`` the one that Item-to-Token finds
-    most probable, ``random`` any.
+    ``min`` is the rule in the words of PIT's reviewers: the candidate that the recommender finds
+    cheapest, the first among equals. ``item`` (inferred, the default) applies it to losses to which
+    the caller has added ``-log P(item | SID)``, so that what is least is the loss of the item and
+    not that of the SID. With ``min`` a SID that many items own is cheap because many own it, and on
+    small data the index collapses onto such SIDs. The others isolate its effect: ``max`` the
+    dearest, ``top1`` the one that Item-to-Token finds most probable, ``random`` any.
 
     Args:
         losses: ``[..., N]`` the loss of each candidate.
