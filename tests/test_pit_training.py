@@ -14,6 +14,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.report_epochs import write_epochs
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenize import tokenize
 from recbole_gr.tokenizer.i2i_rkmeans import I2IRKMeans
 
 TINY = {
@@ -345,6 +346,19 @@ def test_the_contrastive_loss_is_infonce_without_false_negatives():
             logits = torch.stack([v[a[row]] @ v[b[col]] / 0.5 for col in others])
             total -= float(logits.log_softmax(0)[others.index(row)]) / 8
     assert found == pytest.approx(total, abs=1e-5)
+
+
+def test_other_models_and_the_tokenize_command_can_use_them(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"tokenizer": "I2IRKMeans", "data_path": str(tiny_folder), "codebook_size": 6}
+    settings |= {"content_dim": 8, "i2i_epochs": 1, "i2i_dim": 8, "show_progress": False}
+    table, _, files = tokenize("tiny", "out", config_dict=settings)
+    assert table.n_levels == 4 and len(files) == 6  # the policy suffix adds a level
+    assert len(list((tmp_path / "saved/sid").glob("*.npz"))) == 1
+    tokenize("tiny", "out", config_dict={**settings, "i2i_window": 1})
+    assert len(list((tmp_path / "saved/sid").glob("*.npz"))) == 2  # other pairs, other SIDs
+    with pytest.raises(ConfigError, match="i2i_window: 0 must be an integer"):
+        tokenize("tiny", "out", config_dict={**settings, "i2i_window": 0})
 
 
 def test_without_pairs_there_is_nothing_to_learn_from():

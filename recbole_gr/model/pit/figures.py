@@ -16,7 +16,7 @@ class Meter:
     def add(self, name: str, total: Tensor, weight: Tensor | float = 1.0) -> None:
         """Add the scalar ``total`` to the numerator and ``weight`` to the denominator."""
         numerator, denominator = self._sums.get(name, (0.0, 0.0))
-        self._sums[name] = (numerator + total.detach().double(), denominator + weight)
+        self._sums[name] = (numerator + total.detach().float(), denominator + weight)
 
     def read(self) -> dict[str, float]:
         """The means since the last reading."""
