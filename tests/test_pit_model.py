@@ -578,12 +578,16 @@ def toy_rows(n_users=50, length=5, n_items=40):
     )
 
 
-def overfitted(**options):
+def overfitted():
     table = random_table(40, (8, 8, 8))
     model = small_pit(
         table=table,
         content=torch.randn(41, 12, generator=torch.Generator().manual_seed(3)),
-        **{"hidden_size": 32, "initializer_range": 0.05, "beam_size": 30, **options},
+        hidden_size=32,
+        initializer_range=0.05,
+        beam_size=30,
+        select="item",
+        index_item_prior="popularity",
     )
     batch = toy_rows()
     for phase in (1, 2):

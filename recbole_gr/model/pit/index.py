@@ -215,8 +215,8 @@ class BeamIndex(nn.Module):
     def _find(self, items: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Whether and where each SID ``[n, N, L]`` is held: bool and place, both ``[n, N]``."""
         held = self.codes[items]  # [n, capacity, L]
-        same = torch.ones(codes.shape[0], codes.shape[1], self.capacity, dtype=torch.bool)
-        same = same.to(held.device)
+        shape = (*codes.shape[:2], self.capacity)
+        same = torch.ones(shape, dtype=torch.bool, device=held.device)
         for level in range(len(self.sizes)):  # level by level: a quarter of the memory
             same &= codes[:, :, None, level] == held[:, None, :, level]
         same &= (self.log_prob[items] != EMPTY).unsqueeze(1)

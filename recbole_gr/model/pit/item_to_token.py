@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from recbole_gr.generation import best
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.layers import Stack, init_weights
+from recbole_gr.model.pit.selection import evaluating
 
 
 class ItemToToken(nn.Module):
@@ -49,8 +50,14 @@ class ItemToToken(nn.Module):
         return torch.stack(losses, 1)
 
     @torch.no_grad()
+    def log_prob(self, vectors: Tensor, codes: Tensor) -> Tensor:
+        """``[n]`` log-probability of the SIDs ``[n, L]`` of items ``[n, d]``, without dropout."""
+        with evaluating(self):
+            return -self.level_losses(vectors, codes).sum(1)
+
+    @torch.no_grad()
     def propose(self, vectors: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """The ``width`` most probable SIDs of each item by beam search; dropout follows the mode.
+        """The ``width`` most probable SIDs of each item by beam search, without dropout.
 
         Args:
             vectors: ``[n, d]``.
@@ -60,6 +67,10 @@ class ItemToToken(nn.Module):
             ``(codes [n, width, L], log-probabilities [n, width])``, best first; equal scores keep
             the order of the codes.
         """
+        with evaluating(self):
+            return self._search(vectors, width)
+
+    def _search(self, vectors, width):
         own = [BeamTokens() for _ in self.stack.blocks]
         score = torch.zeros(len(vectors), 1, device=vectors.device)
         codes = torch.empty(len(vectors), 1, 0, dtype=torch.long, device=vectors.device)

@@ -227,7 +227,6 @@ class PIT(IndexedRecommender):
         for chunk in torch.arange(self.n_items, device=self.codes.device).split(CHUNK):
             held = self.index.codes[chunk].long()  # [n, capacity, L]
             vectors = self.items(chunk).repeat_interleave(held.shape[1], 0)
-            with evaluating(self.item_to_token):
-                losses = self.item_to_token.level_losses(vectors, held.flatten(0, 1))
-            parts.append(-losses.sum(1).view(held.shape[:2]))
+            log_prob = self.item_to_token.log_prob(vectors, held.flatten(0, 1))
+            parts.append(log_prob.view(held.shape[:2]))
         return torch.cat(parts)

@@ -12,7 +12,7 @@ from recbole_gr.model.pit.candidates import nearest_sids, residual_codebooks, st
 from recbole_gr.model.pit.index import EMPTY, BeamIndex
 from recbole_gr.model.pit.item_to_token import ItemToToken
 from recbole_gr.model.pit.items import ItemVectors
-from recbole_gr.model.pit.selection import evaluating, path_losses
+from recbole_gr.model.pit.selection import path_losses
 from recbole_gr.model.pit.user_to_token import (
     EncoderDecoderUserToToken,
     LazyUserToToken,
@@ -169,12 +169,7 @@ class IndexedRecommender(GenerativeRecommender):
         n_old = self.n_items
         self.items.append(content)
         ids = torch.arange(n_old, n_old + len(content), device=self.codes.device)
-        if self.item_to_token is None:
-            books = residual_codebooks(self.items.content[1:n_old], self.codes[1:], self.sizes)
-            codes, log_prob = nearest_sids(self.items.content[ids], books, self.n_candidates)
-        else:
-            with evaluating(self.item_to_token):
-                codes, log_prob = self.item_to_token.propose(self.items(ids), self.n_candidates)
+        codes, log_prob = self._proposals(ids, self._codebooks(n_old))
         self.index.add_items(codes, log_prob)
         self.n_items += len(ids)
         self.codes = torch.cat([self.codes, codes[:, 0]])
@@ -195,21 +190,27 @@ class IndexedRecommender(GenerativeRecommender):
 
     @torch.no_grad()
     def _propose(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Proposals for items from their present vectors, chunk by chunk."""
-        parts = []
+        """Candidates of items from their present vectors, the starting SID first:
+        ``(codes [n, N, L], log_prob [n, N])``."""
+        parts, books = [], self._codebooks(self.n_items)
         for chunk in items.split(CHUNK):
-            start, vectors = self.codes[chunk], self.items(chunk)
+            start = self.codes[chunk]
+            codes, log_prob = self._proposals(chunk, books)
             if self.item_to_token is None:
-                content, books = self.items.content, self._codebooks()
-                codes, log_prob = nearest_sids(content[chunk], books, self.n_candidates)
-                # The starting SID is as probable as the nearest one.
-                start_log_prob = log_prob[:, 0]
+                own = log_prob[:, 0]  # as probable as the nearest one
             else:
-                with evaluating(self.item_to_token):
-                    codes, log_prob = self.item_to_token.propose(vectors, self.n_candidates)
-                    start_log_prob = -self.item_to_token.level_losses(vectors, start).sum(1)
-            parts.append(starting_sid_first(start, start_log_prob, codes, log_prob))
+                own = self.item_to_token.log_prob(self.items(chunk), start)
+            parts.append(starting_sid_first(start, own, codes, log_prob))
         return tuple(torch.cat(part) for part in zip(*parts))
 
-    def _codebooks(self):
-        return residual_codebooks(self.items.content[1:], self.codes[1:], self.sizes)
+    def _proposals(self, items: Tensor, books) -> tuple[Tensor, Tensor]:
+        """What Item-to-Token proposes, or the nearest SIDs where it is left out; best first."""
+        if self.item_to_token is None:
+            return nearest_sids(self.items.content[items], books, self.n_candidates)
+        return self.item_to_token.propose(self.items(items), self.n_candidates)
+
+    def _codebooks(self, n_items: int) -> list[Tensor] | None:
+        """Codebooks that explain the starting SIDs of the first ``n_items`` items."""
+        if self.item_to_token is not None:
+            return None
+        return residual_codebooks(self.items.content[1:n_items], self.codes[1:n_items], self.sizes)
