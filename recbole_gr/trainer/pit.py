@@ -1,10 +1,10 @@
 """Training of PIT: warm-up, bridge, co-evolution (arXiv 2602.08530; the schedule is inferred)."""
 
-from itertools import chain
 from time import perf_counter
 
 from recbole.utils import set_color
 
+from recbole_gr.model.pit.figures import SID_HISTOGRAM
 from recbole_gr.trainer.checkpoint import decode, encode
 from recbole_gr.trainer.generation import GenerationTrainer
 
@@ -17,7 +17,8 @@ class PITTrainer(GenerationTrainer):
     Phase 1 runs up to ``warmup_epochs`` with patience ``warmup_stopping_step``. The bridge goes
     back to its best weights, draws the candidates and starts phase 2, of up to ``epochs`` more
     with patience ``stopping_step``. Early stopping, the optimiser's moments and the learning-rate
-    schedule begin anew there, so the best epoch that is tested is one of phase 2. Epochs are
+    schedule begin anew there, at ``coevo_rate`` times the rate (Item-to-Token at its own), so the
+    best epoch that is tested is one of phase 2. Epochs are
     numbered through. After every epoch the index is refreshed and the model's figures are noted.
 
     A checkpoint knows its phase: training resumes inside either one as if never interrupted.
@@ -93,7 +94,7 @@ class PITTrainer(GenerationTrainer):
         figures = self.model.end_epoch()
         self.epoch_seconds[-1] += perf_counter() - start
         self.epoch_figures.append({"epoch": epoch_idx, "stage": self.stage, "figures": figures})
-        self.logger.info(f"{self.stage}: " + _one_line(figures))
+        self.logger.info(f"{self.stage} {epoch_idx}: {_one_line(figures)}")
         return loss
 
     def _valid_epoch(self, *args, **kwargs):
@@ -120,8 +121,9 @@ class PITTrainer(GenerationTrainer):
 
 
 def _one_line(figures) -> str:
-    parts = chain.from_iterable(
-        (f"{topic}, {name} {value:.4g}" for name, value in values.items())
-        for topic, values in figures.items()
+    """The figures by topic, without the histogram that only the plot shows."""
+    topics = {topic: values for topic, values in figures.items() if topic != SID_HISTOGRAM}
+    return "; ".join(
+        f"{topic}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        for topic, values in topics.items()
     )
-    return "; ".join(parts)

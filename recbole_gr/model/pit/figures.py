@@ -6,6 +6,8 @@ from torch import Tensor
 from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.table import sid_keys
 
+SID_HISTOGRAM = "share of items by SIDs"
+
 
 class Meter:
     """Weighted means that add up on the device and are read once an epoch."""
@@ -35,7 +37,7 @@ def index_figures(index, before: Tensor) -> dict[str, dict[str, float]]:
     * codebook entropy: of each level's codes in bits, every item spread over its SIDs by weight;
     * SID churn: share of items whose heaviest SID is not the one ``before`` ``[n_items, L]``;
     * SIDs per item and items per SID: mean and largest;
-    * SID counts: how many items have 1, 2, ... SIDs.
+    * share of items by SIDs: how many have 1, 2, ... SIDs.
     """
     codes, items, weights = index.edges()
     entropy = {}
@@ -56,5 +58,5 @@ def index_figures(index, before: Tensor) -> dict[str, dict[str, float]]:
             "largest": float(per_item.max()),
         },
         "items per SID": {"mean": float(per_sid.float().mean()), "largest": float(per_sid.max())},
-        "share of items by SIDs": {str(n + 1): float(x) for n, x in enumerate(histogram)},
+        SID_HISTOGRAM: {str(n + 1): float(x) for n, x in enumerate(histogram)},
     }
