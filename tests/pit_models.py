@@ -29,6 +29,7 @@ SMALL_PIT = {
     "stopping_step": 10,
     "select": "min",
     "index_item_prior": "uniform",
+    "index_temperature": 1.0,
 }
 LAZY = {"architecture": "lazy_decoder"}
 ENCODER = {"architecture": "encoder_decoder"}

@@ -76,9 +76,10 @@ class SlowIndex:
                 if logp != EMPTY:
                     edges.setdefault(tuple(sid), [0.0, logp, 0.0])[1] = logp
             total = sum(edge[0] for edge in edges.values())
-            norm = sum(math.exp(edge[1]) for edge in edges.values())
+            heat = index.temperature
+            norm = sum(math.exp(edge[1] / heat) for edge in edges.values())
             for edge in edges.values():
-                prior = index.prior_weight * math.exp(edge[1]) / norm
+                prior = index.prior_weight * math.exp(edge[1] / heat) / norm
                 edge[2] = (edge[0] + prior) / (total + index.prior_weight)
             ranked = sorted(edges.items(), key=lambda e: -e[1][2])[: index.max_sids]
             kept = [e for n, e in enumerate(ranked) if n == 0 or e[1][2] >= index.threshold]
@@ -106,7 +107,7 @@ def assert_equal(index, slow):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_index_follows_dictionaries_and_loops(seed):
-    index = new_index(seed=seed)
+    index = new_index(seed=seed, temperature=1.0 + seed % 2)
     slow = SlowIndex(index)
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(4):

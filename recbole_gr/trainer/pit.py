@@ -18,8 +18,8 @@ class PITTrainer(GenerationTrainer):
     back to its best weights, draws the candidates and starts phase 2, of up to ``epochs`` more
     with patience ``stopping_step``. Early stopping, the optimiser's moments and the learning-rate
     schedule begin anew there, at ``coevo_rate`` times the rate (Item-to-Token at its own), so the
-    best epoch that is tested is one of phase 2. Epochs are
-    numbered through. After every epoch the index is refreshed and the model's figures are noted.
+    best epoch that is tested is one of phase 2. Epochs are numbered through. After every epoch the
+    index is refreshed and the model's figures are noted.
 
     A checkpoint knows its phase: training resumes inside either one as if never interrupted.
 

@@ -18,7 +18,7 @@ class BeamIndex(nn.Module):
 
         n <- rho n
         E_i <- E_i and the new candidates
-        p = softmax of the log-probabilities over E_i
+        p = softmax of the log-probabilities over E_i, divided by a temperature
         w = (n + kappa p) / (sum of n + kappa)
         keep the max_sids heaviest with w >= epsilon, the heaviest always
 
@@ -34,6 +34,8 @@ class BeamIndex(nn.Module):
         decay: ``rho``, 0 to 1.
         prior_weight: ``kappa``, above 0.
         threshold: ``epsilon``, below 1.
+        temperature: of the prior. Item-to-Token is nearly sure of the SID that it was taught; above
+            1 its other proposals begin with a share that selection can work on.
 
     Attributes:
         codes: ``[n_items, capacity, L]`` SIDs, heaviest first after a refresh.
@@ -42,10 +44,13 @@ class BeamIndex(nn.Module):
         weight: ``[n_items, capacity]`` 0 where a place is empty or newer than the last refresh.
     """
 
-    def __init__(self, codes, sizes, max_sids, spare, decay, prior_weight, threshold):
+    def __init__(
+        self, codes, sizes, max_sids, spare, decay, prior_weight, threshold, temperature=1.0
+    ):
         super().__init__()
         self.sizes, self.max_sids = tuple(sizes), max_sids
         self.decay, self.prior_weight, self.threshold = decay, prior_weight, threshold
+        self.temperature = temperature
         capacity = max_sids + spare
         dtype = torch.int16 if max(self.sizes) <= 1 << 15 else torch.int32
         places = torch.zeros(len(codes), capacity, len(self.sizes), dtype=dtype)
@@ -207,7 +212,8 @@ class BeamIndex(nn.Module):
     def _weights(self, count: Tensor, log_prob: Tensor) -> Tensor:
         """``w [n, P]`` by the class's formula; 0 at empty places and for padding."""
         empty = log_prob == EMPTY
-        prior = log_prob.masked_fill(empty.all(1, keepdim=True), 0.0).softmax(1)
+        log_prob = log_prob.masked_fill(empty.all(1, keepdim=True), 0.0)
+        prior = (log_prob / self.temperature).softmax(1)
         total = count.sum(1, keepdim=True)
         weight = (count + self.prior_weight * prior) / (total + self.prior_weight)
         return weight.masked_fill(empty, 0.0)

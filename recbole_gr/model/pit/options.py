@@ -53,7 +53,7 @@ def prepare(config: dict) -> None:
         if not number or not (low <= value < high or (closed and value == high)):
             end = "]" if closed else ")"
             raise ConfigError(f"{key}: {value!r} must be a number in [{low:g}, {high:g}{end}")
-    for key in ("index_prior_weight", "i2t_learning_rate", "coevo_rate"):
+    for key in ("index_prior_weight", "index_temperature", "i2t_learning_rate", "coevo_rate"):
         value = config[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
             raise ConfigError(f"{key}: {value!r} must be a number above 0")

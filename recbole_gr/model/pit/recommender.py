@@ -88,6 +88,7 @@ class IndexedRecommender(GenerativeRecommender):
             config["index_decay"],
             config["index_prior_weight"],
             config["index_threshold"],
+            config["index_temperature"],
         )
         pool = self.index.codes.new_zeros(self.n_items, self.n_candidates, self.n_levels)
         pool[:, 0] = self.codes.to(pool.dtype)
