@@ -175,9 +175,12 @@ def rank_items(
         :class:`Generated` with ``k`` columns. Where the beams hold fewer items: item 0 and -inf;
         with a ``tail`` its items, with falling scores from ``TAIL_SCORE`` down.
     """
-    items = trie.items(beams.nodes)  # [B, W, m]
-    scores = beams.scores.unsqueeze(-1) + trie.log_share(beams.nodes)
-    items, scores = items.flatten(1), scores.flatten(1).masked_fill(items.flatten(1) == 0, NEVER)
+    if trie.max_sharing == 1:
+        items, scores = trie.items(beams.nodes).squeeze(2), beams.scores  # [B, W]
+    else:
+        items, share, beam = trie.spread(beams.nodes)  # [B, M]
+        scores = beams.scores.gather(1, beam) + share
+    scores = scores.masked_fill(items == 0, NEVER)
     if exclude is not None and trie.max_sharing > 1:
         gone = (items.unsqueeze(2) == exclude.unsqueeze(1)).any(2)
         items, scores = items.masked_fill(gone, 0), scores.masked_fill(gone, NEVER)

@@ -249,14 +249,36 @@ def test_weighted_ranking_and_exact_scores_equal_brute_force(seed, merge):
             assert float(exact[user, item]) == pytest.approx(slow[item], abs=1e-5)
 
 
-def test_without_weights_a_sid_is_shared_equally():
-    codes, items, _ = random_edges(1)
-    equal = weighted_trie(codes, items, torch.full((len(items),), 0.3))
+@pytest.mark.parametrize("weighted", [True, False])
+def test_items_and_shares_of_leaves_equal_a_look_at_every_pair(weighted):
+    codes, items, weights = random_edges(1)
     plain = SIDTrie(codes, items, SIZES)
-    leaves = torch.arange(plain.n_nodes[-1])
-    some = plain.items(leaves) > 0
-    assert torch.allclose(plain.log_share(leaves)[some], equal.log_share(leaves)[some])
-    assert torch.allclose(plain.entry_log_share(), equal.entry_log_share())
+    trie = weighted_trie(codes, items, weights) if weighted else plain
+    sids = sorted({tuple(c) for c in codes.tolist()})
+    on = {sid: {} for sid in sids}
+    for sid, item, weight in zip(map(tuple, codes.tolist()), items.tolist(), weights.tolist()):
+        on[sid][item] = weight if weighted else 1.0
+    leaves = torch.tensor([[2, -1, 0, len(sids) - 1], [1, 3, -1, -1], [-1, -1, -1, -1]])
+    found, share, column = trie.spread(leaves)
+    for row in range(3):
+        expected = [
+            (item, math.log(weight / sum(on[sids[leaf]].values())), place)
+            for place, leaf in enumerate(leaves[row].tolist())
+            if leaf >= 0
+            for item, weight in sorted(on[sids[leaf]].items())
+        ]
+        n = len(expected)
+        assert not found[row, n:].any()
+        assert found[row, :n].tolist() == [item for item, _, _ in expected]
+        assert share[row, :n].tolist() == pytest.approx([s for _, s, _ in expected], abs=1e-5)
+        assert column[row, :n].tolist() == [place for _, _, place in expected]
+    for leaf, sid in enumerate(sids):
+        for item in range(1, 10):
+            one = float(trie.log_share_of(torch.tensor(leaf), torch.tensor(item)))
+            total = sum(on[sid].values())
+            expected = math.log(on[sid][item] / total) if item in on[sid] else EMPTY
+            assert one == pytest.approx(expected, abs=1e-5)
+    assert float(trie.log_share_of(torch.tensor(-1), torch.tensor(2))) == EMPTY
 
 
 def two_leaves(scores, codes, items, weights):

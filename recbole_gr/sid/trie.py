@@ -148,20 +148,49 @@ class SIDTrie(nn.Module):
         total = weights.new_zeros(self.n_nodes[-1]).index_add(0, leaf, weights)
         self.register_buffer("entry_share", (weights / total[leaf]).log(), persistent=False)
 
-    def log_share(self, leaves: Tensor) -> Tensor:
-        """``[..., max_sharing]`` log P(item | SID) of the items that :meth:`items` gives."""
-        if not hasattr(self, "entry_share"):
-            share = -self.sharing(leaves).clamp_min(1).log().unsqueeze(-1)
-            return share.expand(*leaves.shape, self.max_sharing)
-        first = self.leaf_start[leaves.clamp_min(0)].unsqueeze(-1)
-        row = first + torch.arange(self.max_sharing, device=leaves.device, dtype=first.dtype)
-        return self.entry_share[row.clamp_max(len(self.entry_share) - 1).long()]
+    def spread(self, leaves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All items on the leaves of each row, side by side and without gaps.
 
-    def entry_log_share(self) -> Tensor:
-        """``[N]`` log P(item | SID) of every (SID, item) pair, in the order of :meth:`entries`."""
+        Padding every leaf to the most crowded one would make one popular SID slow for all.
+
+        Args:
+            leaves: ``[B, W]``, -1 dead.
+
+        Returns:
+            ``(items, log_share, column)``, all ``[B, M]``: item ids (0 where a row has fewer than
+            ``M``), log P(item | SID) and the column of ``leaves`` that each comes from.
+        """
+        counts = self.sharing(leaves)
+        ends = counts.cumsum(1)
+        place = torch.arange(max(1, int(ends[:, -1].max())), device=leaves.device)
+        place = place.expand(len(leaves), -1).contiguous()
+        column = torch.searchsorted(ends, place, right=True)
+        missing = column == leaves.shape[1]
+        column = column.masked_fill(missing, 0)
+        first = self.leaf_start[leaves.clamp_min(0)].long() - (ends - counts)
+        row = (first.gather(1, column) + place).masked_fill(missing, 0)
+        items = self.leaf_item[row].long().masked_fill(missing, 0)
+        return items, self.entry_log_share(row), column
+
+    def log_share_of(self, leaves: Tensor, items: Tensor) -> Tensor:
+        """``[...]`` log P(item | SID) of each item on its leaf; -inf where it is not on it."""
+        if not hasattr(self, "entry_key"):  # built when first asked for, and kept
+            leaf, item = self.entries()
+            self.register_buffer("entry_key", leaf * (self.n_items + 1) + item, persistent=False)
+        key = leaves * (self.n_items + 1) + items
+        row = torch.searchsorted(self.entry_key, key).clamp_max(len(self.entry_key) - 1)
+        there = (self.entry_key[row] == key) & (leaves >= 0)
+        return self.entry_log_share(row).masked_fill(~there, float("-inf"))
+
+    def entry_log_share(self, rows: Tensor | None = None) -> Tensor:
+        """log P(item | SID) of every (SID, item) pair ``[N]``, in the order of :meth:`entries`, or
+        of some ``rows [...]`` of them."""
         if hasattr(self, "entry_share"):
-            return self.entry_share
-        return -self.sharing(self.entries()[0]).log()
+            return self.entry_share if rows is None else self.entry_share[rows]
+        if rows is None:
+            return -self.sharing(self.entries()[0]).log()
+        leaf = torch.searchsorted(self.leaf_start, rows.int(), right=True) - 1
+        return -self.sharing(leaf).log()
 
     def lowest_items(self, level: int, nodes: Tensor, child: Tensor) -> Tensor:
         """``[..., K]`` the lowest item id below each candidate, which breaks ties; any id where

@@ -154,8 +154,7 @@ class IndexedRecommender(GenerativeRecommender):
         leaf = torch.zeros_like(codes[..., 0])
         for level in range(self.n_levels):
             leaf = self.trie.advance(level, leaf, codes[..., level])
-        own = self.trie.items(leaf) == items[:, None, None]  # [n, P, items on the SID]
-        return self.trie.log_share(leaf).masked_fill(~own, EMPTY).amax(2)
+        return self.trie.log_share_of(leaf, items.unsqueeze(1).expand_as(leaf))
 
     @torch.no_grad()
     def add_items(self, content: Tensor) -> Tensor:
