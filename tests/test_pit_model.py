@@ -67,7 +67,7 @@ def slow_log_prob(model, one, sid):
 def part_losses(model, batch):
     """The three losses of a batch, without their weights."""
     losses, add = {}, model.meter.add
-    model.meter.add = lambda name, total, weight=1.0: losses.__setitem__(name, total)
+    model.meter.add = lambda topic, name, total, weight=1.0: losses.__setitem__(name, total)
     model.calculate_loss(batch)
     model.meter.add = add
     return losses
@@ -96,9 +96,9 @@ def gradients(model):
 def test_each_loss_trains_the_modules_it_should_and_no_other(options, phase):
     item_history = options.get("history_input") != "sid"
     expected = {
-        "loss u2t": {"u2t", *(["history", "items"] if item_history else [])},
-        "loss i2t": {"i2t"},
-        "loss csa": {"alignment", "items"},
+        "u2t": {"u2t", *(["history", "items"] if item_history else [])},
+        "i2t": {"i2t"},
+        "csa": {"alignment", "items"},
     }
     for name, trained in expected.items():
         model = small_pit(**options, freeze_i2t=False)
@@ -119,7 +119,7 @@ def test_the_alignment_moves_the_vectors_of_judged_items_only(options, monkeypat
         return items, torch.ones(shape, dtype=torch.bool)
 
     monkeypatch.setattr(pit_module, "draw_negatives", draw)
-    part_losses(model, batch)["loss csa"].backward()
+    part_losses(model, batch)["csa"].backward()
     targets = model.sequence(batch)[:, 1:] if model.whole else batch["item_id"]
     judged = set(targets.flatten().tolist()) - {0} | set(drawn)
     moved = model.items.offset.grad.abs().sum(1).nonzero().flatten().tolist()
@@ -129,14 +129,14 @@ def test_the_alignment_moves_the_vectors_of_judged_items_only(options, monkeypat
 
 def test_the_history_can_be_kept_out_of_the_item_vectors():
     model = small_pit(detach_history=True)
-    part_losses(model, whole_batch())["loss u2t"].backward()
+    part_losses(model, whole_batch())["u2t"].backward()
     assert {name for name, has in gradients(model).items() if has} == {"u2t", "history"}
 
 
 def test_frozen_item_to_token_has_no_loss_in_co_evolution():
     model = evolving(small_pit())
-    assert set(part_losses(model, whole_batch())) >= {"loss u2t", "loss csa"}
-    assert "loss i2t" not in part_losses(model, whole_batch())
+    assert set(part_losses(model, whole_batch())) >= {"u2t", "csa"}
+    assert "i2t" not in part_losses(model, whole_batch())
     assert not any(p.requires_grad for p in model.item_to_token.parameters())
 
 
@@ -181,7 +181,7 @@ def test_the_losses_equal_those_computed_target_by_target(options, phase, monkey
             csa.append(math.log1p(math.exp(-logit if label else logit)))
     for name, values in (("u2t", user), ("i2t", item), ("csa", csa)):
         expected = sum(values) / len(values)
-        assert float(losses[f"loss {name}"]) == pytest.approx(expected, abs=1e-4), name
+        assert float(losses[name]) == pytest.approx(expected, abs=1e-4), name
 
 
 @pytest.mark.parametrize("history", ["item", "sid"])
@@ -207,7 +207,7 @@ def test_padding_does_not_change_the_losses(monkeypatch):
     wide = Interaction({name: batch[name] for name in batch.columns})
     wide["item_id_list"] = torch.nn.functional.pad(batch["item_id_list"], (0, 4))
     narrow, padded = part_losses(model, batch), part_losses(model, wide)
-    for name in ("loss u2t", "loss i2t", "loss csa"):
+    for name in ("u2t", "i2t", "csa"):
         assert torch.allclose(narrow[name], padded[name], atol=1e-5), name
 
 
@@ -389,7 +389,7 @@ def test_a_frozen_tokenizer_and_its_pool_do_not_change_but_weights_do():
     assert not torch.allclose(model.items(torch.arange(N_ITEMS + 1)), vectors)
     assert 0 < figures["selection"]["left the starting SID"] <= 1
     losses = figures["candidate loss"]
-    assert losses["best candidate"] < losses["worst candidate"]
+    assert losses["best"] < losses["worst"]
     held = {
         (item, tuple(sid)) for item in range(1, N_ITEMS + 1) for sid in model.pool[item].tolist()
     }

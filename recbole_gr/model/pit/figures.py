@@ -15,17 +15,17 @@ class Meter:
     def __init__(self):
         self._sums = {}
 
-    def add(self, name: str, total: Tensor, weight: Tensor | float = 1.0) -> None:
+    def add(self, topic: str, name: str, total: Tensor, weight: Tensor | float = 1.0) -> None:
         """Add the scalar ``total`` to the numerator and ``weight`` to the denominator."""
-        numerator, denominator = self._sums.get(name, (0.0, 0.0))
-        self._sums[name] = (numerator + total.detach().float(), denominator + weight)
+        numerator, denominator = self._sums.get((topic, name), (0.0, 0.0))
+        self._sums[topic, name] = (numerator + total.detach().float(), denominator + weight)
 
-    def read(self) -> dict[str, float]:
-        """The means since the last reading."""
-        means = {
-            name: float(numerator) / max(float(denominator), 1e-12)
-            for name, (numerator, denominator) in self._sums.items()
-        }
+    def read(self) -> dict[str, dict[str, float]]:
+        """The means since the last reading, ``{topic: {name: mean}}``."""
+        means = {}
+        for (topic, name), (numerator, denominator) in self._sums.items():
+            mean = float(numerator) / max(float(denominator), 1e-12)
+            means.setdefault(topic, {})[name] = mean
         self._sums = {}
         return means
 

@@ -83,7 +83,7 @@ class PIT(IndexedRecommender):
             losses["csa"] = self._alignment_loss(reading, targets, counted, interaction)
         total = 0.0
         for name, loss in losses.items():
-            self.meter.add(f"loss {name}", loss)
+            self.meter.add("loss", name, loss)
             total = total + self.loss_weight[name] * loss
         return total
 
@@ -147,7 +147,8 @@ class PIT(IndexedRecommender):
         counts.index_put_((where, place), counted.float(), accumulate=True)
         if self.phase == 2:
             self.index.observe(items, candidates, log_prob, counts)
-            self.meter.add("left the starting SID", ((place > 0) & counted).sum(), counted.sum())
+            left = ((place > 0) & counted).sum()
+            self.meter.add("selection", "left the starting SID", left, counted.sum())
         return Choice(candidates[where, place], items, candidates, counts)
 
     def _candidate_losses(self, reading, candidates, log_prob, counted) -> Tensor:
@@ -163,8 +164,8 @@ class PIT(IndexedRecommender):
         empty = log_prob == EMPTY
         best = losses.masked_fill(empty, float("inf")).amin(2)
         worst = losses.masked_fill(empty, float("-inf")).amax(2)
-        self.meter.add("best candidate", (best * counted).sum(), counted.sum())
-        self.meter.add("worst candidate", (worst * counted).sum(), counted.sum())
+        for name, loss in (("best", best), ("worst", worst)):
+            self.meter.add("candidate loss", name, (loss * counted).sum(), counted.sum())
         return losses
 
     @torch.no_grad()
@@ -204,13 +205,7 @@ class PIT(IndexedRecommender):
             everything = torch.arange(self.n_items, device=self.codes.device)
             codes, log_prob = self._candidates(everything)
             self._refresh_with(codes, log_prob)
-        figures, means = index_figures(self.index, before), self.meter.read()
-        topics = {"loss": {}, "candidate loss": {}, "selection": {}}
-        for name, mean in means.items():
-            topic = name.split()[0] if name.startswith("loss") else "selection"
-            topic = "candidate loss" if name.endswith("candidate") else topic
-            topics[topic][name.removeprefix("loss ")] = mean
-        return {**{name: values for name, values in topics.items() if values}, **figures}
+        return {**self.meter.read(), **index_figures(self.index, before)}
 
     def _refresh_with(self, codes, log_prob, restart=False) -> None:
         log_prob = log_prob.clone()
