@@ -201,6 +201,19 @@ def test_learning_rates_of_the_co_evolution(pit):
     assert all(rate == pytest.approx([0.005, 1e-4]) for rate in rates[half:])
 
 
+def test_a_schedule_runs_its_course_in_each_phase(pit):
+    options = {"lr_scheduler": "cosine", "warmup_steps": 0, "coevo_rate": 1.0}
+    trainer, train, _, _ = pit(warmup_epochs=2, epochs=1, eval_step=0, **options)
+    rates = []
+    trainer.optimizer.register_step_post_hook(
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    trainer.fit(train, None, saved=False)
+    n = len(train)
+    assert len(rates) == 3 * n and rates[0] == rates[2 * n] == 0.01
+    assert rates[n] == pytest.approx(0.005) and rates[2 * n - 1] < 0.001 > rates[3 * n - 1]
+
+
 def test_ranked_lists_equal_recboles_evaluator_on_dense_scores(pit):
     from recbole.trainer import Trainer
 

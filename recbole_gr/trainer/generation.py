@@ -85,10 +85,15 @@ class _GenerationSteps(Trainer):
         self._check_nan(mean)
         return float(mean)
 
+    @property
+    def scheduled_epochs(self) -> int:
+        """Epochs from the first optimiser step to the end of the learning-rate schedule."""
+        return self.epochs
+
     def _step(self, n_batches: int) -> None:
         steps_per_epoch = -(-n_batches // self.accumulation)
         factor = learning_rate_factor(
-            self.n_steps, self.schedule, self.warmup, steps_per_epoch * self.epochs
+            self.n_steps, self.schedule, self.warmup, steps_per_epoch * self.scheduled_epochs
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * factor * group.get("lr_scale", 1.0)

@@ -56,6 +56,11 @@ class PITTrainer(GenerationTrainer):
             self._bridge(score if valid_data else None, saved)
         return super().fit(train_data, valid_data, verbose, saved, **kwargs)
 
+    @property
+    def scheduled_epochs(self) -> int:
+        """Epochs of the present phase, as optimiser steps are counted anew in each."""
+        return self.epochs - self._phase_start
+
     def _enter(self, phase: int) -> None:
         """Set what follows from the phase; changes no weights and no counters."""
         self.model.set_phase(phase)
