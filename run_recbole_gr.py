@@ -5,10 +5,10 @@ import sys
 USAGE = """\
 usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
 
-  --model         TIGER, any RecBole model, or package.module:Class; several end in one table
+  --model         TIGER, PIT, any RecBole model, or package.module:Class; several end in one table
   --dataset       a folder <data_path>/<dataset>/ of atomic files; ml-100k comes with RecBole
   --data_path     the parent folder of the data sets (default: dataset/)
-  --tokenizer     RKMeans, OPQ, RQVAE, or package.module:Class
+  --tokenizer     RKMeans, I2IRKMeans, OPQ, RQVAE, or package.module:Class
   --config_files  YAML files of settings, separated by commas
   --resume        a checkpoint to go on training from
   --key=value     any key of properties/ or of RecBole, such as --epochs=50 --learning_rate=1e-3

@@ -22,6 +22,7 @@ from recbole.utils import init_seed
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.content import item_content
+from recbole_gr.data.signals import tokenizer_signals
 from recbole_gr.defaults import default_settings
 from recbole_gr.generation import beam_regret, best
 from recbole_gr.registry import get_model, get_trainer
@@ -129,7 +130,8 @@ def trained_model(options):
     config = Config("TIGER", dataset, options.config_files, settings)
     init_seed(config["seed"], True)
     train, valid, _ = data_preparation(config, create_dataset(config))
-    table, _ = prepare_sid(config, item_content(config, train._dataset))
+    signals = tokenizer_signals(config, train._dataset)
+    table, _ = prepare_sid(config, item_content(config, train._dataset), signals)
     init_seed(config["seed"], True)
     model = get_model("TIGER")(config, train._dataset, table).to(config["device"])
     if state is not None:

@@ -82,6 +82,7 @@ class Side:
         }
         if train_sample:
             settings["train_sample"] = train_sample
+        settings.update(getattr(options, "settings", {}))
         if options.data_path:
             settings["data_path"] = options.data_path
         config = Config(model, options.dataset, options.config_files, settings)
@@ -92,8 +93,10 @@ class Side:
         if train_sample:
             # The speed does not depend on which SID an item has, so none are learned.
             size, levels = config["codebook_size"], config["sid_levels"]
-            sizes = (size,) * levels + (16,)
+            sizes = (size,) * levels + (() if config["collision"] == "share" else (16,))
             parts.append(skewed_table(dataset.item_num - 1, sizes, size))
+        if getattr(config.model_class, "needs_content", False):
+            parts.append(torch.randn(dataset.item_num, config["content_dim"]))
         network = config.model_class(*parts).to(config["device"])
         self.trainer = get_trainer(config, config.model_class)(config, network)
         self.parameters = sum(p.numel() for p in network.parameters())
@@ -126,10 +129,10 @@ class Side:
         self.trainer._train_epoch(self, 0, show_progress=False)
 
 
-def parser():
-    """The command line."""
+def parser(**options):
+    """The command line; ``options`` are passed to ``ArgumentParser``."""
     made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, **options
     )
     number = partial(made.add_argument, type=int)
     made.add_argument("--dataset", default="ml-100k")

@@ -18,9 +18,9 @@ class Config(RecBoleConfig):
     """Settings of one model on one data set, read as RecBole's are: `config["key"]`.
 
     Precedence: command line > `config_dict` > files > defaults. Defaults, the later file winning:
-    RecBole's and our `overall.yaml`; RecBole's and our `model/<Model>.yaml` (and the class
-    attribute `default_config` of a model from outside); our `tokenizer/<Tokenizer>.yaml` for
-    generative models; RecBole's and our `dataset/sample.yaml` and `dataset/<dataset>.yaml`;
+    RecBole's and our `overall.yaml`; our `tokenizer/<Tokenizer>.yaml` for generative models;
+    RecBole's and our `model/<Model>.yaml` (and the class attribute `default_config` of a model
+    from outside); RecBole's and our `dataset/sample.yaml` and `dataset/<dataset>.yaml`;
     RecBole's files by model type; last the section `per_model: {<Model>: {...}}` of our dataset
     file. A user's file may have such a section too. `eval_args` may be given in part.
 

@@ -44,7 +44,8 @@ def default_settings(model_class, dataset, tokenizer=None):
     per_model = per_model.get(model) or {}
     if getattr(model_class, "generative", False):
         before = merged([*layers, *dataset_layers, per_model])
-        layers.append(_tokenizer_settings(tokenizer or before.get("tokenizer")))
+        # Before the model's own files: a model may need another collision policy.
+        layers.insert(2, _tokenizer_settings(tokenizer or before.get("tokenizer")))
     type_layer = merged(
         _optional(recbole_dir / "quick_start_config" / name)
         for name in _type_files(model_class, dataset)

@@ -45,7 +45,8 @@ def run_recbole_gr(
         `test_result`, `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
         `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None), `log`,
-        `config`, `table` (markdown), `files`. For several `results` (a list of such), `table` and
+        `config`, `epoch_figures` (what a trainer notes of each epoch, or None), `table` (markdown),
+        `files`. For several `results` (a list of such), `table` and
         `files` (paths by "md", "csv", "json", "png").
 
     Raises:
@@ -116,15 +117,15 @@ def run_model(config, saved=True):
     logger.info(dataset)
     _check_catalogue(config, dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
-    sid_table, quality = _semantic_ids(config, train_data)
+    content, sid_table, quality = _semantic_ids(config, train_data)
 
     # Again, so that a model starts the same whatever was drawn for its data.
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    parts = (
-        (config, train_data._dataset)
-        if sid_table is None
-        else (config, train_data._dataset, sid_table)
-    )
+    parts = [config, train_data._dataset]
+    if sid_table is not None:
+        parts.append(sid_table)
+    if getattr(config.model_class, "needs_content", False):
+        parts.append(content.vectors)
     model = config.model_class(*parts).to(config["device"])
     logger.info(model)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
@@ -155,6 +156,7 @@ def run_model(config, saved=True):
         "checkpoint": trainer.saved_model_file if saved else None,
         "sid": quality,
         "generation": getattr(trainer, "generation_figures", None),
+        "epoch_figures": getattr(trainer, "epoch_figures", None),
         "log": log,
         "config": plain_config(config),
     }
@@ -183,15 +185,20 @@ def _check_inputs(configs):
 
 
 def _semantic_ids(config, train_data):
-    """A generative model's SID table and its quality as plain numbers; None for others."""
+    """A generative model's item content, SID table and its quality as plain numbers; None for
+    other models."""
     if not getattr(config.model_class, "generative", False):
-        return None, None
+        return None, None, None
     from recbole_gr.data.content import item_content
+    from recbole_gr.data.signals import tokenizer_signals
     from recbole_gr.tokenizer.pipeline import prepare_sid
 
     content = item_content(config, train_data._dataset)
-    table, quality = prepare_sid(config, content)
-    return table, dataclasses.asdict(quality) if dataclasses.is_dataclass(quality) else quality
+    signals = tokenizer_signals(config, train_data._dataset)
+    table, quality = prepare_sid(config, content, signals)
+    if dataclasses.is_dataclass(quality):
+        quality = dataclasses.asdict(quality)
+    return content, table, quality
 
 
 def _check_catalogue(config, dataset):

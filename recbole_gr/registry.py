@@ -14,17 +14,19 @@ from recbole_gr.errors import ConfigError, nearest
 
 MODELS = {
     "TIGER": "recbole_gr.model.tiger:TIGER",
+    "PIT": "recbole_gr.model.pit.model:PIT",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 
 TOKENIZERS = {
     "RKMeans": "recbole_gr.tokenizer.rkmeans:RKMeans",
+    "I2IRKMeans": "recbole_gr.tokenizer.i2i_rkmeans:I2IRKMeans",
     "OPQ": "recbole_gr.tokenizer.opq:OPQ",
     "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
 }
 
 # Models trained by something else than the trainer of their kind: model name -> trainer.
-TRAINERS = {}
+TRAINERS = {"PIT": "recbole_gr.trainer.pit:PITTrainer"}
 
 
 def register_model(name, target, trainer=None):

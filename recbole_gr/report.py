@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from recbole_gr.files import atomic_write
+from recbole_gr.report_epochs import write_epochs
 
 _COST = ("best epoch", "s/epoch", "parameters", "peak MiB")
 _MISSING = "-"
@@ -65,6 +66,8 @@ def markdown_table(results):
 def write_report(results, folder):
     """Write `results.md`, `results.csv`, `results.json` and `results.png` into `folder`.
 
+    Where a result has `epoch_figures`, also `epochs-<model>.json` and `epochs-<model>.png`.
+
     Args:
         results (list[dict]): as `run_recbole_gr` returns them for one model, at least one.
         folder (str | os.PathLike): made if missing; files of an earlier call are replaced.
@@ -81,6 +84,9 @@ def write_report(results, folder):
         tmp.write_text(json.dumps(_json_safe(results), indent=2) + "\n", encoding="utf-8")
     with atomic_write(files["png"]) as tmp:
         plot_results(results, tmp)
+    for result in results:
+        if result.get("epoch_figures"):
+            write_epochs(result["epoch_figures"], Path(folder), result["model"])
     return {kind: str(path) for kind, path in files.items()}
 
 

@@ -35,6 +35,7 @@ def tokenize(dataset=None, output=None, config_file_list=None, config_dict=None,
 
     from recbole_gr.config import Config
     from recbole_gr.data import create_dataset, item_content
+    from recbole_gr.data.signals import tokenizer_signals
     from recbole_gr.tokenizer.pipeline import prepare_sid, write_sids
 
     # Any generative model does: SIDs depend on data and tokenizer alone.
@@ -42,7 +43,7 @@ def tokenize(dataset=None, output=None, config_file_list=None, config_dict=None,
     init_seed(config["seed"], config["reproducibility"])
     train = create_dataset(config).build()[0]
     content = item_content(config, train)
-    table, report = prepare_sid(config, content)
+    table, report = prepare_sid(config, content, tokenizer_signals(config, train))
     source = Path(config["sid_file"]).stem if config["sid_file"] else config["tokenizer"]
     output = Path(output or Path("sids") / f"{config['dataset']}-{source}")
     return table, report, write_sids(output, config, table, report, content.item_tokens)

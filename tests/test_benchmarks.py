@@ -4,6 +4,7 @@ import catalogue
 import decode_vs_huggingface
 import evaluate_oracle
 import paired
+import pit_cost
 import pytest
 import torch
 import train_speed
@@ -25,7 +26,9 @@ def settings(tmp_path, tiny_folder, monkeypatch):
     small = {name: SMALL[name] for name in ("hidden_size", "n_layers", "n_heads", "inner_size")}
     small.update(beam_size=15, codebook_size=8, content_dim=8, MAX_ITEM_LIST_LENGTH=10)
     file = tmp_path / "small.yaml"
-    file.write_text(yaml.safe_dump({"per_model": {"TIGER": small}}), encoding="utf-8")
+    pit = {**small, "n_i2t_layers": 1, "n_context_layers": 1}
+    sections = {"per_model": {"TIGER": small, "PIT": pit}}
+    file.write_text(yaml.safe_dump(sections), encoding="utf-8")
     return ["--dataset", "tiny", "--data_path", str(tiny_folder), "--config_files", str(file)]
 
 
@@ -81,6 +84,17 @@ def test_train_speed_times_all_sides_on_the_same_targets(settings, capsys):
     n_targets = [sum(int(b["n_targets"].sum()) for b in side) for side in (sequence, prefix)]
     assert {*n_targets, sum(len(b) for b in sasrec)} == {sequence.targets} == {sasrec.targets}
     assert len(sequence) < len(prefix) and sequence.scale == 1
+
+
+def test_pit_cost_times_both_phases_and_a_synthetic_index(settings, capsys):
+    arguments = [*settings, "--repeats", "1", "--warm_up", "0", "--batch_size", "16"]
+    arguments += "--items 300 --codes 16 --index_repeats 1".split()
+    figures = pit_cost.main([*arguments, "--batches", "2"])
+    assert len(figures["epochs"]) == 3 and all(s[0] > 0 for s in figures["epochs"].values())
+    # 8 places of 3 codes of 2 bytes and 3 floats for 300 items and the padding.
+    assert figures["index_bytes"] == pytest.approx(8 * (3 * 2 + 3 * 4) * 301 / 300)
+    assert figures["trie_bytes"] > 0 and figures["refresh"] > 0 and figures["trie"] > 0
+    assert len(ratio_lines(capsys)) == 1
 
 
 def test_the_oracle_finds_no_regret_where_the_beam_holds_the_whole_catalogue(settings, capsys):

@@ -25,6 +25,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     generative = True
+    needs_content = False  # whether the constructor takes the item content as its last argument
 
     def __init__(self, config, dataset, sid: SIDTable):
         super().__init__(config, dataset)
@@ -54,15 +55,18 @@ class GenerativeRecommender(SequentialRecommender):
 
     def search(self, interaction, beam_size: int | None = None) -> Beams:
         """Constrained beam search for a batch of users, on SIDs."""
-        exclude = interaction[self.ITEM_SEQ] if self.exclude_history else None
         return beam_search(
             self.start(interaction),
             self.trie,
             len(interaction[self.ITEM_SEQ_LEN]),
             beam_size or self.beam_size,
-            exclude=exclude,
+            exclude=self._excluded(interaction),
             renormalise=self.renormalise,
         )
+
+    def _excluded(self, interaction) -> Tensor | None:
+        """``[B, T]`` items that may not be returned, None where all may."""
+        return interaction[self.ITEM_SEQ] if self.exclude_history else None
 
     @torch.no_grad()
     def generate(self, interaction, k: int, beam_size: int | None = None) -> Generated:
@@ -71,7 +75,11 @@ class GenerativeRecommender(SequentialRecommender):
         Uses at least ``k`` beams. Item 0 with -inf fills places for which the beams hold no item.
         """
         beams = self.search(interaction, max(k, beam_size or self.beam_size))
-        return rank_items(self.trie, beams, k)
+        return self.rank(beams, k, interaction)
+
+    def rank(self, beams: Beams, k: int, interaction) -> Generated:
+        """The ``k`` best items of finished beams (see :func:`rank_items`)."""
+        return rank_items(self.trie, beams, k, exclude=self._excluded(interaction))
 
     @torch.no_grad()
     def exact(self, interaction) -> Tensor:

@@ -51,14 +51,8 @@ class Attention(nn.Module):
         ``bias`` is added to the logits, -inf hides a key; ``causal`` (without a bias) hides the
         keys after the query.
         """
-        bias = None if bias is None else bias.to(q.dtype)
         dropout = self.dropout if self.training else 0.0
-        if q.device.type == "cpu" and q.dtype != torch.float32 and not dropout:
-            out = _plain_attention(q, k, v, bias, causal)
-        else:
-            out = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal
-            )
+        out = scaled_attention(q, k, v, bias, causal, dropout)
         return self.out(out.transpose(1, 2).flatten(2))
 
     def cross(self, x: Tensor, keys_values: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
@@ -90,6 +84,27 @@ class Attention(nn.Module):
         if shared is not None:
             out = out + weight[..., :-n_own] @ v
         return self.out(out.transpose(1, 2).flatten(2))
+
+
+def scaled_attention(q, k, v, bias=None, causal=False, dropout=0.0):
+    """``softmax(q k^T / sqrt(dh) + bias) v`` by whichever kernel is fastest.
+
+    Args:
+        q: ``[B, H, T, dh]``.
+        k, v: ``[B, H, S, dh]``.
+        bias: additive, broadcasts to ``[B, H, T, S]``; -inf hides a key.
+        causal: hide the keys after the query (without a bias).
+        dropout: rate on the attention weights.
+
+    Returns:
+        ``[B, H, T, dh]``.
+    """
+    bias = None if bias is None else bias.to(q.dtype)
+    if q.device.type == "cpu" and q.dtype != torch.float32 and not dropout:
+        return _plain_attention(q, k, v, bias, causal)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal
+    )
 
 
 def _plain_attention(q, k, v, bias, causal):

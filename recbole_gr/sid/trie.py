@@ -138,6 +138,60 @@ class SIDTrie(nn.Module):
         count = start[leaves.clamp_min(0) + 1] - start[leaves.clamp_min(0)]
         return count.masked_fill(leaves < 0, 0).long()
 
+    def weigh(self, weights: Tensor) -> None:
+        """Let the items of a SID share its probability by weight instead of equally.
+
+        Args:
+            weights: ``[N]`` positive, in the order of :meth:`entries`.
+        """
+        leaf, _ = self.entries()
+        total = weights.new_zeros(self.n_nodes[-1]).index_add(0, leaf, weights)
+        self.register_buffer("entry_share", (weights / total[leaf]).log(), persistent=False)
+
+    def spread(self, leaves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All items on the leaves of each row, side by side and without gaps.
+
+        Padding every leaf to the most crowded one would make one popular SID slow for all.
+
+        Args:
+            leaves: ``[B, W]``, -1 dead.
+
+        Returns:
+            ``(items, log_share, column)``, all ``[B, M]``: item ids (0 where a row has fewer than
+            ``M``), log P(item | SID) and the column of ``leaves`` that each comes from.
+        """
+        counts = self.sharing(leaves)
+        ends = counts.cumsum(1)
+        place = torch.arange(max(1, int(ends[:, -1].max())), device=leaves.device)
+        place = place.expand(len(leaves), -1).contiguous()
+        column = torch.searchsorted(ends, place, right=True)
+        missing = column == leaves.shape[1]
+        column = column.masked_fill(missing, 0)
+        first = self.leaf_start[leaves.clamp_min(0)].long() - (ends - counts)
+        row = (first.gather(1, column) + place).masked_fill(missing, 0)
+        items = self.leaf_item[row].long().masked_fill(missing, 0)
+        return items, self.entry_log_share(row), column
+
+    def log_share_of(self, leaves: Tensor, items: Tensor) -> Tensor:
+        """``[...]`` log P(item | SID) of each item on its leaf; -inf where it is not on it."""
+        if not hasattr(self, "entry_key"):  # built when first asked for, and kept
+            leaf, item = self.entries()
+            self.register_buffer("entry_key", leaf * (self.n_items + 1) + item, persistent=False)
+        key = leaves * (self.n_items + 1) + items
+        row = torch.searchsorted(self.entry_key, key).clamp_max(len(self.entry_key) - 1)
+        there = (self.entry_key[row] == key) & (leaves >= 0)
+        return self.entry_log_share(row).masked_fill(~there, float("-inf"))
+
+    def entry_log_share(self, rows: Tensor | None = None) -> Tensor:
+        """log P(item | SID) of every (SID, item) pair ``[N]``, in the order of :meth:`entries`, or
+        of some ``rows [...]`` of them."""
+        if hasattr(self, "entry_share"):
+            return self.entry_share if rows is None else self.entry_share[rows]
+        if rows is None:
+            return -self.sharing(self.entries()[0]).log()
+        leaf = torch.searchsorted(self.leaf_start, rows.int(), right=True) - 1
+        return -self.sharing(leaf).log()
+
     def lowest_items(self, level: int, nodes: Tensor, child: Tensor) -> Tensor:
         """``[..., K]`` the lowest item id below each candidate, which breaks ties; any id where
         there is none. Arguments and ``child`` as for and from :meth:`candidates`."""

@@ -62,6 +62,8 @@ class Tokenizer(nn.Module):
         ConfigError: a value that cannot be used.
     """
 
+    signals = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
+
     def __init__(self, config, dim):
         super().__init__()
         self.options = self.default_options()

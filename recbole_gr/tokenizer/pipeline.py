@@ -18,7 +18,7 @@ from recbole_gr.sid.table import SIDTable
 _VERSION = 1
 
 
-def prepare_sid(config, content):
+def prepare_sid(config, content, signals=None):
     """The SIDs of a run: read from ``sid_file``, found in the cache, or learned from content.
 
     Learned tables are kept in ``sid_dir`` under the hash of everything they depend on: content,
@@ -28,6 +28,8 @@ def prepare_sid(config, content):
         config: RecBole's ``Config`` or a dictionary.
         content: item content with ``vectors [n_items, d]`` (row 0 is padding), ``digest`` and
             ``item_tokens`` (``n_items`` strings).
+        signals: function that returns what the tokenizer learns from beside content, tensors by
+            name (see ``recbole_gr.data.signals``); not called where SIDs are read from a file.
 
     Returns:
         tuple: SIDTable and its QualityReport, which is also logged.
@@ -38,7 +40,7 @@ def prepare_sid(config, content):
     if _get(config, "sid_file"):
         table = read_sid_file(config, content.item_tokens)
     else:
-        table = _learned_table(config, content)
+        table = _learned_table(config, content, signals() if signals else {})
     report = quality_report(table)
     logging.getLogger().info(report.to_text())
     return table, report
@@ -117,10 +119,11 @@ def write_sids(folder, config, table, report, item_tokens):
     return [folder / name for name in names]
 
 
-def _learned_table(config, content):
+def _learned_table(config, content, signals):
     name = _get(config, "tokenizer") or "RKMeans"
     tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
-    path = Path(_get(config, "sid_dir") or "saved/sid") / _cache_name(config, tokenizer, content)
+    name = _cache_name(config, tokenizer, content, signals)
+    path = Path(_get(config, "sid_dir") or "saved/sid") / name
     if path.is_file():
         try:
             table = SIDTable.load(path, content.item_tokens)
@@ -130,7 +133,8 @@ def _learned_table(config, content):
             logging.getLogger().warning("%s; the SIDs are learned anew", error)
     show = _get(config, "show_progress")
     tokenizer.to(_get(config, "device") or "cpu")
-    fit = tokenizer.fit(content.vectors[1:], progress=True if show is None else bool(show))
+    progress = True if show is None else bool(show)
+    fit = tokenizer.fit(content.vectors[1:], signals=signals, progress=progress)
     table = tokenizer.tokenize(content.vectors)
     table = replace(table, meta={**table.meta, "fit": {"seconds": fit.seconds, **fit.figures}})
     tokenizer.save(path.with_suffix(".tokenizer.pth"))
@@ -141,12 +145,15 @@ def _learned_table(config, content):
     return table
 
 
-def _cache_name(config, tokenizer, content):
+def _cache_name(config, tokenizer, content, signals):
     """File name that differs wherever the SIDs could."""
     name = type(tokenizer).__name__
     parts = [_VERSION, type(tokenizer).__module__, name, tokenizer.options, content.digest]
     sha = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     sha.update("\0".join(map(str, content.item_tokens)).encode())
+    for signal, value in sorted(signals.items()):
+        sha.update(signal.encode())
+        sha.update(value.cpu().contiguous().numpy().data)
     return f"{_get(config, 'dataset') or 'items'}-{name}-{sha.hexdigest()[:16]}.npz"
 
 

@@ -27,9 +27,13 @@ class RankedLists:
         self.hits, self.n_positive, self.items = [], [], []
         self.invalid, self.sid_hits, self.n_beams = [], [], 0
 
-    def add(self, beams: Beams, positive_u: Tensor, positive_i: Tensor) -> None:
-        """One batch: its beams, and its positives as pairs of row and item id."""
-        items = rank_items(self.trie, beams, self.k).items  # [B, k]
+    def add(self, beams: Beams, positive_u: Tensor, positive_i: Tensor, items=None) -> None:
+        """One batch: its beams, and its positives as pairs of row and item id.
+
+        ``items [B, k]`` is the ranked list where a model ranks in a way of its own.
+        """
+        if items is None:
+            items = rank_items(self.trie, beams, self.k).items  # [B, k]
         n_users = len(items)
         found = (items[positive_u] == positive_i.unsqueeze(1)).int()  # [P, k]
         hits = items.new_zeros(items.shape, dtype=torch.int)

@@ -45,6 +45,7 @@ class _GenerationSteps(Trainer):
         self.amp_dtype = getattr(torch, _one_of(AMP_DTYPES, amp_dtype, "amp_dtype"))
         self.valid_users = _count(config, "valid_users", least=0)
         self.n_steps = 0  # optimiser steps made
+        self.stage = "Train"  # what the progress bar calls an epoch
         self.generation_figures = {}
         self._valid_sample = None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
@@ -62,7 +63,7 @@ class _GenerationSteps(Trainer):
             train_data,
             total=n_batches,
             ncols=100,
-            desc=set_color(f"Train {epoch_idx:>5}", "pink"),
+            desc=set_color(f"{self.stage} {epoch_idx:>5}", "pink"),
             disable=not show_progress,
         )
         self.optimizer.zero_grad()
@@ -84,13 +85,18 @@ class _GenerationSteps(Trainer):
         self._check_nan(mean)
         return float(mean)
 
+    @property
+    def scheduled_epochs(self) -> int:
+        """Epochs from the first optimiser step to the end of the learning-rate schedule."""
+        return self.epochs
+
     def _step(self, n_batches: int) -> None:
         steps_per_epoch = -(-n_batches // self.accumulation)
         factor = learning_rate_factor(
-            self.n_steps, self.schedule, self.warmup, steps_per_epoch * self.epochs
+            self.n_steps, self.schedule, self.warmup, steps_per_epoch * self.scheduled_epochs
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * factor
+            group["lr"] = self.learning_rate * factor * group.get("lr_scale", 1.0)
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -116,8 +122,10 @@ class _GenerationSteps(Trainer):
         )
         for interaction, _, positive_u, positive_i in bar:
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
-                beams = self.model.search(interaction.to(self.device))
-            lists.add(beams, positive_u.to(self.device), positive_i.to(self.device))
+                interaction = interaction.to(self.device)
+                beams = self.model.search(interaction)
+            items = self.model.rank(beams, lists.k, interaction).items
+            lists.add(beams, positive_u.to(self.device), positive_i.to(self.device), items)
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
         self.generation_figures = lists.figures()

@@ -1,0 +1,61 @@
+"""What some tokenizers learn from beside item content; made of the training split alone."""
+
+import torch
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.registry import get_tokenizer
+
+
+def item_pairs(dataset, window):
+    """Items that stand next to each other in a training sequence.
+
+    Each training target is paired with the `window` items before it. With a window of 2 the
+    sequence 5 3 9 gives (3, 5), (9, 3), (9, 5). Validation and test targets are in no pair, as
+    they are in no row of the training split.
+
+    Args:
+        dataset (SequentialDataset): the training split, augmented.
+        window (int): largest distance of a pair.
+
+    Returns:
+        LongTensor: [P, 2] rows of item content without its padding row (item id - 1), target
+        first, in the order of the rows; pairs of an item with itself are left out.
+    """
+    rows = dataset.inter_feat
+    target, length = rows[dataset.iid_field], rows[dataset.item_list_length_field]
+    history = rows[dataset.item_id_list_field]
+    pairs = []
+    for distance in range(1, window + 1):
+        has = length >= distance
+        place = (length[has] - distance).unsqueeze(1)
+        pairs.append(torch.stack([target[has], history[has].gather(1, place).squeeze(1)], 1))
+    pairs = torch.cat(pairs)
+    return pairs[pairs[:, 0] != pairs[:, 1]] - 1
+
+
+def tokenizer_signals(config, dataset):
+    """What the configured tokenizer asks for by its attribute `signals`.
+
+    Args:
+        config (Config): the configuration of a run.
+        dataset (SequentialDataset): the training split, augmented.
+
+    Returns:
+        callable: without arguments, returns a dict of tensors by name. It raises a ConfigError for
+        a signal that does not exist or a window that is no count.
+    """
+
+    def make():
+        return {name: _signal(config, dataset, name) for name in names}
+
+    names = getattr(get_tokenizer(config["tokenizer"]), "signals", ())
+    return make
+
+
+def _signal(config, dataset, name):
+    if name != "item_pairs":
+        raise ConfigError(f"the tokenizer asks for the signal {name!r}; there is item_pairs")
+    window = config["i2i_window"]
+    if type(window) is not int or window < 1:
+        raise ConfigError(f"i2i_window: {window!r} must be an integer of at least 1")
+    return item_pairs(dataset, window)

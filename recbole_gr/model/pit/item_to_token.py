@@ -1,0 +1,93 @@
+"""Item-to-Token: a small decoder that writes the SID of an item from its vector alone."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_gr.generation import best
+from recbole_gr.model.beam_tokens import BeamTokens
+from recbole_gr.model.layers import Stack, init_weights
+from recbole_gr.model.pit.selection import evaluating
+
+
+class ItemToToken(nn.Module):
+    """``P(c | sg(X_i))``, code by code; the item vector takes the place of the first token (PIT).
+
+    No trie restricts it: what it proposes becomes legal. The gradient stops at the vector. Levels
+    have embedding rows of their own, which also tell the positions (inferred).
+    """
+
+    def __init__(self, size, sizes, n_layers, n_heads, head_size, inner, dropout, init_std):
+        super().__init__()
+        self.sizes = tuple(sizes)
+        starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
+        self.register_buffer("level_offset", starts, persistent=False)
+        self.begin = nn.Linear(size, size)
+        self.code_embedding = nn.Embedding(sum(self.sizes[:-1]) or 1, size)
+        self.stack = Stack(
+            n_layers, size, n_heads, head_size, inner, dropout, causal=True, position="rotary"
+        )
+        self.heads = nn.ModuleList(nn.Linear(size, n, bias=False) for n in self.sizes)
+        self.apply(lambda module: init_weights(module, init_std))
+
+    def level_losses(self, vectors: Tensor, codes: Tensor) -> Tensor:
+        """``-log P`` of each code given those before it.
+
+        Args:
+            vectors: ``[n, d]``; their gradient is cut here.
+            codes: ``[n, L]``.
+
+        Returns:
+            ``[n, L]`` float32.
+        """
+        earlier = self.code_embedding((codes + self.level_offset)[:, :-1])
+        x = torch.cat([self.begin(vectors.detach()).unsqueeze(1), earlier], dim=1)  # [n, L, d]
+        hidden = self.stack(x)
+        losses = [
+            F.cross_entropy(head(hidden[:, level]).float(), codes[:, level], reduction="none")
+            for level, head in enumerate(self.heads)
+        ]
+        return torch.stack(losses, 1)
+
+    @torch.no_grad()
+    def log_prob(self, vectors: Tensor, codes: Tensor) -> Tensor:
+        """``[n]`` log-probability of the SIDs ``[n, L]`` of items ``[n, d]``, without dropout."""
+        with evaluating(self):
+            return -self.level_losses(vectors, codes).sum(1)
+
+    @torch.no_grad()
+    def propose(self, vectors: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """The ``width`` most probable SIDs of each item by beam search, without dropout.
+
+        Args:
+            vectors: ``[n, d]``.
+            width: beams; at most as many as there are SIDs.
+
+        Returns:
+            ``(codes [n, width, L], log-probabilities [n, width])``, best first; equal scores keep
+            the order of the codes.
+        """
+        with evaluating(self):
+            return self._search(vectors, width)
+
+    def _search(self, vectors, width):
+        own = [BeamTokens() for _ in self.stack.blocks]
+        score = torch.zeros(len(vectors), 1, device=vectors.device)
+        codes = torch.empty(len(vectors), 1, 0, dtype=torch.long, device=vectors.device)
+        parents = None
+        for level, size in enumerate(self.sizes):
+            if level == 0:
+                x = self.begin(vectors).unsqueeze(1)
+            else:
+                x = self.code_embedding(codes[:, :, -1] + self.level_offset[level - 1])
+            position = torch.tensor([level], device=vectors.device)
+            hidden = self.stack.step(x, position, parents, own)
+            logp = self.heads[level](hidden).float().log_softmax(2)
+            extended = (score.unsqueeze(2) + logp).flatten(1)  # [n, beams * K]
+            order = torch.arange(extended.shape[1], device=vectors.device)
+            keep = min(width, extended.shape[1])
+            score, index = best(extended, order.expand_as(extended), keep)
+            parents = index // size
+            earlier = codes.gather(1, parents.unsqueeze(2).expand(-1, -1, level))
+            codes = torch.cat([earlier, (index % size).unsqueeze(2)], dim=2)
+        return codes, score

@@ -1,0 +1,77 @@
+"""User-guided selection: which of an item's candidate SIDs a user is taught."""
+
+import contextlib
+
+import torch
+from torch import Tensor, nn
+
+from recbole_gr.generation import Step
+
+RULES = ("min", "item", "max", "top1", "random")
+
+
+def path_losses(step: Step, codes: Tensor, first: Tensor) -> Tensor:
+    """Mean over the levels of ``-log P`` of whole SIDs, by the function that beam search uses.
+
+    Args:
+        step: scores codes level by level (see :mod:`recbole_gr.generation`); level 0 may have
+            several rows per user, one per target.
+        codes: ``[B, W, L]`` SIDs.
+        first: ``[B, W]`` the level-0 row of each.
+
+    Returns:
+        ``[B, W]`` float32.
+    """
+    n_levels, total, parents = codes.shape[2], 0.0, first
+    for level in range(n_levels):
+        if level == 0:
+            logits = step(0, None, None).float()  # [B, T, V]
+            code = logits.shape[2] * first + codes[:, :, 0]
+            logp = logits.log_softmax(2).flatten(1).gather(1, code)
+        else:
+            logits = step(level, codes[:, :, level - 1], parents).float()  # [B, W, V]
+            chosen = logits.gather(2, codes[:, :, level : level + 1]).squeeze(2)
+            logp = chosen - logits.logsumexp(2)
+            parents = torch.arange(codes.shape[1], device=codes.device).expand_as(first)
+        total = total - logp
+    return total / n_levels
+
+
+def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
+    """The candidate that each pair of user and item is trained on, ``[...]``.
+
+    ``min`` is the rule in the words of PIT's reviewers: the candidate that the recommender finds
+    cheapest, the first among equals. ``item`` (inferred, the default) applies it to losses to which
+    the caller has added ``-log P(item | SID)``, so that what is least is the loss of the item and
+    not that of the SID. With ``min`` a SID that many items own is cheap because many own it, and on
+    small data the index collapses onto such SIDs. The others isolate its effect: ``max`` the
+    dearest, ``top1`` the one that Item-to-Token finds most probable, ``random`` any.
+
+    Args:
+        losses: ``[..., N]`` the loss of each candidate.
+        log_prob: ``[..., N]`` Item-to-Token's log-probability, -inf for an empty place.
+        rule: one of ``RULES``.
+    """
+    empty = log_prob == float("-inf")
+    if rule == "top1":
+        key = -log_prob
+    elif rule == "random":
+        key = torch.rand(losses.shape, device=losses.device).masked_fill(empty, 2.0)
+    else:
+        key = (-losses if rule == "max" else losses).masked_fill(empty, float("inf"))
+    place = torch.arange(losses.shape[-1], device=losses.device)
+    lowest = key == key.amin(-1, keepdim=True)
+    return torch.where(lowest, place, losses.shape[-1]).amin(-1)
+
+
+@contextlib.contextmanager
+def evaluating(*modules: nn.Module):
+    """Dropout off inside the block, without touching gradients."""
+    were = [module.training for module in modules]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, training in zip(modules, were):
+            module.train(training)

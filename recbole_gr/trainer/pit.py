@@ -1,0 +1,134 @@
+"""Training of PIT: warm-up, bridge, co-evolution (arXiv 2602.08530; the schedule is inferred)."""
+
+from time import perf_counter
+
+from recbole.utils import set_color
+
+from recbole_gr.model.pit.figures import SID_HISTOGRAM
+from recbole_gr.trainer.checkpoint import decode, encode
+from recbole_gr.trainer.generation import GenerationTrainer
+
+STAGES = {1: "Warm-up", 2: "Co-evolve"}
+
+
+class PITTrainer(GenerationTrainer):
+    """Drives a :class:`~recbole_gr.model.pit.model.PIT` through its two phases.
+
+    Phase 1 runs up to ``warmup_epochs`` with patience ``warmup_stopping_step``. The bridge goes
+    back to its best weights, draws the candidates and starts phase 2, of up to ``epochs`` more
+    with patience ``stopping_step``. Early stopping, the optimiser's moments and the learning-rate
+    schedule begin anew there, at ``coevo_rate`` times the rate (Item-to-Token at its own), so the
+    best epoch that is tested is one of phase 2. Epochs are numbered through. After every epoch the
+    index is refreshed and the model's figures are noted.
+
+    A checkpoint knows its phase: training resumes inside either one as if never interrupted.
+
+    Attributes:
+        epoch_figures (list[dict]): per epoch ``epoch``, ``stage`` and ``figures`` by topic.
+    """
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.epoch_figures = []
+        self._co_evolution_epochs = config["epochs"]
+        self._warmup_epochs = config["warmup_epochs"]
+        self._patience = {1: config["warmup_stopping_step"], 2: config["stopping_step"]}
+        self._phase_start = 0  # the epoch at which the present phase began
+        self._enter(1)
+
+    def _build_optimizer(self, **kwargs):
+        # Item-to-Token has a group of its own: its learning rate changes with the phase.
+        module = self.model.item_to_token
+        tokenizer = [] if module is None else list(module.parameters())
+        known = set(map(id, tokenizer))
+        rest = [p for p in self.model.parameters() if id(p) not in known]
+        groups = [{"params": rest, "lr_scale": 1.0}, {"params": tokenizer, "lr_scale": 1.0}]
+        return super()._build_optimizer(params=groups, **kwargs)
+
+    def fit(self, train_data, valid_data=None, verbose=True, saved=True, **kwargs):
+        """Both phases, or what is left of them.
+
+        Returns:
+            tuple: best validation score and result of phase 2.
+        """
+        if self.model.phase == 1:
+            score, _ = super().fit(train_data, valid_data, verbose, saved, **kwargs)
+            self._bridge(score if valid_data else None, saved)
+        return super().fit(train_data, valid_data, verbose, saved, **kwargs)
+
+    @property
+    def scheduled_epochs(self) -> int:
+        """Epochs of the present phase, as optimiser steps are counted anew in each."""
+        return self.epochs - self._phase_start
+
+    def _enter(self, phase: int) -> None:
+        """Set what follows from the phase; changes no weights and no counters."""
+        self.model.set_phase(phase)
+        self.stage = STAGES[phase]
+        self.stopping_step = self._patience[phase]
+        most = self._warmup_epochs if phase == 1 else self._co_evolution_epochs
+        self.epochs = self._phase_start + most
+        self.eval_step = min(self.config["eval_step"], most)
+
+    def _bridge(self, score, saved: bool) -> None:
+        """From the best weights of phase 1 to the start of phase 2."""
+        if saved:  # otherwise the last epoch's weights are what there is
+            self._load_model(self.saved_model_file)
+        self._phase_start = max(self.start_epoch, self._epoch + 1)
+        self.model.start_co_evolution()
+        self._enter(2)
+        self.start_epoch = self._phase_start
+        self.best_valid_score = -float("inf") if self.valid_metric_bigger else float("inf")
+        self.cur_step, self.best_valid_result, self.n_steps = 0, None, 0
+        self.optimizer.state.clear()
+        rest, tokenizer = self.optimizer.param_groups
+        rest["lr_scale"] = self.config["coevo_rate"]
+        tokenizer["lr_scale"] = self.config["i2t_learning_rate"] / self.learning_rate
+        n_sids = self.model.trie.n_nodes[-1]
+        best = "" if score is None else f", best valid score {score:.4f} in epoch {self.best_epoch}"
+        self.logger.info(
+            set_color("Bridge", "blue")
+            + f": warm-up ended after epoch {self._phase_start - 1}{best}; the index holds "
+            f"{len(self.model.index.edges()[1])} edges of {self.model.n_items - 1} items to "
+            f"{n_sids} SIDs; co-evolution begins"
+        )
+
+    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+        loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        start = perf_counter()
+        figures = self.model.end_epoch()
+        self.epoch_seconds[-1] += perf_counter() - start
+        self.epoch_figures.append({"epoch": epoch_idx, "stage": self.stage, "figures": figures})
+        self.logger.info(f"{self.stage} {epoch_idx}: {_one_line(figures)}")
+        return loss
+
+    def _valid_epoch(self, *args, **kwargs):
+        score, result = super()._valid_epoch(*args, **kwargs)
+        self.epoch_figures[-1]["figures"]["validation"] = {self.valid_metric: float(score)}
+        return score, result
+
+    def _generate_train_loss_output(self, *args):
+        return f"{self.stage}: " + super()._generate_train_loss_output(*args)
+
+    def _checkpoint_state(self, epoch):
+        own = {
+            "phase": self.model.phase,
+            "phase_start": self._phase_start,
+            "epoch_figures": encode(self.epoch_figures),
+        }
+        return {**super()._checkpoint_state(epoch), **own}
+
+    def _resume_from(self, state):
+        super()._resume_from(state)
+        self._phase_start = state["phase_start"]
+        self.epoch_figures = decode(state["epoch_figures"])
+        self._enter(state["phase"])
+
+
+def _one_line(figures) -> str:
+    """The figures by topic, without the histogram that only the plot shows."""
+    topics = {topic: values for topic, values in figures.items() if topic != SID_HISTOGRAM}
+    return "; ".join(
+        f"{topic}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        for topic, values in topics.items()
+    )
