@@ -143,6 +143,11 @@ def best(scores: Tensor, tie: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         ``(scores [B, k], index [B, k])``.
     """
+    # Elsewhere the look at the values would wait for the device, or break a compiled graph.
+    if scores.device.type == "cpu" and not torch.compiler.is_compiling():
+        values, index = scores.topk(min(k + 1, scores.shape[1]), dim=1)
+        if not (values[:, 1:] == values[:, :-1]).any():  # no ties, so topk's order is the only one
+            return values[:, :k], index[:, :k]
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     bits ^= (bits >> 31) & 0x7FFFFFFF
     # In place: there may be a whole codebook of candidates for each beam.

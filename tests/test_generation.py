@@ -318,6 +318,19 @@ def test_best_sorts_floats_of_every_kind_and_breaks_ties_low():
     assert values.tolist() == scores[0, index[0]].unsqueeze(0).tolist()
 
 
+@pytest.mark.parametrize("n_values", [3, 40, 10**6])
+@pytest.mark.parametrize("k", [1, 7, 50])
+def test_best_is_a_stable_sort_whether_or_not_there_are_ties(n_values, k):
+    generator = torch.Generator().manual_seed(n_values)
+    scores = -torch.randint(n_values, (5, 50), generator=generator).float() / 8
+    tie = torch.stack([torch.randperm(50, generator=generator) for _ in range(5)])
+    values, index = best(scores, tie, k)
+    for row in range(5):
+        order = sorted(range(50), key=lambda i: (-float(scores[row, i]), int(tie[row, i])))
+        assert index[row].tolist() == order[:k]
+    assert torch.equal(values, scores.gather(1, index))
+
+
 def test_beam_regret_counts_the_exact_top_items_that_are_missing():
     exact = torch.tensor([[NEVER, -1.0, -2.0, -3.0, -4.0]])
     found = Generated(torch.tensor([[1, 4, 3]]), torch.tensor([[-1.0, -4.0, -3.0]]))
