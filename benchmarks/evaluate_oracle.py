@@ -24,7 +24,8 @@ from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.content import item_content
 from recbole_gr.data.signals import tokenizer_signals
 from recbole_gr.defaults import default_settings
-from recbole_gr.generation import beam_regret, best
+from recbole_gr.generation import best
+from recbole_gr.oracle import beam_regret
 from recbole_gr.registry import get_model, get_trainer
 from recbole_gr.tokenizer.pipeline import prepare_sid
 from recbole_gr.trainer.checkpoint import load_checkpoint

@@ -6,15 +6,7 @@ import pytest
 import torch
 from models import random_table
 
-from recbole_gr.generation import (
-    NEVER,
-    TAIL_SCORE,
-    Beams,
-    beam_search,
-    exact_scores,
-    fill_places,
-    rank_items,
-)
+from recbole_gr.generation import NEVER, Beams, beam_search
 from recbole_gr.model.pit.candidates import (
     nearest_sids,
     residual_codebooks,
@@ -22,6 +14,8 @@ from recbole_gr.model.pit.candidates import (
 )
 from recbole_gr.model.pit.figures import index_figures
 from recbole_gr.model.pit.index import EMPTY, BeamIndex
+from recbole_gr.oracle import exact_scores
+from recbole_gr.ranking import TAIL_SCORE, fill_places, rank_items
 from recbole_gr.sid.trie import SIDTrie
 
 SIZES = (3, 4, 3)

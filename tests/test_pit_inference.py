@@ -20,9 +20,10 @@ from pit_models import (
 from recbole.data.interaction import Interaction
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import TAIL_SCORE, best
+from recbole_gr.generation import best
 from recbole_gr.model.pit import model as pit_module
 from recbole_gr.model.pit.selection import path_losses
+from recbole_gr.ranking import TAIL_SCORE
 
 # Inference
 

@@ -6,7 +6,9 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import Beams, Generated, Step, beam_search, exact_scores, rank_items
+from recbole_gr.generation import Beams, Step, beam_search
+from recbole_gr.oracle import exact_scores
+from recbole_gr.ranking import Generated, rank_items
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 

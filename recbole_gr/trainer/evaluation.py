@@ -4,7 +4,8 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
-from recbole_gr.generation import NEVER, Beams, rank_items
+from recbole_gr.generation import NEVER, Beams
+from recbole_gr.ranking import rank_items
 
 RANKED_LIST = {"rec.topk", "rec.items"}  # what RecBole's collector can be given from a ranked list
 

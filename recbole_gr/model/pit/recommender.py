@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import TAIL_SCORE, Beams, Generated, Step, exact_scores, rank_items
+from recbole_gr.generation import Beams, Step
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.pit.alignment import CollaborativeAlignment
 from recbole_gr.model.pit.candidates import nearest_sids, residual_codebooks, starting_sid_first
@@ -18,6 +18,8 @@ from recbole_gr.model.pit.user_to_token import (
     LazyUserToToken,
     Reading,
 )
+from recbole_gr.oracle import exact_scores
+from recbole_gr.ranking import TAIL_SCORE, Generated, rank_items
 
 CHUNK = 4096  # items proposed for at once
 
