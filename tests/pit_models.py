@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 from catalogue import FIELDS
-from models import random_batch, random_table
+from models import SMALL, random_batch, random_table
 from recbole.data.interaction import Interaction
 from scipy.sparse import csr_matrix
 
@@ -15,18 +15,10 @@ from recbole_gr.settings import properties_dir
 
 N_ITEMS = 30
 SMALL_PIT = {
-    "hidden_size": 16,
-    "n_layers": 2,
+    **SMALL,
     "n_context_layers": 1,
     "n_encoder_layers": 1,
     "n_i2t_layers": 1,
-    "n_heads": 2,
-    "head_size": 8,
-    "inner_size": 32,
-    "dropout": 0.0,
-    "initializer_range": 0.3,
-    "beam_size": 10,
-    "MAX_ITEM_LIST_LENGTH": 6,
     "epochs": 3,
     "stopping_step": 10,
     "select": "min",

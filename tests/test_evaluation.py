@@ -9,6 +9,7 @@ from recbole.evaluator.collector import DataStruct
 from recbole.trainer import Trainer
 
 from recbole_gr.generation import NEVER, Beams
+from recbole_gr.ranking import rank_items
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 from recbole_gr.trainer.evaluation import RankedLists, sample_users
@@ -56,7 +57,8 @@ def test_rows_with_several_positives_are_collected_as_recbole_does(parts):
         rows = slice(first, first + 3)
         here = (positive_u >= first) & (positive_u < first + 3)
         part = Beams(*(x[rows] for x in beams))
-        lists.add(part, positive_u[here] - first, positive_i[here])
+        items = rank_items(trie, part, 10).items
+        lists.add(part, items, positive_u[here] - first, positive_i[here])
     lists.into(ours)
     collector = Collector(config)
     collector.eval_batch_collect(scores, None, positive_u, positive_i)
@@ -77,7 +79,8 @@ def test_a_shared_sid_is_no_hit_for_all_of_its_items():
         torch.zeros(2, 2, 2).long(),
     )
     lists, struct = RankedLists(trie, [1, 2]), DataStruct()
-    lists.add(beams, torch.tensor([0, 1]), torch.tensor([2, 2]))
+    items = rank_items(trie, beams, 2).items
+    lists.add(beams, items, torch.tensor([0, 1]), torch.tensor([2, 2]))
     lists.into(struct)
     # Item 1 comes before item 2 (equal scores, lower id); the dead beam gives nothing.
     assert struct.get("rec.items").tolist() == [[1, 2], [4, 0]]

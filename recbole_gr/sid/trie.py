@@ -10,6 +10,8 @@ children also get a dense table, where one gather returns the mask and the next 
 import torch
 from torch import Tensor, nn
 
+from recbole_gr.sid.order import first_of_prefix, sort_sids
+
 DEAD = -1  # the node of a beam that has left the catalogue
 
 
@@ -39,8 +41,8 @@ class SIDTrie(nn.Module):
         codes, items = codes.long(), items.long()
         self.sizes = tuple(int(size) for size in sizes)
         _check(codes, items, self.sizes)
-        codes, items = _sort(codes, items, self.sizes)
-        new = _first_of_prefix(codes)  # [N, L] row opens a new prefix of length l + 1
+        codes, items = sort_sids(codes, items, self.sizes)
+        new = first_of_prefix(codes)  # [N, L] row opens a new prefix of length l + 1
         n_rows, n_levels = codes.shape
         self.n_levels, self.n_items = n_levels, int(items.max())
         self.one_sid_each = int(torch.bincount(items).max()) == 1
@@ -284,34 +286,6 @@ def _check(codes: Tensor, items: Tensor, sizes: tuple[int, ...]) -> None:
         raise ValueError("every SID needs an item id of at least 1")
     if bool((codes < 0).any()) or bool((codes >= torch.tensor(sizes)).any()):
         raise ValueError(f"a SID holds a code outside the codebook sizes {sizes}")
-
-
-def _sort(codes: Tensor, items: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Rows in lexicographic order of the codes, then of the item id; exact repeats dropped."""
-    order = torch.argsort(items, stable=True)
-    # Neighbouring levels are packed into one 63-bit key, so that few stable sorts are needed.
-    level = len(sizes)
-    while level > 0:
-        key, span = torch.zeros(len(codes), dtype=torch.long), 1
-        while level > 0 and span * sizes[level - 1] < 1 << 62:
-            level -= 1
-            key += codes[:, level] * span
-            span *= sizes[level]
-        order = order[torch.argsort(key[order], stable=True)]
-    codes, items = codes[order], items[order]
-    repeat = torch.zeros(len(items), dtype=torch.bool)
-    repeat[1:] = (codes[1:] == codes[:-1]).all(1) & (items[1:] == items[:-1])
-    return codes[~repeat], items[~repeat]
-
-
-def _first_of_prefix(codes: Tensor) -> Tensor:
-    """``[N, L]`` True where sorted row ``n`` is the first with its prefix of length ``l + 1``."""
-    new = torch.ones(codes.shape, dtype=torch.bool)
-    for level in range(codes.shape[1]):
-        new[1:, level] = codes[1:, level] != codes[:-1, level]
-        if level:
-            new[1:, level] |= new[1:, level - 1]
-    return new
 
 
 def _offsets(counts: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
 from recbole_gr.generation import NEVER, Beams
-from recbole_gr.ranking import rank_items
 
 RANKED_LIST = {"rec.topk", "rec.items"}  # what RecBole's collector can be given from a ranked list
 
@@ -28,13 +27,9 @@ class RankedLists:
         self.hits, self.n_positive, self.items = [], [], []
         self.invalid, self.sid_hits, self.n_beams = [], [], 0
 
-    def add(self, beams: Beams, positive_u: Tensor, positive_i: Tensor, items=None) -> None:
-        """One batch: its beams, and its positives as pairs of row and item id.
-
-        ``items [B, k]`` is the ranked list where a model ranks in a way of its own.
-        """
-        if items is None:
-            items = rank_items(self.trie, beams, self.k).items  # [B, k]
+    def add(self, beams: Beams, items: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
+        """One batch: its beams, the items ``[B, k]`` that the model ranks by them, and its
+        positives as pairs of row and item id."""
         n_users = len(items)
         found = (items[positive_u] == positive_i.unsqueeze(1)).int()  # [P, k]
         hits = items.new_zeros(items.shape, dtype=torch.int)

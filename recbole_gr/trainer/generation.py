@@ -125,7 +125,7 @@ class _GenerationSteps(Trainer):
                 interaction = interaction.to(self.device)
                 beams = self.model.search(interaction)
             items = self.model.rank(beams, lists.k, interaction).items
-            lists.add(beams, positive_u.to(self.device), positive_i.to(self.device), items)
+            lists.add(beams, items, positive_u.to(self.device), positive_i.to(self.device))
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
         self.generation_figures = lists.figures()
