@@ -106,6 +106,13 @@ def test_the_bridge_goes_back_to_the_best_warm_up_epoch(pit):
     assert not all(torch.equal(begun[0][name], weights[3][name]) for name in begun[0])
 
 
+def test_the_optimiser_forgets_the_warm_up_at_the_bridge(pit):
+    trainer, train, valid, _ = pit(warmup_epochs=2, epochs=1)
+    trainer.fit(train, valid)
+    steps = {int(state["step"]) for state in trainer.optimizer.state.values()}
+    assert steps == {len(train)} and trainer.n_steps == len(train)
+
+
 def test_progress_bars_name_the_phase(pit, capsys):
     trainer, train, valid, _ = pit(warmup_epochs=1, epochs=1)
     trainer.fit(train, valid, saved=False, show_progress=True)

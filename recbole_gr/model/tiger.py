@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Step
-from recbole_gr.model.base import GenerativeRecommender
+from recbole_gr.model.base import GenerativeRecommender, resolve_train_sample
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.layers import Stack, init_weights, key_mask_bias
 
@@ -71,13 +71,7 @@ class TIGER(GenerativeRecommender):
             raise ConfigError(
                 f"position: {config['position']!r} is not one of auto, rotary, relative_bias"
             )
-        if config["train_sample"] == "auto":
-            config["train_sample"] = "sequence" if causal else "prefix"
-        if config["train_sample"] == "sequence" and not causal:
-            raise ConfigError(
-                "train_sample: sequence needs a causal model; architecture encoder_decoder reads "
-                "the history in both directions, use train_sample=prefix"
-            )
+        resolve_train_sample(config, "decoder_only")
 
     def calculate_loss(self, interaction) -> Tensor:
         """Sum over the levels of the cross-entropy of the target's code, mean over the targets."""

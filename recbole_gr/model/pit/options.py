@@ -1,6 +1,7 @@
 """PIT's configuration: what is checked before anything is read."""
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.model.base import resolve_train_sample
 from recbole_gr.model.pit.selection import RULES
 
 ABLATIONS = ("csa", "i2t", "coevo", "index")
@@ -76,18 +77,7 @@ def prepare(config: dict) -> None:
         )
     if config["head_size"] % 2:
         raise ConfigError(f"head_size: {config['head_size']} must be even (rotary positions)")
-    _sample_kind(config)
-
-
-def _sample_kind(config):
-    whole = config["architecture"] == "lazy_decoder"
-    if config["train_sample"] == "auto":
-        config["train_sample"] = "sequence" if whole else "prefix"
-    if config["train_sample"] == "sequence" and not whole:
-        raise ConfigError(
-            "train_sample: sequence needs architecture lazy_decoder; encoder_decoder reads the "
-            "history in both directions, use train_sample=prefix"
-        )
+    resolve_train_sample(config, "lazy_decoder")
 
 
 def _ablations(value):
