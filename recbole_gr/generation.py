@@ -14,6 +14,7 @@ released code of some papers does.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from recbole_gr.sid.trie import DEAD, SIDTrie
 
 Step = Callable[[int, Tensor | None, Tensor | None], Tensor]
 NEVER = float("-inf")
+BLOCK = 64  # scores of which one maximum is taken
 
 
 class Beams(NamedTuple):
@@ -63,18 +65,16 @@ def beam_search(
     last = parents = None
     for level in range(trie.n_levels):
         logits = step(level, last, parents)  # [B, W, V]
-        extended, chosen, child = extend(trie, level, nodes, scores, logits, renormalise)
+        extended = extend(trie, level, nodes, scores, logits, renormalise)
+        n_places = extended.shape[2]
         width = min(beam_size, trie.n_nodes[level + 1])  # never more beams than prefixes
         spare = 0 if excluded is None else excluded.spare()
-        width_with_spare = min(width + spare, extended.shape[1] * extended.shape[2])
-        tie = trie.lowest_items(level, nodes, child)
-        scores, index = best(extended.flatten(1), tie.flatten(1), width_with_spare)
-        parents = index // child.shape[2]
-        nodes = child.flatten(1).gather(1, index).long()
-        if chosen is None:
-            last = index % child.shape[2]
-        else:
-            last = chosen.flatten(1).gather(1, index)
+        width_with_spare = min(width + spare, extended.shape[1] * n_places)
+        tie = partial(trie.lowest_items, level, nodes)
+        scores, index = best(extended.flatten(1), tie, width_with_spare)
+        parents = index // n_places
+        last, nodes = trie.follow(level, nodes.gather(1, parents).clamp_min(0), index % n_places)
+        nodes = nodes.masked_fill(scores == NEVER, DEAD)
         if excluded is not None:
             # At most `spare` nodes of a level are fully excluded, so the best `width` survivors
             # are always among the best `width + spare`; a stable sort keeps their order.
@@ -95,7 +95,7 @@ def extend(
     scores: Tensor,
     logits: Tensor,
     renormalise: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor]:
+) -> Tensor:
     """Score every continuation of every beam.
 
     Args:
@@ -104,25 +104,23 @@ def extend(
         logits: ``[B, W, V]``.
 
     Returns:
-        ``(scores [B, W, K], codes [B, W, K] or None, child [B, W, K])`` as
-        :meth:`SIDTrie.candidates` gives them; -inf where the code leads to no item.
+        ``[B, W, K]``, the places of :meth:`SIDTrie.options`; -inf where one leads to no item.
     """
-    codes, child = trie.candidates(level, nodes)
+    codes, closed = trie.options(level, nodes)
     logits = logits.float()  # sums of half-precision log-probabilities tie
     if renormalise:
-        logp = logits if codes is None else logits.gather(2, codes)
-        logp = logp.masked_fill(child < 0, NEVER)
+        logp = (logits if codes is None else logits.gather(2, codes)) + closed
         total = torch.logsumexp(logp, 2, keepdim=True)
         logp = logp - total.masked_fill(total == NEVER, 0.0)  # a dead beam has nothing allowed
     else:
         logp = torch.log_softmax(logits, 2)
         if codes is not None:
             logp = logp.gather(2, codes)
-        logp.masked_fill_(child < 0, NEVER)
-    return logp.add_(scores.unsqueeze(-1)), codes, child
+        logp.add_(closed)
+    return logp.add_(scores.unsqueeze(-1))
 
 
-def best(scores: Tensor, tie: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def best(scores: Tensor, tie: Tensor | Callable[[], Tensor], k: int) -> tuple[Tensor, Tensor]:
     """The ``k`` highest scores of each row in order, the lower ``tie`` first among equals.
 
     ``topk`` leaves the order of equal values open. Here score and tie-break share one 64-bit key:
@@ -130,22 +128,41 @@ def best(scores: Tensor, tie: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         scores: ``[B, N]`` float32 without NaN.
-        tie: ``[B, N]`` integers in ``[0, 2**31)``.
+        tie: integers in ``[0, 2**31)``, as many as there are scores; or a function that returns
+            them, called only where it is needed.
 
     Returns:
         ``(scores [B, k], index [B, k])``.
     """
     # Elsewhere the look at the values would wait for the device, or break a compiled graph.
     if scores.device.type == "cpu" and not torch.compiler.is_compiling():
-        values, index = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-        if not (values[:, 1:] == values[:, :-1]).any():  # no ties, so topk's order is the only one
+        values, index = _highest(scores, min(k + 1, scores.shape[1]))
+        if not (values[:, 1:] == values[:, :-1]).any():  # no ties, so there is only one order
             return values[:, :k], index[:, :k]
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns -0.0 into 0.0
     bits ^= (bits >> 31) & 0x7FFFFFFF
     # In place: there may be a whole codebook of candidates for each beam.
-    key = bits.long().mul_(1 << 32).sub_(tie)
+    tie = tie() if callable(tie) else tie
+    key = bits.long().mul_(1 << 32).sub_(tie.reshape(bits.shape))
     index = key.topk(k, dim=1).indices
     return scores.gather(1, index), index
+
+
+def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``topk`` of each row ``[B, N]``, several times as fast where N is large.
+
+    The k highest values lie in the k blocks with the highest maxima, and maxima are cheap.
+    """
+    n_blocks = scores.shape[1] // BLOCK
+    if n_blocks < 4 * k:
+        return scores.topk(k, dim=1)
+    blocks = scores[:, : n_blocks * BLOCK]
+    chosen = blocks.unflatten(1, (n_blocks, BLOCK)).amax(2).topk(k, dim=1).indices
+    place = (chosen.unsqueeze(2) * BLOCK + torch.arange(BLOCK)).flatten(1)
+    after = torch.arange(n_blocks * BLOCK, scores.shape[1]).expand(len(scores), -1)
+    place = torch.cat([place, after], 1)
+    values, index = scores.gather(1, place).topk(k, dim=1)
+    return values, place.gather(1, index)
 
 
 class _ExcludedPrefixes:

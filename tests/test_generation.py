@@ -311,17 +311,61 @@ def test_best_sorts_floats_of_every_kind_and_breaks_ties_low():
     assert values.tolist() == scores[0, index[0]].unsqueeze(0).tolist()
 
 
-@pytest.mark.parametrize("n_values", [3, 40, 10**6])
-@pytest.mark.parametrize("k", [1, 7, 50])
-def test_best_is_a_stable_sort_whether_or_not_there_are_ties(n_values, k):
+@pytest.mark.parametrize("n_values", [3, 40, 10**8])
+@pytest.mark.parametrize("k, n_columns", [(1, 50), (7, 50), (50, 50), (3, 1000), (7, 2111)])
+def test_best_is_a_stable_sort_whether_or_not_there_are_ties(n_values, k, n_columns):
     generator = torch.Generator().manual_seed(n_values)
-    scores = -torch.randint(n_values, (5, 50), generator=generator).float() / 8
-    tie = torch.stack([torch.randperm(50, generator=generator) for _ in range(5)])
+    scores = -torch.randint(n_values, (5, n_columns), generator=generator).float() / 8
+    tie = torch.stack([torch.randperm(n_columns, generator=generator) for _ in range(5)])
     values, index = best(scores, tie, k)
     for row in range(5):
-        order = sorted(range(50), key=lambda i: (-float(scores[row, i]), int(tie[row, i])))
+        order = sorted(range(n_columns), key=lambda i: (-float(scores[row, i]), int(tie[row, i])))
         assert index[row].tolist() == order[:k]
     assert torch.equal(values, scores.gather(1, index))
+
+
+def test_best_asks_for_the_tie_breaks_only_where_there_are_ties():
+    asked = []
+    scores = torch.arange(4000.0).view(2, 2000)
+    index = best(scores, lambda: asked.append(1), 5)[1]
+    assert index.tolist() == [[1999, 1998, 1997, 1996, 1995]] * 2 and not asked
+    scores[1, :7] = 1e6
+    low_last = torch.arange(4000, 0, -1).view(2, 2000)
+    index = best(scores, lambda: asked.append(1) or low_last, 5)[1]
+    assert index.tolist() == [[1999, 1998, 1997, 1996, 1995], [6, 5, 4, 3, 2]] and asked == [1]
+
+
+def test_places_of_every_node_hold_its_codes_then_nothing():
+    sizes = (5, 6, 4)
+    codes, items = catalogue(2, 40, sizes)
+    rows = sorted(map(tuple, codes.tolist()))
+    for dense_limit in (0, 1 << 20):
+        trie = SIDTrie(codes, items, sizes, dense_limit)
+        for level in range(3):
+            prefixes = sorted({row[:level] for row in rows})
+            nodes = torch.tensor([*range(len(prefixes)), -1])
+            options, closed = trie.options(level, nodes)
+            lowest = trie.lowest_items(level, nodes)
+            for number, prefix in enumerate(prefixes):
+                places = (closed[number] == 0).nonzero().flatten()
+                here = torch.full_like(places, number)
+                found, child = trie.follow(level, here, places)
+                expected = sorted({row[level] for row in rows if row[:level] == prefix})
+                assert found.tolist() == expected
+                if options is not None:
+                    assert options[number, places].tolist() == expected
+                deeper = sorted({row[: level + 1] for row in rows})
+                assert [deeper[i] for i in child.tolist()] == [(*prefix, c) for c in expected]
+                below = [
+                    min(
+                        item
+                        for row, item in zip(codes.tolist(), items.tolist(), strict=True)
+                        if tuple(row[: level + 1]) == (*prefix, code)
+                    )
+                    for code in expected
+                ]
+                assert lowest[number, places].tolist() == below
+            assert (closed[-1] == NEVER).all()  # the dead beam
 
 
 def test_beam_regret_counts_the_exact_top_items_that_are_missing():

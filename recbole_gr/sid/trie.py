@@ -67,6 +67,9 @@ class SIDTrie(nn.Module):
             self.n_nodes.append(n_edges)
             parent_of_row = first.cumsum(0) - 1
 
+        line = torch.zeros(2 * max(self.width))
+        line[max(self.width) :] = float("-inf")
+        self.register_buffer("open_line", line, persistent=False)
         per_leaf = torch.bincount(parent_of_row, minlength=self.n_nodes[-1])
         self.max_sharing = int(per_leaf.max())  # most items on one SID
         self.register_buffer("leaf_start", _offsets(per_leaf), persistent=False)
@@ -79,45 +82,65 @@ class SIDTrie(nn.Module):
         items = torch.arange(1, len(table.codes))
         return cls(table.codes[1:].cpu(), items, table.sizes, dense_limit)
 
-    def candidates(self, level: int, nodes: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The candidates that extend ``nodes`` of depth ``level`` by one code.
+    def options(self, level: int, nodes: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The codes that may extend ``nodes`` of depth ``level``, in places ``0 .. K - 1``.
 
         Args:
             nodes: ``[...]`` node numbers of depth ``level``; -1 marks a dead beam.
 
         Returns:
-            ``(codes, child)``, both ``[..., K]``: the code of each candidate and the node it leads
-            to, -1 where there is none (and then any code). At a dense level ``codes`` is None and
-            candidate ``k`` is code ``k`` (``K = sizes[level]``); else ``K = width[level]``.
+            ``(codes, closed)``, both ``[..., K]``: the code of each place, and -inf where it leads
+            to no item (and then holds any code), else 0. At a dense level ``codes`` is None and
+            place ``k`` is code ``k`` (``K = sizes[level]``); else ``K = width[level]``.
         """
-        dead = (nodes < 0).unsqueeze(-1)
+        alive = nodes >= 0
         nodes = nodes.clamp_min(0)
         if self._dense_levels[level]:
             child = self._get("dense", level)[nodes]
-            return None, child.masked_fill(dead, DEAD)
+            open_ = (child >= 0) & alive.unsqueeze(-1)
+            return None, torch.where(open_, self.open_line[0], self.open_line[-1])
         start = self._get("start", level)
-        first, last = start[nodes].unsqueeze(-1), start[nodes + 1].unsqueeze(-1)
-        child = first + torch.arange(self.width[level], device=nodes.device, dtype=first.dtype)
-        codes = self._children(self._get("code", level), level, nodes).long()
-        return codes, child.masked_fill_((child >= last).logical_or_(dead), DEAD)
+        n_open = (start[nodes + 1] - start[nodes]) * alive
+        # Copied in runs from a line of zeros and then -inf: a comparison for every place and a
+        # masked fill would take longer than all the rest.
+        closed = _runs(self.open_line, len(self.open_line) // 2 - n_open, self.width[level])
+        return self._children(self._get("code", level), level, nodes).long(), closed
+
+    def follow(self, level: int, nodes: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each of the ``places [...]`` of :meth:`options` leads from its node.
+
+        Args:
+            nodes: ``[...]`` alive nodes of depth ``level``; ``places`` are open in them.
+
+        Returns:
+            ``(codes, child)``, both ``[...]``.
+        """
+        if self._dense_levels[level]:
+            return places, self._get("dense", level)[nodes, places].long()
+        child = (self._get("start", level)[nodes] + places).long()
+        return self._get("code", level)[child].long(), child
 
     def children_mask(self, level: int, nodes: Tensor) -> Tensor:
         """``[..., sizes[level]]`` bool: the codes that may follow ``nodes``."""
-        codes, child = self.candidates(level, nodes)
+        codes, closed = self.options(level, nodes)
         if codes is None:
-            return child >= 0
+            return closed == 0
         shape = (*nodes.shape, self.sizes[level] + 1)
         mask = torch.zeros(shape, dtype=torch.bool, device=nodes.device)
-        codes = codes.masked_fill(child < 0, self.sizes[level])  # a column that is cut off again
+        codes = codes.masked_fill(closed < 0, self.sizes[level])  # a column that is cut off again
         return mask.scatter_(-1, codes, True)[..., :-1]
 
     def advance(self, level: int, nodes: Tensor, codes: Tensor) -> Tensor:
         """``[...]`` the nodes reached from ``nodes`` by ``codes``; -1 where no item is."""
-        options, child = self.candidates(level, nodes)
+        codes = codes.unsqueeze(-1)
+        options, closed = self.options(level, nodes)
         if options is None:
-            return child.gather(-1, codes.unsqueeze(-1)).squeeze(-1).long()
-        hit = (options == codes.unsqueeze(-1)) & (child >= 0)
-        return torch.where(hit, child, DEAD).amax(-1).long()
+            place, hit = codes, closed.gather(-1, codes) == 0
+        else:
+            hit = (options == codes) & (closed == 0)
+            place = hit.long().argmax(-1, keepdim=True)
+        _, child = self.follow(level, nodes.clamp_min(0), place.squeeze(-1))
+        return child.masked_fill(~hit.any(-1), DEAD)
 
     def root(self, batch: int) -> Tensor:
         """``[batch, 1]`` the root for each user."""
@@ -194,15 +217,22 @@ class SIDTrie(nn.Module):
         leaf = torch.searchsorted(self.leaf_start, rows.int(), right=True) - 1
         return -self.sharing(leaf).log()
 
-    def lowest_items(self, level: int, nodes: Tensor, child: Tensor) -> Tensor:
-        """``[..., K]`` the lowest item id below each candidate, which breaks ties; any id where
-        there is none. Arguments and ``child`` as for and from :meth:`candidates`."""
-        if level == self.n_levels - 1:  # items ascend within a leaf
-            return self.leaf_item[self.leaf_start[child.clamp_min(0)].long()]
-        lowest = self._get("lowest", level)
+    def lowest_items(self, level: int, nodes: Tensor) -> Tensor:
+        """``[..., K]`` the lowest item id below each place of :meth:`options`, which breaks ties;
+        any id where there is none."""
+        nodes = nodes.clamp_min(0)
+        last = level == self.n_levels - 1
+        if not last and not self._dense_levels[level]:
+            return self._children(self._get("lowest", level), level, nodes)
         if self._dense_levels[level]:
-            return lowest[child.clamp_min(0)]
-        return self._children(lowest, level, nodes.clamp_min(0))
+            child = self._get("dense", level)[nodes].clamp_min(0)
+        else:
+            first = self._get("start", level)[nodes].unsqueeze(-1)
+            child = first + torch.arange(self.width[level], device=nodes.device)
+            child = child.clamp_max(self.n_nodes[-1] - 1)
+        if not last:
+            return self._get("lowest", level)[child]
+        return self.leaf_item[self.leaf_start[child].long()]  # items ascend within a leaf
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """``(leaf [N], item [N])`` of every (SID, item) pair, in the order of the sorted SIDs."""
@@ -261,14 +291,9 @@ class SIDTrie(nn.Module):
         return getattr(self, f"{name}_{level}")
 
     def _children(self, values: Tensor, level: int, nodes: Tensor) -> Tensor:
-        """``[..., width[level]]`` values of the edges from each node's first one on.
-
-        ``values`` is padded, so every window fits. Windows are rows of a view and copied as runs
-        of memory, many times as fast as a look-up per edge.
-        """
-        rows = values.unfold(0, self.width[level], 1)
-        first = self._get("start", level)[nodes]
-        return rows.index_select(0, first.flatten()).view(*nodes.shape, -1)
+        """``[..., width[level]]`` values of the edges from each node's first one on; ``values`` is
+        padded, so there are always so many."""
+        return _runs(values, self._get("start", level)[nodes], self.width[level])
 
     def _store_lowest_items(self) -> None:
         # Bottom up: a node's lowest item is the lowest of its children's.
@@ -295,6 +320,15 @@ def _offsets(counts: Tensor) -> Tensor:
 def _padded(values: Tensor, width: int) -> Tensor:
     """Zeros at the end, so that ``width`` values can be read from any place."""
     return torch.nn.functional.pad(values, (0, width))
+
+
+def _runs(values: Tensor, first: Tensor, length: int) -> Tensor:
+    """``[..., length]`` the values from each place ``first [...]`` on.
+
+    Rows of a view are copied as runs of memory, many times as fast as a look-up per value.
+    """
+    rows = values.unfold(0, length, 1)
+    return rows.index_select(0, first.flatten()).view(*first.shape, length)
 
 
 def _wants_dense(n_nodes: int, size: int, width: int, limit: int) -> bool:
