@@ -8,14 +8,15 @@ children also get a dense table, where one gather returns the mask and the next 
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from recbole_gr.sid.leaves import Leaves, offsets
 from recbole_gr.sid.order import first_of_prefix, sort_sids
 
 DEAD = -1  # the node of a beam that has left the catalogue
 
 
-class SIDTrie(nn.Module):
+class SIDTrie(Leaves):
     """All SIDs of a catalogue as a tree of tensors; lives on the device, never loops in Python.
 
     Nodes of depth ``l`` (prefixes of ``l`` codes) are numbered ``0 .. n_nodes[l] - 1`` in the
@@ -25,7 +26,6 @@ class SIDTrie(nn.Module):
     Attributes:
         sizes: codebook size of each level.
         n_nodes: number of nodes of each depth, ``L + 1`` numbers.
-        one_sid_each: no item owns more than one leaf.
         width: largest number of children of a node, per level.
     """
 
@@ -44,8 +44,7 @@ class SIDTrie(nn.Module):
         codes, items = sort_sids(codes, items, self.sizes)
         new = first_of_prefix(codes)  # [N, L] row opens a new prefix of length l + 1
         n_rows, n_levels = codes.shape
-        self.n_levels, self.n_items = n_levels, int(items.max())
-        self.one_sid_each = int(torch.bincount(items).max()) == 1
+        self.n_levels = n_levels
         self.n_nodes, self.width, self._dense_levels = [1], [], []
 
         parent_of_row = torch.zeros(n_rows, dtype=torch.long)
@@ -55,7 +54,7 @@ class SIDTrie(nn.Module):
             counts = torch.bincount(parents, minlength=self.n_nodes[-1])
             n_edges, size = len(edge), self.sizes[level]
             self.width.append(int(counts.max()))
-            self._store("start", level, _offsets(counts))
+            self._store("start", level, offsets(counts))
             edge_code = edge.to(torch.int16 if size <= 1 << 15 else torch.int32)
             self._store("code", level, _padded(edge_code, self.width[-1]))
             dense = _wants_dense(self.n_nodes[-1], size, self.width[-1], dense_limit)
@@ -70,10 +69,7 @@ class SIDTrie(nn.Module):
         line = torch.zeros(2 * max(self.width))
         line[max(self.width) :] = float("-inf")
         self.register_buffer("open_line", line, persistent=False)
-        per_leaf = torch.bincount(parent_of_row, minlength=self.n_nodes[-1])
-        self.max_sharing = int(per_leaf.max())  # most items on one SID
-        self.register_buffer("leaf_start", _offsets(per_leaf), persistent=False)
-        self.register_buffer("leaf_item", items.int(), persistent=False)
+        self._hold(parent_of_row, items)
         self._store_lowest_items()
 
     @classmethod
@@ -146,77 +142,6 @@ class SIDTrie(nn.Module):
         """``[batch, 1]`` the root for each user."""
         return torch.zeros(batch, 1, dtype=torch.long, device=self.leaf_item.device)
 
-    def items(self, leaves: Tensor) -> Tensor:
-        """``[..., max_sharing]`` item ids on each leaf, ascending, 0 where there are no more."""
-        dead = (leaves < 0).unsqueeze(-1)
-        leaves = leaves.clamp_min(0)
-        first = self.leaf_start[leaves].unsqueeze(-1)
-        last = self.leaf_start[leaves + 1].unsqueeze(-1)
-        row = first + torch.arange(self.max_sharing, device=leaves.device, dtype=first.dtype)
-        missing = dead | (row >= last)
-        item = self.leaf_item[row.clamp_max(len(self.leaf_item) - 1).long()].long()
-        return item.masked_fill(missing, 0)
-
-    def sharing(self, leaves: Tensor) -> Tensor:
-        """``[...]`` how many items share each leaf; 0 on a dead one."""
-        start = self.leaf_start
-        count = start[leaves.clamp_min(0) + 1] - start[leaves.clamp_min(0)]
-        return count.masked_fill(leaves < 0, 0).long()
-
-    def weigh(self, weights: Tensor) -> None:
-        """Let the items of a SID share its probability by weight instead of equally.
-
-        Args:
-            weights: ``[N]`` positive, in the order of :meth:`entries`.
-        """
-        leaf, _ = self.entries()
-        total = weights.new_zeros(self.n_nodes[-1]).index_add(0, leaf, weights)
-        self.register_buffer("entry_share", (weights / total[leaf]).log(), persistent=False)
-
-    def spread(self, leaves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All items on the leaves of each row, side by side and without gaps.
-
-        Padding every leaf to the most crowded one would make one popular SID slow for all.
-
-        Args:
-            leaves: ``[B, W]``, -1 dead.
-
-        Returns:
-            ``(items, log_share, column)``, all ``[B, M]``: item ids (0 where a row has fewer than
-            ``M``), log P(item | SID) and the column of ``leaves`` that each comes from.
-        """
-        counts = self.sharing(leaves)
-        ends = counts.cumsum(1)
-        place = torch.arange(max(1, int(ends[:, -1].max())), device=leaves.device)
-        place = place.expand(len(leaves), -1).contiguous()
-        column = torch.searchsorted(ends, place, right=True)
-        missing = column == leaves.shape[1]
-        column = column.masked_fill(missing, 0)
-        first = self.leaf_start[leaves.clamp_min(0)].long() - (ends - counts)
-        row = (first.gather(1, column) + place).masked_fill(missing, 0)
-        items = self.leaf_item[row].long().masked_fill(missing, 0)
-        return items, self.entry_log_share(row), column
-
-    def log_share_of(self, leaves: Tensor, items: Tensor) -> Tensor:
-        """``[...]`` log P(item | SID) of each item on its leaf; -inf where it is not on it."""
-        if not hasattr(self, "entry_key"):  # built when first asked for, and kept
-            leaf, item = self.entries()
-            self.register_buffer("entry_key", leaf * (self.n_items + 1) + item, persistent=False)
-        key = leaves * (self.n_items + 1) + items
-        row = torch.searchsorted(self.entry_key, key).clamp_max(len(self.entry_key) - 1)
-        there = (self.entry_key[row] == key) & (leaves >= 0)
-        return self.entry_log_share(row).masked_fill(~there, float("-inf"))
-
-    def entry_log_share(self, rows: Tensor | None = None) -> Tensor:
-        """log P(item | SID) of every (SID, item) pair ``[N]``, in the order of :meth:`entries`, or
-        of some ``rows [...]`` of them."""
-        if hasattr(self, "entry_share"):
-            return self.entry_share if rows is None else self.entry_share[rows]
-        if rows is None:
-            return -self.sharing(self.entries()[0]).log()
-        leaf = torch.searchsorted(self.leaf_start, rows.int(), right=True) - 1
-        return -self.sharing(leaf).log()
-
     def lowest_items(self, level: int, nodes: Tensor) -> Tensor:
         """``[..., K]`` the lowest item id below each place of :meth:`options`, which breaks ties;
         any id where there is none."""
@@ -233,12 +158,6 @@ class SIDTrie(nn.Module):
         if not last:
             return self._get("lowest", level)[child]
         return self.leaf_item[self.leaf_start[child].long()]  # items ascend within a leaf
-
-    def entries(self) -> tuple[Tensor, Tensor]:
-        """``(leaf [N], item [N])`` of every (SID, item) pair, in the order of the sorted SIDs."""
-        counts = (self.leaf_start[1:] - self.leaf_start[:-1]).long()
-        leaf = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        return leaf, self.leaf_item.long()
 
     def parents(self, level: int) -> Tensor:
         """``[n_nodes[level + 1]]`` the parent of every node of depth ``level + 1``."""
@@ -311,10 +230,6 @@ def _check(codes: Tensor, items: Tensor, sizes: tuple[int, ...]) -> None:
         raise ValueError("every SID needs an item id of at least 1")
     if bool((codes < 0).any()) or bool((codes >= torch.tensor(sizes)).any()):
         raise ValueError(f"a SID holds a code outside the codebook sizes {sizes}")
-
-
-def _offsets(counts: Tensor) -> Tensor:
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 
 def _padded(values: Tensor, width: int) -> Tensor:
