@@ -1,13 +1,16 @@
 """Who trains whom in PIT, its losses against sums over single targets, and its proposals."""
 
 import math
+import shutil
 
 import pytest
 import torch
 from pit_models import (
+    ARCHITECTURES,
     EVERY,
     LAZY,
     N_ITEMS,
+    NAMES,
     batch_for,
     counted_prefixes,
     evolving,
@@ -22,6 +25,41 @@ from recbole.data.interaction import Interaction
 from recbole_gr.generation import best
 from recbole_gr.model.pit import model as pit_module
 from recbole_gr.model.pit.alignment import draw_negatives
+
+# torch.compile
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+@pytest.mark.parametrize("options", ARCHITECTURES, ids=NAMES)
+def test_the_loss_in_compiled_parts_equals_the_whole(options, phase):
+    model = small_pit(**options)
+    if phase == 2:
+        evolving(model)
+    losses = []
+    for compute in (model.calculate_loss, model.compiled_loss(backend="eager")):
+        for seed in range(2):
+            torch.manual_seed(seed)  # of the negatives
+            losses.append(compute(batch_for(model, seed=seed)))
+    assert torch.allclose(losses[0], losses[2], atol=1e-5)
+    assert torch.allclose(losses[1], losses[3], atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiler_leaves_loss_and_gradients_as_they_are():
+    model = evolving(small_pit(n_layers=1, n_context_layers=0))
+    batches = [whole_batch(n_rows=rows, max_length=longest) for rows, longest in ((4, 6), (7, 9))]
+    results = []
+    for compute in (model.calculate_loss, model.compiled_loss()):
+        for batch in batches:
+            torch.manual_seed(0)
+            loss = compute(batch)
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            results.append((loss, *torch.autograd.grad(loss, parameters)))
+    for eager, compiled in zip(results[:2], results[2:]):
+        for a, b in zip(eager, compiled, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
 
 # Gradients (the paper's stop-gradients; the table of who trains whom)
 

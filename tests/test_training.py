@@ -121,7 +121,7 @@ def test_sampled_ranking_goes_through_predict(parts):
 def test_mixed_precision_and_compiled_loss_train(parts):
     _, plain, train, _, _ = parts(dropout=0.0)
     _, compiled, _, _, _ = parts(dropout=0.0, torch_compile=True)
-    compiled._loss = torch.compile(compiled.model.calculate_loss, backend="eager", dynamic=True)
+    compiled._loss = compiled.model.compiled_loss(backend="eager")
     compiled.model.load_state_dict(plain.model.state_dict())
     for batch in list(train)[:3]:
         assert torch.allclose(plain.model.calculate_loss(batch), compiled._loss(batch), atol=1e-5)

@@ -70,6 +70,11 @@ class GenerativeRecommender(SequentialRecommender):
         """``[B, T]`` items that may not be returned, None where all may."""
         return interaction[self.ITEM_SEQ] if self.exclude_history else None
 
+    def compiled_loss(self, **options):
+        """:meth:`calculate_loss` for batches of any size, compiled: what the trainer calls where
+        ``torch_compile`` is True. ``options`` are those of ``torch.compile``."""
+        return torch.compile(self.calculate_loss, dynamic=True, **options)
+
     @torch.no_grad()
     def generate(self, interaction, k: int, beam_size: int | None = None) -> Generated:
         """The ``k`` best items of each user, ``items [B, k]`` and log-probabilities ``[B, k]``.

@@ -51,7 +51,7 @@ class _GenerationSteps(Trainer):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         self._loss = model.calculate_loss
         if config["torch_compile"]:
-            self._loss = torch.compile(model.calculate_loss, dynamic=True)
+            self._loss = model.compiled_loss()
 
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over ``train_data``; returns the mean loss of its batches."""

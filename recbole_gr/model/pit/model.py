@@ -74,7 +74,7 @@ class PIT(IndexedRecommender):
         else:
             targets = interaction[self.ITEM_ID].unsqueeze(1)
             counted = torch.ones_like(targets, dtype=torch.bool)
-        reading = self._read(interaction, self.whole)
+        reading = self._training_reading(interaction)
         choice = self._choose(reading, targets, counted)
         losses = {"u2t": self._user_loss(reading, choice.codes, counted)}
         if self.item_to_token is not None and (self.phase == 1 or not self.frozen):
@@ -86,6 +86,16 @@ class PIT(IndexedRecommender):
             self.meter.add("loss", name, loss)
             total = total + self.loss_weight[name] * loss
         return total
+
+    def compiled_loss(self, **options):
+        """As of any model, but choosing and drawing stay as they are: their shapes depend on the
+        values, and a compiler would stop at each of their operations."""
+        for name in ("_training_reading", "_user_loss", "_judgement"):
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=True, **options))
+        return self.calculate_loss
+
+    def _training_reading(self, interaction) -> Reading:
+        return self._read(interaction, self.whole)
 
     def _user_loss(self, reading: Reading, codes: Tensor, counted: Tensor) -> Tensor:
         """Mean cross-entropy of a code over the levels and the counted targets."""
@@ -115,9 +125,14 @@ class PIT(IndexedRecommender):
         own = torch.cat([interaction[self.ITEM_SEQ], interaction[self.ITEM_ID].unsqueeze(1)], 1)
         drawn, usable = draw_negatives(own, self.n_items, (*targets.shape, self.negatives))
         judged = torch.cat([targets.unsqueeze(2), drawn], 2)  # [B, T, 1 + n]
+        weight = torch.cat([torch.ones_like(usable[:, :, :1]), usable], 2) & counted.unsqueeze(2)
+        return self._judgement(reading, judged, weight)
+
+    def _judgement(self, reading: Reading, judged: Tensor, weight: Tensor) -> Tensor:
+        """The loss of the alignment over items ``judged [B, T, n]``, the first of each the true
+        one, where ``weight [B, T, n]`` says which count."""
         label = torch.zeros(judged.shape, device=judged.device)
         label[:, :, 0] = 1.0
-        weight = torch.cat([torch.ones_like(usable[:, :, :1]), usable], 2) & counted.unsqueeze(2)
         states = self.user_to_token.item_states(reading).detach()
         per_item = self.user_to_token.tokens_per_item
         # Each target sees the items that User-to-Token sees; a bias per item, not per token.
