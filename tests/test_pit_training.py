@@ -113,6 +113,41 @@ def test_the_optimiser_forgets_the_warm_up_at_the_bridge(pit):
     assert steps == {len(train)} and trainer.n_steps == len(train)
 
 
+def test_variants_of_the_co_evolution_start_from_one_warm_up(pit, tmp_path):
+    first, train, valid, _ = pit(warmup_epochs=3, epochs=1)
+    start, warm = first.model.start_co_evolution, {}
+    first.model.start_co_evolution = lambda: (
+        warm.update({k: v.clone() for k, v in first.model.state_dict().items()}) or start()
+    )
+    first.fit(train, valid)
+    (kept,) = (tmp_path / "saved").glob("*-warmup.pth")
+    for options in ({}, {"ablate": "coevo"}, {"n_candidates": 5, "freeze_i2t": False}):
+        second, train, valid, test = pit(warmup_from=str(kept), epochs=2, **options)
+        start, taken = second.model.start_co_evolution, {}
+        second.model.start_co_evolution = lambda model=second.model, start=start, taken=taken: (
+            taken.update({k: v.clone() for k, v in model.state_dict().items()}) or start()
+        )
+        score, _ = second.fit(train, valid)
+        assert second.model.phase == 2 and len(second.epoch_seconds) == 2
+        own = [name for name in taken if not name.startswith(("index.", "pool"))]
+        assert own and all(torch.equal(taken[name], warm[name]) for name in own)
+        assert score > 0 and second.evaluate(test, load_best_model=True)["recall@10"] > 0
+        stages = [entry["stage"] for entry in second.epoch_figures]
+        assert stages[-2:] == ["Co-evolve"] * 2 and set(stages[:-2]) == {"Warm-up"}
+
+
+def test_what_is_no_warm_up_of_this_model_is_refused(pit, tmp_path):
+    first, train, valid, _ = pit(warmup_epochs=1, epochs=1)
+    first.fit(train, valid)
+    (kept,) = (tmp_path / "saved").glob("*-warmup.pth")
+    with pytest.raises(ConfigError, match="warmup_from.*saved in the co-evolution.*-warmup.pth"):
+        pit(warmup_from=first.saved_model_file)[0].fit(train, valid)
+    with pytest.raises(ConfigError, match="warmup_from.*do not fit"):
+        pit(warmup_from=str(kept), ablate="csa")[0].fit(train, valid)
+    with pytest.raises(ConfigError, match="warmup_from.*no checkpoint"):
+        pit(warmup_from="nowhere.pth")
+
+
 def test_progress_bars_name_the_phase(pit, capsys):
     trainer, train, valid, _ = pit(warmup_epochs=1, epochs=1)
     trainer.fit(train, valid, saved=False, show_progress=True)

@@ -1,13 +1,19 @@
 """Training of PIT: warm-up, bridge, co-evolution (arXiv 2602.08530; the schedule is inferred)."""
 
+import shutil
+from pathlib import Path
 from time import perf_counter
 
 from recbole.utils import set_color
 
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
+from recbole_gr.trainer.baseline import load_checkpoint_of
 from recbole_gr.trainer.checkpoint import decode, encode
 from recbole_gr.trainer.generation import GenerationTrainer
 
+OF_CANDIDATES = ("index.", "pool")
 STAGES = {1: "Warm-up", 2: "Co-evolve"}
 
 
@@ -20,6 +26,10 @@ class PITTrainer(GenerationTrainer):
     schedule begin anew there, at ``coevo_rate`` times the rate (Item-to-Token at its own), so the
     best epoch that is tested is one of phase 2. Epochs are numbered through. After every epoch the
     index is refreshed and the model's figures are noted.
+
+    The best warm-up stays beside the checkpoint as ``<name>-warmup.pth``. Another run takes it with
+    ``warmup_from`` in the place of its own phase 1, so that variants of the co-evolution start from
+    the same weights.
 
     A checkpoint knows its phase: training resumes inside either one as if never interrupted.
 
@@ -52,8 +62,14 @@ class PITTrainer(GenerationTrainer):
             tuple: best validation score and result of phase 2.
         """
         if self.model.phase == 1:
-            score, _ = super().fit(train_data, valid_data, verbose, saved, **kwargs)
-            self._bridge(score if valid_data else None, saved)
+            if self.config["warmup_from"] and self.start_epoch == 0:
+                score = self._take_warm_up(self.config["warmup_from"])
+            else:
+                score, _ = super().fit(train_data, valid_data, verbose, saved, **kwargs)
+                if saved:  # otherwise the last epoch's weights are what there is
+                    self._load_model(self.saved_model_file)
+                    self._keep_warm_up()
+            self._bridge(score if valid_data else None)
         return super().fit(train_data, valid_data, verbose, saved, **kwargs)
 
     @property
@@ -70,10 +86,44 @@ class PITTrainer(GenerationTrainer):
         self.epochs = self._phase_start + most
         self.eval_step = min(self.config["eval_step"], most)
 
-    def _bridge(self, score, saved: bool) -> None:
+    def _keep_warm_up(self) -> None:
+        """Phase 2 overwrites the checkpoint; a copy serves as another run's ``warmup_from``."""
+        saved = Path(self.saved_model_file)
+        kept = saved.with_name(f"{saved.stem}-warmup{saved.suffix}")
+        with atomic_write(kept) as unfinished:
+            shutil.copyfile(saved, unfinished)
+        self.logger.info(f"Kept {kept}")
+
+    def _take_warm_up(self, file: str) -> float:
+        """Weights and figures of another run's phase 1; returns its best score.
+
+        Raises:
+            ConfigError: the file is no such checkpoint, or its modules are not this model's.
+        """
+        state = load_checkpoint_of(self.config, file, map_location=self.device)
+        if state["phase"] != 1:
+            raise ConfigError(
+                f"warmup_from: '{file}' was saved in the co-evolution. Give the copy that a run "
+                "keeps of its warm-up, which ends in '-warmup.pth', or go on with --resume."
+            )
+        # What the candidates decide is as at the start, and they may be more or fewer here.
+        own = {n: t for n, t in self.model.state_dict().items() if n.startswith(OF_CANDIDATES)}
+        weights = {n: t for n, t in state["state_dict"].items() if not n.startswith(OF_CANDIDATES)}
+        try:
+            self.model.load_state_dict({**weights, **own})
+        except RuntimeError as error:
+            raise ConfigError(
+                f"warmup_from: the weights in '{file}' do not fit this model: it was warmed up "
+                f"with other settings. {error}"
+            ) from error
+        self._epoch = state["epoch"]
+        self.best_epoch = state["best_epoch"]
+        self.epoch_figures = decode(state["epoch_figures"])
+        self.logger.info(f"Warm-up taken from {file}")
+        return state["best_valid_score"]
+
+    def _bridge(self, score) -> None:
         """From the best weights of phase 1 to the start of phase 2."""
-        if saved:  # otherwise the last epoch's weights are what there is
-            self._load_model(self.saved_model_file)
         self._phase_start = max(self.start_epoch, self._epoch + 1)
         self.model.start_co_evolution()
         self._enter(2)

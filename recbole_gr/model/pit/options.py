@@ -1,5 +1,7 @@
 """PIT's configuration: what is checked before anything is read."""
 
+import os
+
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.base import resolve_train_sample
 from recbole_gr.model.pit.selection import RULES
@@ -70,6 +72,9 @@ def prepare(config: dict) -> None:
     _integer(config, "index_size", 1)
     _integer(config, "warmup_epochs", 1)
     _integer(config, "warmup_stopping_step", 0)
+    file = config["warmup_from"]
+    if file is not None and not (isinstance(file, str) and os.path.isfile(file)):
+        raise ConfigError(f"warmup_from: there is no checkpoint {file!r}")
     if config["index_size"] > config["n_candidates"] and config["freeze_i2t"]:
         raise ConfigError(
             f"index_size: {config['index_size']} SIDs per item can never be reached with "
