@@ -219,6 +219,23 @@ def test_a_new_item_like_a_popular_one_is_retrieved_without_training(toy):
         assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize("options", [{}, {"ablate": ["i2t", "csa"]}, {"freeze_i2t": False}])
+@torch.no_grad()
+def test_a_model_saved_with_added_items_is_loaded_with_them(options):
+    model, batch = evolving(small_pit(**options)), batch_for(small_pit())
+    model.add_items(torch.randn(3, 8, generator=torch.Generator().manual_seed(5)))
+    other = small_pit(seed=1, content=torch.randn(31, 8), **options)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    other.load_state_dict(model.state_dict())
+    assert other.n_items == 34
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert all(id(p) in held for p in other.parameters())
+    for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(model.generate(batch, 33), other.generate(batch, 33)):
+        assert torch.equal(a, b)
+
+
 # Configuration
 
 

@@ -41,5 +41,4 @@ class ItemVectors(nn.Module):
         content = (content.to(self.content) - self.mean) / self.spread
         self.content = torch.cat([self.content, content])
         blank = self.offset.new_zeros(len(content), self.offset.shape[1])
-        grown = torch.cat([self.offset.detach(), blank])
-        self.offset = nn.Parameter(grown, requires_grad=self.offset.requires_grad)
+        self.offset.data = torch.cat([self.offset.data, blank])

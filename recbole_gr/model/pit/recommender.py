@@ -181,6 +181,24 @@ class IndexedRecommender(GenerativeRecommender):
         self.rebuild()
         return ids
 
+    def load_state_dict(self, state_dict, *args, **options):
+        """As of any module; a model saved after :meth:`add_items` brings its added items along."""
+        added = len(state_dict.get("codes", ())) - self.n_items
+        if added > 0:
+            own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+            for name, values in own.items():
+                # Tensors with a row per item; those of the trie are made anew after loading.
+                n_rows = len(values) if values.ndim else 0
+                if n_rows and name in state_dict and len(state_dict[name]) == n_rows + added:
+                    owner, _, attribute = name.rpartition(".")
+                    grown = torch.cat([values.data, state_dict[name][-added:].to(values)])
+                    if isinstance(values, torch.nn.Parameter):
+                        values.data = grown  # an optimiser goes on holding it
+                    else:
+                        setattr(self.get_submodule(owner), attribute, grown)
+            self.n_items += added
+        return super().load_state_dict(state_dict, *args, **options)
+
     def _read(self, interaction, all_targets: bool) -> Reading:
         history = interaction[self.ITEM_SEQ]
         if self.history_input == "item":
