@@ -118,6 +118,26 @@ def test_sampled_ranking_goes_through_predict(parts):
     assert 0 < result["recall@10"] <= 1
 
 
+@pytest.mark.parametrize("learner", ["adam", "adamw", "sgd"])
+def test_the_optimiser_is_recboles(parts, learner):
+    _, trainer, train, _, _ = parts(learner=learner, weight_decay=0.1, clip_grad_norm=None)
+    name = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}[learner]
+    reference = [p.detach().clone().requires_grad_() for p in trainer.model.parameters()]
+    plain = getattr(torch.optim, name)(reference, lr=trainer.learning_rate, weight_decay=0.1)
+
+    def follow(optimizer, *_):
+        plain.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"]
+        for p, q in zip(trainer.model.parameters(), reference):
+            q.grad = p.grad.clone()
+        plain.step()
+
+    trainer.optimizer.register_step_post_hook(follow)
+    trainer._train_epoch(train, 0)
+    assert trainer.n_steps == len(train)
+    for p, q in zip(trainer.model.parameters(), reference):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
 def test_mixed_precision_and_compiled_loss_train(parts):
     _, plain, train, _, _ = parts(dropout=0.0)
     _, compiled, _, _, _ = parts(dropout=0.0, torch_compile=True)

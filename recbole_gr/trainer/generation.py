@@ -53,6 +53,14 @@ class _GenerationSteps(Trainer):
         if config["torch_compile"]:
             self._loss = model.compiled_loss()
 
+    def _build_optimizer(self, **kwargs):
+        # RecBole leaves Adam and AdamW to torch's default: one kernel per operation and parameter.
+        optimizer = super()._build_optimizer(**kwargs)
+        if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return optimizer
+
     def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
         """One pass over ``train_data``; returns the mean loss of its batches."""
         self.model.train()
