@@ -5,10 +5,11 @@ import sys
 USAGE = """\
 usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
 
-  --model         TIGER, PIT, any RecBole model, or package.module:Class; several end in one table
+  --model         TIGER, PIT, R3VAE (TIGER on its SIDs), any RecBole model, or
+                  package.module:Class; several end in one table
   --dataset       a folder <data_path>/<dataset>/ of atomic files; ml-100k comes with RecBole
   --data_path     the parent folder of the data sets (default: dataset/)
-  --tokenizer     RKMeans, I2IRKMeans, OPQ, RQVAE, or package.module:Class
+  --tokenizer     RKMeans, I2IRKMeans, OPQ, RQVAE, R3VAE, or package.module:Class
   --config_files  YAML files of settings, separated by commas
   --resume        a checkpoint to go on training from
   --key=value     any key of properties/ or of RecBole, such as --epochs=50 --learning_rate=1e-3

@@ -30,9 +30,13 @@ def default_settings(model_class, dataset, tokenizer=None):
     """
     recbole_dir = Path(recbole.__file__).parent / "properties"
     own_dir = properties_dir()
-    model = model_class.__name__
+    names = _lineage(model_class)
     layers = [_optional(folder / "overall.yaml") for folder in (recbole_dir, own_dir)]
-    layers += [_optional(folder / "model" / f"{model}.yaml") for folder in (recbole_dir, own_dir)]
+    layers += [
+        _optional(folder / "model" / f"{name}.yaml")
+        for name in names
+        for folder in (recbole_dir, own_dir)
+    ]
     layers += [dict(getattr(model_class, "default_config", {}))]
     dataset_layers = [
         _optional(folder / "dataset" / f"{name}.yaml")
@@ -41,7 +45,7 @@ def default_settings(model_class, dataset, tokenizer=None):
     ]
     per_model = merged(layer.pop("per_model", None) or {} for layer in dataset_layers)
     check_per_model(per_model, f"properties/dataset/{dataset}.yaml")
-    per_model = per_model.get(model) or {}
+    per_model = merged(per_model.get(name) or {} for name in names)
     if getattr(model_class, "generative", False):
         before = merged([*layers, *dataset_layers, per_model])
         # Before the model's own files: a model may need another collision policy.
@@ -57,6 +61,13 @@ def default_settings(model_class, dataset, tokenizer=None):
     defaults = merged([*layers, *dataset_layers, type_layer, per_model])
     known = set(defaults) | RECBOLE_KEYS | RUN_KEYS | keys_read_by(model_class)
     return defaults, known - COMPUTED_KEYS
+
+
+def _lineage(model_class):
+    """Names whose files hold a model's defaults: a generative model has those of its bases too."""
+    if not getattr(model_class, "generative", False):
+        return [model_class.__name__]
+    return [parent.__name__ for parent in reversed(model_class.__mro__)]
 
 
 def _tokenizer_settings(name):

@@ -15,6 +15,7 @@ from recbole_gr.errors import ConfigError, nearest
 MODELS = {
     "TIGER": "recbole_gr.model.tiger:TIGER",
     "PIT": "recbole_gr.model.pit.model:PIT",
+    "R3VAE": "recbole_gr.model.r3vae:R3VAE",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 
@@ -23,6 +24,7 @@ TOKENIZERS = {
     "I2IRKMeans": "recbole_gr.tokenizer.i2i_rkmeans:I2IRKMeans",
     "OPQ": "recbole_gr.tokenizer.opq:OPQ",
     "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
+    "R3VAE": "recbole_gr.tokenizer.r3vae:R3VAE",
 }
 
 # Models trained by something else than the trainer of their kind: model name -> trainer.

@@ -279,3 +279,16 @@ def test_recboles_argument_lists_are_not_changed_by_a_config(make):
     before = list(dataset_arguments)
     Config("Pop", "ml-100k")
     assert dataset_arguments == before
+
+
+def test_the_model_r3vae_is_tiger_on_r3vae_sids():
+    """With all of TIGER's defaults, those for single data sets too."""
+    tiger, preset = (Config(model, "ml-100k") for model in ("TIGER", "R3VAE"))
+    assert (tiger["tokenizer"], preset["tokenizer"]) == ("RKMeans", "R3VAE")
+    for key in ("hidden_size", "train_batch_size", "item_content", "codebook_size", "beam_size"):
+        assert preset[key] == tiger[key], key
+    assert preset["train_sample"] == "sequence" and preset["rating_mode"] == "top1_projection"
+    plain = Config("R3VAE", "ml-100k", config_dict={"tokenizer": "RQVAE"})
+    assert plain["rqvae_dim"] == 32
+    with pytest.raises(ConfigError, match="'rating_mod'.*did you mean 'rating_mode'"):
+        Config("R3VAE", "ml-100k", config_dict={"rating_mod": "softmax"})

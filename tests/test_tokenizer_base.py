@@ -19,8 +19,9 @@ SMALL = {
     "tokenizer_batch_size": 40,
     "tokenizer_learning_rate": 0.01,
     "tokenizer_evaluate_every": 2,
+    "tokenizer_steps": 12,
 }
-NAMES = ("RKMeans", "OPQ", "RQVAE")
+NAMES = ("RKMeans", "OPQ", "RQVAE", "R3VAE")
 SINKHORN = {"collision": "sinkhorn", "codebook_size": [2, 2, 64]}
 
 

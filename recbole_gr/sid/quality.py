@@ -62,11 +62,12 @@ class QualityReport:
         duplicate_rate: ``1 - distinct / n_items``, which the logs of LC-Rec and LETTER call
             collision rate. Two items on one SID count twice above and once here.
         largest_group: items on the most crowded SID.
+        gini: Gini coefficient of the items per SID, see :func:`gini`.
         group_sizes: how many SIDs belong to exactly m items, ``{m: count}``.
         levels: one :class:`LevelQuality` per level.
         prefixes: one :class:`PrefixQuality` per depth, the last one being whole SIDs.
-        before_policy: ``collision_rate``, ``duplicate_rate`` and ``largest_group`` of the
-            tokenizer's codes before the collision policy; empty if not known.
+        before_policy: :func:`collision_figures` of the tokenizer's codes before the collision
+            policy; empty if not known.
         meta: where the SIDs come from.
     """
 
@@ -77,6 +78,7 @@ class QualityReport:
     collision_rate: float
     duplicate_rate: float
     largest_group: int
+    gini: float
     group_sizes: dict
     levels: list
     prefixes: list
@@ -168,7 +170,8 @@ def quality_report(table):
 
 
 def collision_figures(codes, sizes):
-    """``distinct``, ``collision_rate``, ``duplicate_rate`` and ``largest_group`` of ``[N, L]``.
+    """``distinct``, ``collision_rate``, ``duplicate_rate``, ``largest_group`` and ``gini`` of codes
+    ``[N, L]``.
 
     The definitions are those of :class:`QualityReport`.
     """
@@ -182,7 +185,20 @@ def _collisions(groups, n_items):
         "collision_rate": int(groups[groups > 1].sum()) / n_items,
         "duplicate_rate": 1 - len(groups) / n_items,
         "largest_group": int(groups.max()),
+        "gini": gini(groups),
     }
+
+
+def gini(counts):
+    """Gini coefficient of counts ``[m]``: 0 where all are equal, towards 1 where one has all.
+
+    With counts in ascending order ``2 sum_q q f_q / (m sum f) - (m + 1) / m`` (PRQ-KMeans; R3-VAE
+    reports the figure without a formula).
+    """
+    ordered = counts.double().sort().values
+    n = len(ordered)
+    rank = torch.arange(1, n + 1, dtype=torch.float64, device=ordered.device)
+    return float(2 * (rank * ordered).sum() / (n * ordered.sum()) - (n + 1) / n)
 
 
 def _level_quality(codes, size):

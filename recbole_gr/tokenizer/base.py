@@ -63,6 +63,7 @@ class Tokenizer(nn.Module):
     """
 
     signals = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
+    streams = False  # whether fit_content() moves batches of content to the device by itself
 
     def __init__(self, config, dim):
         super().__init__()
@@ -126,7 +127,9 @@ class Tokenizer(nn.Module):
         Raises:
             ConfigError: content of wrong shape, or with NaN or infinity.
         """
-        content = self._check(content).to(self.device)
+        content = self._check(content)
+        if not self.streams:
+            content = content.to(self.device)
         started = time.perf_counter()
         self._shrink(len(content))
         with self.seeded():

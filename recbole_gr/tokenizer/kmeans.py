@@ -7,7 +7,7 @@ import torch
 _TIE = 1e-9  # relative; float64 rounding is 1e-16, so only true ties fall below it
 
 
-def kmeans(vectors, k, *, iterations=25, redo=1, points_per_code=1024, seed=0):
+def kmeans(vectors, k, *, iterations=25, redo=1, points_per_code=1024, seed=0, spherical=False):
     """k-means centroids (Lloyd's algorithm by FAISS, on GPUs where FAISS sees any).
 
     With ``k`` distinct vectors or fewer, the centroids are these vectors, the rest copies of the
@@ -21,6 +21,8 @@ def kmeans(vectors, k, *, iterations=25, redo=1, points_per_code=1024, seed=0):
         redo: runs from different starts; the one with the lowest inertia is kept.
         points_per_code: at most ``k * points_per_code`` vectors are used, drawn at random.
         seed: of the start and the sample; equal seeds give equal centroids.
+        spherical: centroids have length 1; for vectors of length 1, which then go to the centroid
+            of the highest cosine.
 
     Returns:
         float32 tensor ``[k, d]`` on the device of ``vectors``.
@@ -31,7 +33,7 @@ def kmeans(vectors, k, *, iterations=25, redo=1, points_per_code=1024, seed=0):
         filler = np.repeat(distinct[:1], k - len(distinct), axis=0)
         centroids = np.concatenate([distinct, filler])
     else:
-        centroids = _faiss_kmeans(array, k, iterations, redo, points_per_code, seed)
+        centroids = _faiss_kmeans(array, k, iterations, redo, points_per_code, seed, spherical)
     return torch.from_numpy(centroids).to(vectors.device)
 
 
@@ -70,7 +72,7 @@ def _few_distinct(array, k):
     return distinct if len(distinct) <= k else None
 
 
-def _faiss_kmeans(array, k, iterations, redo, points_per_code, seed):
+def _faiss_kmeans(array, k, iterations, redo, points_per_code, seed, spherical):
     clustering = faiss.Kmeans(
         array.shape[1],
         k,
@@ -78,6 +80,7 @@ def _faiss_kmeans(array, k, iterations, redo, points_per_code, seed):
         nredo=redo,
         seed=seed,
         min_points_per_centroid=1,
+        spherical=spherical,
         max_points_per_centroid=points_per_code,
         gpu=faiss.get_num_gpus() > 0,
     )
