@@ -22,6 +22,7 @@ SMALL = {
     "tokenizer_steps": 12,
 }
 NAMES = ("RKMeans", "OPQ", "RQVAE", "R3VAE")
+HEAVY = {"metric_weight": 1.0}
 SINKHORN = {"collision": "sinkhorn", "codebook_size": [2, 2, 64]}
 
 
@@ -244,6 +245,36 @@ def changes(name, **options):
     ("RQVAE", {"tokenizer_evaluate_every": 3, "base": {
         "tokenizer_select_by": "collision", "tokenizer_epochs": 10}}),
     ("RQVAE", {"tokenizer_select_by": "collision", "base": {"tokenizer_epochs": 10}}),
+    ("R3VAE", {"codebook_size": 9}),
+    ("R3VAE", {"sid_levels": 2}),
+    ("R3VAE", {"tokenizer_seed": 1}),
+    ("R3VAE", {"normalize_content": False, "base": {"rating_mode": "ste"}}),
+    ("R3VAE", {"rating_mode": "top1_rating"}),
+    ("R3VAE", {"rating_temperature": 0.1, "base": {"rating_mode": "softmax"}}),
+    ("R3VAE", {"rating_topk": 2, "base": {"rating_mode": "topk"}}),
+    ("R3VAE", {"reference_init": "none"}),
+    ("R3VAE", {"decoder": "mlp"}),
+    ("R3VAE", {"reconstruction_loss": "cosine"}),
+    ("R3VAE", {"metric_weight": 1.0}),
+    ("R3VAE", {"sc_regulariser": False, "base": HEAVY}),
+    ("R3VAE", {"pd_regulariser": False, "base": HEAVY}),
+    ("R3VAE", {"sc_vectors": "surrogate", "base": HEAVY}),
+    ("R3VAE", {"pd_temperature": 9.0, "base": HEAVY}),
+    ("R3VAE", {"pd_max_codewords": 2, "base": HEAVY}),
+    ("R3VAE", {"commitment_weight": 9.0, "base": {"rating_mode": "ste"}}),
+    ("R3VAE", {"kmeans_init": False}),
+    ("R3VAE", {"kmeans_iterations": 1}),
+    ("R3VAE", {"kmeans_points_per_code": 3}),
+    ("R3VAE", {"tokenizer_steps": 40, "base": {"tokenizer_select_by": "last"}}),
+    ("R3VAE", {"tokenizer_batch_size": 60}),
+    ("R3VAE", {"tokenizer_learning_rate": 0.05}),
+    ("R3VAE", {"tokenizer_weight_decay": 20.0}),
+    ("R3VAE", {"clip_gradient": 0.01, "base": {"tokenizer_weight_decay": 1.0}}),
+    ("R3VAE", {"tokenizer_evaluate_every": 7, "base": {"tokenizer_steps": 40}}),
+    ("R3VAE", {"tokenizer_evaluate_items": 30, "base": {"tokenizer_steps": 40}}),
+    ("R3VAE", {"tokenizer_patience": 1, "base": {
+        "tokenizer_steps": 60, "tokenizer_select_by": "last"}}),
+    ("R3VAE", {"tokenizer_select_by": "last", "base": {"tokenizer_steps": 40}}),
 ])  # fmt: skip
 def test_each_option_has_an_effect(name, options):
     assert changes(name, **options)
