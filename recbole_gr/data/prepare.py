@@ -8,6 +8,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_gr.data.atomic import check_inter_files
+from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
 from recbole_gr.data.loader import GenerativeTrainLoader
 from recbole_gr.errors import ConfigError
@@ -52,10 +53,17 @@ def create_dataset(config):
                 key,
                 config[key],
             )
-    own_class = getattr(recbole_datasets, f"{config['model']}Dataset", None)
-    if is_generative(config) or (config["MODEL_TYPE"] == ModelType.SEQUENTIAL and not own_class):
-        return GenerativeDataset(config)
-    return (own_class or getattr(recbole_datasets, DATASET_CLASSES[config["MODEL_TYPE"]]))(config)
+    dataset_class = getattr(recbole_datasets, f"{config['model']}Dataset", None)
+    if is_generative(config):
+        dataset_class = GenerativeDataset
+    if dataset_class is None:
+        sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        dataset_class = (
+            GenerativeDataset
+            if sequential
+            else getattr(recbole_datasets, DATASET_CLASSES[config["MODEL_TYPE"]])
+        )
+    return (continual(dataset_class) if is_continual(config) else dataset_class)(config)
 
 
 def data_preparation(config, dataset):

@@ -1,0 +1,251 @@
+"""Data that arrive in periods: what is known in one, and what it trains, validates and tests.
+
+Source: the protocol of DACT (arXiv 2603.29705), as its published Tools files follow it row by row.
+"""
+
+from datetime import datetime, timezone
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from recbole.data.dataset import SequentialDataset
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_gr.errors import ConfigError
+
+PART = "continual_part"  # the column that says what a row is in the present period
+PAST, WAITING, HEAD, TRAIN, VALID, TEST = "past", "waiting", "head", "train", "valid", "test"
+PUBLISHED = {"h": HEAD, "train": TRAIN, "valid": VALID, "test": TEST}
+TRAIN_ON = ("period", "all")
+
+
+def periods_by_cuts(times, cuts):
+    """Period of each row, by shares of the rows or by dates.
+
+    Args:
+        times (numpy.ndarray): ``[n]`` seconds since 1970, ascending.
+        cuts (list): where each period ends. Shares of all rows, ``[0.6, 0.7, 0.8, 0.9, 1.0]``: row
+            ``r`` is in the first period whose share exceeds ``r / n``. Or dates, ``["2013-06-01",
+            "2014-01-01"]``: a period holds what comes before its date (00:00 UTC), and a last one
+            what is left.
+
+    Returns:
+        numpy.ndarray: ``[n]`` integers from 0.
+
+    Raises:
+        ConfigError: `cuts` is neither, or does not ascend, or a period would be empty.
+    """
+    if not isinstance(cuts, (list, tuple)) or not cuts:
+        raise ConfigError(f"continual_cuts: {cuts!r} must be a list of shares or of dates")
+    if all(isinstance(c, (int, float)) and not isinstance(c, bool) and 0 < c <= 1 for c in cuts):
+        if cuts[-1] != 1:
+            raise ConfigError(f"continual_cuts: the last share of {list(cuts)} must be 1.0")
+        # Rounding must not move a boundary that falls on a row.
+        ends = np.ceil(np.asarray(cuts) * len(times) - 1e-6).astype(int)
+        ascending = list(cuts)
+        period = np.searchsorted(ends, np.arange(len(times)), side="right")
+        n_periods = len(cuts)
+    else:
+        ascending = [_seconds(cut) for cut in cuts]
+        period = np.searchsorted(ascending, times, side="right")
+        n_periods = len(cuts) + 1
+    if any(a >= b for a, b in zip(ascending, ascending[1:])):
+        raise ConfigError(f"continual_cuts: {list(cuts)} must ascend")
+    missing = sorted(set(range(n_periods)) - set(period.tolist()))
+    if missing:
+        raise ConfigError(f"continual_cuts: no interaction is in period {missing[0]} of {cuts}")
+    return period
+
+
+def periods_by_column(values, name):
+    """Period of each row from a column of the data; its values in ascending order (as numbers if
+    all are numbers) are periods 0, 1, ...
+
+    Returns:
+        numpy.ndarray: ``[n]`` integers.
+    """
+    labels = sorted(set(values), key=str)
+    try:
+        labels.sort(key=float)
+    except ValueError:
+        pass  # names stay in the order of the alphabet
+    if any(pd.isna(label) or label == "" for label in labels):
+        raise ConfigError(f"continual_field: the column {name!r} has empty cells")
+    return pd.Categorical(values, categories=labels).codes.astype(int)
+
+
+def parts_of(users, periods, present):
+    """What each row is in one period (DACT, the shipped Tools files).
+
+    A user takes part from the first period in which they have an interaction and, with all before
+    it, at least three. What they did in earlier periods, or else their very first interaction, is
+    their head: history alone, never a target. In every period the last interaction of a user is
+    the test target, the one before it the validation target, all before that train; with a single
+    one there is only a test target. Targets of earlier periods never train again.
+
+    Args:
+        users (numpy.ndarray): ``[n]`` user of each row; rows in the order of time.
+        periods (numpy.ndarray): ``[n]`` ascending for every user, none above `present`.
+        present (int): the period.
+
+    Returns:
+        numpy.ndarray: ``[n]`` of `PAST` (targets and heads of earlier periods), `WAITING` (of users
+        who do not take part yet), `HEAD` (of users who are new now), `TRAIN`, `VALID`, `TEST`.
+    """
+    rows = pd.DataFrame({"user": users, "period": periods})
+    by_user = rows.groupby("user", sort=False)
+    rows["number"] = by_user.cumcount() + 1  # interactions so far
+    ends = rows.groupby(["user", "period"], sort=False)["number"].transform("max")
+    qualifies = rows["period"].where(ends >= 3)
+    rows["first"] = qualifies.groupby(rows["user"], sort=False).transform("min")  # NaN: not yet
+    now = rows["period"] == present
+    new = rows["first"] == present
+    has_past = by_user["period"].transform("min") < present
+    head = new & np.where(has_past, ~now, rows["number"] == 1)
+    target = now & rows["first"].notna() & ~head
+    left = ends - rows["number"]  # interactions of this user and period that come later
+    part = np.full(len(rows), PAST, dtype=object)
+    part[rows["first"].isna()] = WAITING
+    part[head] = HEAD
+    part[target] = TRAIN
+    part[target & (left == 1)] = VALID
+    part[target & (left == 0)] = TEST
+    return part
+
+
+class ContinualMixin:
+    """One period of a data set, for any of RecBole's dataset classes (:func:`continual`).
+
+    The data set of period p is the log up to the end of p, nothing later: its users and items are
+    those that have appeared so far, numbered in the order of their first appearance. So an id is
+    the same in every period, and new items are the ids from the last period's number of items on.
+    Histories cross periods; targets (``build()``) are those of :func:`parts_of`. With
+    ``continual_train: all`` the targets of earlier periods train too (retraining).
+
+    Configuration: ``continual_cuts`` or ``continual_field``, ``continual_period``,
+    ``continual_train``, ``continual_part_field`` (``properties/overall.yaml``).
+
+    Attributes:
+        n_periods (int): periods of the whole log.
+    """
+
+    def _data_filtering(self):
+        super()._data_filtering()
+        feat = self.inter_feat.sort_values(self.time_field, kind="stable", ignore_index=True)
+        period = self._periods_of(feat)
+        self.n_periods = int(period.max()) + 1
+        present = self.config["continual_period"]
+        if isinstance(present, bool) or not isinstance(present, int):
+            raise ConfigError(f"continual_period: {present!r} must be an integer")
+        if not 0 <= present < self.n_periods:
+            raise ConfigError(
+                f"continual_period: {present} is not one of 0 to {self.n_periods - 1}, the periods "
+                f"of '{self.dataset_name}'"
+            )
+        known = period <= present
+        feat, period = feat[known].reset_index(drop=True), period[known]
+        if self.config["continual_part_field"] is None:
+            feat[PART] = parts_of(feat[self.uid_field].to_numpy(), period, present)
+        else:
+            feat[PART] = np.where(period == present, self._published_parts(feat), PAST)
+        self.set_field_property(PART, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
+        self._rest_fields = np.append(self._rest_fields, PART)  # those that get ids of their own
+        self.inter_feat = feat
+        for name, field in (("user_feat", self.uid_field), ("item_feat", self.iid_field)):
+            side = getattr(self, name)
+            if side is not None:  # what will appear later is not known yet
+                side = side[side[field].isin(set(feat[field]))]
+                setattr(self, name, side.reset_index(drop=True))
+
+    def _periods_of(self, feat):
+        cuts, field = self.config["continual_cuts"], self.config["continual_field"]
+        if (cuts is None) == (field is None):
+            raise ConfigError("give one of continual_cuts and continual_field")
+        if field is None:
+            return periods_by_cuts(feat[self.time_field].to_numpy(), cuts)
+        if field not in feat:
+            raise ConfigError(
+                f"continual_field: the .inter file of '{self.dataset_name}' gives no column "
+                f"{field!r}; add it to load_col: {{inter: [...]}}"
+            )
+        period = periods_by_column(feat[field].to_numpy(), field)
+        if (np.diff(period) < 0).any():
+            raise ConfigError(
+                f"continual_field: the periods in {field!r} do not follow {self.time_field!r}"
+            )
+        return period
+
+    def _published_parts(self, feat):
+        field = self.config["continual_part_field"]
+        if field not in feat:
+            raise ConfigError(
+                f"continual_part_field: the .inter file of '{self.dataset_name}' gives no column "
+                f"{field!r}; add it to load_col: {{inter: [...]}}"
+            )
+        unknown = sorted(set(feat[field].astype(str)) - set(PUBLISHED))
+        if unknown:
+            raise ConfigError(
+                f"continual_part_field: the column {field!r} of '{self.dataset_name}' holds "
+                f"{unknown[0]!r}; it may hold {', '.join(PUBLISHED)}"
+            )
+        return feat[field].map(PUBLISHED).to_numpy()
+
+    def _keeps(self, field):  # of GenerativeDataset: a history of parts serves nobody
+        return field != PART and super()._keeps(field)
+
+    def build(self):
+        """Training, validation and test split of the period, as RecBole's own ``build()``."""
+        self._change_feat_format()
+        number = self.field2token_id[PART]
+        part = self.inter_feat[PART].numpy()
+        self._del_col(self.inter_feat, PART)
+        wanted = [TRAIN]
+        if not isinstance(self, SequentialDataset):
+            wanted.append(HEAD)  # known of the user, and there is no history to know it from
+        if self.config["continual_train"] == "all":
+            wanted.append(PAST)
+        splits = []
+        for names in (wanted, [VALID], [TEST]):
+            chosen = np.isin(part, [number[name] for name in names if name in number])
+            splits.append(self.copy(self.inter_feat[np.flatnonzero(chosen)]))
+        return splits
+
+
+@cache
+def continual(dataset_class):
+    """The subclass of a dataset class that holds one period."""
+    return type(f"Continual{dataset_class.__name__}", (ContinualMixin, dataset_class), {})
+
+
+def is_continual(config):
+    """Whether a run asks for a period; checks the keys that can be checked without data.
+
+    Raises:
+        ConfigError: keys that contradict each other.
+    """
+    keys = ("continual_cuts", "continual_field", "continual_period")
+    given = [key for key in keys if config[key] is not None]
+    if not given:
+        return False
+    if "continual_period" not in given or len(given) != 2:
+        raise ConfigError(
+            "a period needs continual_period and one of continual_cuts and continual_field, given "
+            f"are {given}"
+        )
+    if (config["continual_train"] or TRAIN_ON[0]) not in TRAIN_ON:
+        raise ConfigError(
+            f"continual_train: {config['continual_train']!r} is not one of {', '.join(TRAIN_ON)}"
+        )
+    if config["benchmark_filename"] is not None:
+        raise ConfigError("continual_period: benchmark_filename has its own split; drop one")
+    return True
+
+
+def _seconds(cut):
+    try:
+        day = datetime.fromisoformat(str(cut))
+    except ValueError:
+        raise ConfigError(
+            f"continual_cuts: {cut!r} is neither a share in (0, 1] nor a date such as 2014-01-31"
+        ) from None
+    return day.replace(tzinfo=day.tzinfo or timezone.utc).timestamp()
