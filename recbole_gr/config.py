@@ -10,6 +10,7 @@ from recbole_gr.defaults import check_per_model, default_settings, merged
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.settings import SettingsLoader, external_settings
+from recbole_gr.sid.gate import check_gate
 
 compat.apply_to_recbole()
 
@@ -32,6 +33,7 @@ class Config(RecBoleConfig):
         cmd_args (list[str] | None): `--key=value` arguments. `sys.argv` is never read.
         other_models (Iterable[str]): other models of the same run. A key that only they know is
             left out here instead of being refused.
+        other_tokenizers (Iterable[str]): other tokenizers of the same comparison, likewise.
 
     Raises:
         ConfigError: unknown model, tokenizer or key (naming the nearest known one), values that
@@ -46,9 +48,11 @@ class Config(RecBoleConfig):
         config_dict=None,
         cmd_args=None,
         other_models=(),
+        other_tokenizers=(),
     ):
         self._sources = external_settings(config_file_list, config_dict, cmd_args)
         self._other_models = list(other_models)
+        self._other_tokenizers = list(other_tokenizers)
         super().__init__(model, dataset, config_file_list, config_dict)
 
     # RecBole's __init__ calls the methods below in this order.
@@ -123,6 +127,8 @@ class Config(RecBoleConfig):
         tokenizer = self.external_config_dict.get("tokenizer")
         for other in self._other_models:
             everyone |= default_settings(registry.get_model(other), dataset, tokenizer)[1]
+        for other in self._other_tokenizers:
+            everyone |= default_settings(self.model_class, dataset, other)[1]
         wrong = [
             f"Unknown key '{key}' ({source})"
             + (
@@ -157,6 +163,7 @@ class Config(RecBoleConfig):
         self._check_valid_metric()
         self._check_beam_size()
         self._check_processes()
+        check_gate(config)
         if hasattr(self.model_class, "prepare_config"):
             self.model_class.prepare_config(config)
         if config.get("resume") and not os.path.isfile(config["resume"]):

@@ -2,6 +2,7 @@
 
     python -m recbole_gr.tokenize --dataset=ml-100k --tokenizer=RKMeans --output=sids/
     python -m recbole_gr.tokenize --dataset=ml-100k --sid_file=sids/sid.json --output=check/
+    python -m recbole_gr.tokenize --dataset=ml-100k --tokenizer=R3VAE,RQVAE,RKMeans,OPQ
 """
 
 import logging
@@ -9,11 +10,14 @@ import sys
 from pathlib import Path
 
 USAGE = """\
-usage: python -m recbole_gr.tokenize --dataset=NAME [--tokenizer=NAME] [--output=DIR] [--key=...]
+usage: python -m recbole_gr.tokenize --dataset=NAME [--tokenizer=NAME[,NAME...]] [--output=DIR]
+                                     [--key=value ...]
 
 Learns semantic IDs from the item content of a RecBole data set and writes them to DIR (default:
 sids/<dataset>-<tokenizer>) as sid.json, sid.npy and sid.npz, with a quality report as report.txt,
 report.json and report.png. With --sid_file=FILE it reads that file's SIDs instead of learning any.
+Several tokenizers are compared in one table and one figure (comparison.md, .csv, .json and .png in
+DIR, by default sids/<dataset>-comparison), each with a folder of its own below.
 """
 
 
@@ -31,19 +35,84 @@ def tokenize(dataset=None, output=None, config_file_list=None, config_dict=None,
     Raises:
         ConfigError: something in the configuration or the files cannot be used.
     """
-    from recbole.utils import init_seed
-
     from recbole_gr.config import Config
-    from recbole_gr.data import create_dataset, item_content
-    from recbole_gr.data.signals import tokenizer_signals
-    from recbole_gr.tokenizer.pipeline import prepare_sid, write_sids
 
     # Any generative model does: SIDs depend on data and tokenizer alone.
     config = Config("TIGER", dataset, config_file_list, config_dict, cmd_args)
+    return _tokenize(config, output)
+
+
+def compare_tokenizers(
+    tokenizers, dataset=None, output=None, config_file_list=None, config_dict=None, cmd_args=None
+):
+    """Learn SIDs with several tokenizers and compare their quality, time and memory.
+
+    Keys that only some of the tokenizers know go to these.
+
+    Args:
+        tokenizers: names.
+        dataset: data set name; None takes the configuration's.
+        output: folder; None takes ``sids/<dataset>-comparison``.
+        config_file_list, config_dict, cmd_args: as for :func:`recbole_gr.run_recbole_gr`.
+
+    Returns:
+        tuple: the reports by tokenizer, the comparison as a markdown table, and the files written.
+
+    Raises:
+        ConfigError: something in the configuration or the files cannot be used; nothing is learned
+            then.
+    """
+    from recbole_gr import memory
+    from recbole_gr.config import Config
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.registry import get_tokenizer
+    from recbole_gr.tokenizer.comparison import comparison_row, comparison_table, write_comparison
+
+    if len(set(tokenizers)) < len(tokenizers):
+        raise ConfigError(f"--tokenizer names one twice: {','.join(tokenizers)}")
+    for name in tokenizers:
+        get_tokenizer(name)
+    rest = [a for a in cmd_args or [] if not a.startswith("--tokenizer=")]
+    configs = [
+        Config(
+            "TIGER",
+            dataset,
+            config_file_list,
+            config_dict,
+            [*rest, f"--tokenizer={name}"],
+            other_tokenizers=tokenizers,
+        )
+        for name in tokenizers
+    ]
+    if configs[0]["sid_file"]:
+        raise ConfigError("sid_file is one table; give one tokenizer, or no sid_file")
+    folder = Path(output or Path("sids") / f"{configs[0]['dataset']}-comparison")
+    reports, files = {}, []
+    for name, config in zip(tokenizers, configs):
+        memory.reset_peak()
+        _, reports[name], written = _tokenize(config, folder / name.replace(":", "-"))
+        files += written
+    rows = {name: comparison_row(report) for name, report in reports.items()}
+    title = f"Tokenizers on {configs[0]['dataset']}"
+    return reports, comparison_table(rows), [*write_comparison(folder, title, rows), *files]
+
+
+def _tokenize(config, output):
+    from recbole.utils import init_seed
+
+    from recbole_gr.data import create_dataset, item_content
+    from recbole_gr.data.signals import item_behaviour, tokenizer_signals
+    from recbole_gr.sid.gate import collapse_reasons
+    from recbole_gr.tokenizer.pipeline import prepare_sid, write_sids
+
     init_seed(config["seed"], config["reproducibility"])
     train = create_dataset(config).build()[0]
     content = item_content(config, train)
-    table, report = prepare_sid(config, content, tokenizer_signals(config, train))
+    signals = tokenizer_signals(config, train)
+    table, report = prepare_sid(config, content, signals, item_behaviour(train))
+    reasons = collapse_reasons(report, config["sid_min_distinct"], config["sid_min_utilisation"])
+    if reasons:  # judging is what this command is for, so it never stops
+        logging.getLogger().warning("Collapsed: %s", "; ".join(reasons))
     source = Path(config["sid_file"]).stem if config["sid_file"] else config["tokenizer"]
     output = Path(output or Path("sids") / f"{config['dataset']}-{source}")
     return table, report, write_sids(output, config, table, report, content.item_tokens)
@@ -62,12 +131,27 @@ def main(argv=None):
     output = given[-1].partition("=")[2] if given else None
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        _, _, files = tokenize(output=output, cmd_args=rest)
+        names = _tokenizers(rest)
+        if len(names) > 1:
+            _, table, files = compare_tokenizers(names, output=output, cmd_args=rest)
+            print(table)
+        else:
+            _, _, files = tokenize(output=output, cmd_args=rest)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print("Written: " + ", ".join(map(str, files)))
     return 0
+
+
+def _tokenizers(arguments):
+    """The names of ``--tokenizer=A,B``, from the command line or its configuration files."""
+    from recbole_gr.settings import external_settings
+
+    name = ""
+    for _, settings in external_settings(cmd_args=arguments):
+        name = settings.get("tokenizer") or name
+    return [part.strip() for part in str(name).split(",") if part.strip()]
 
 
 if __name__ == "__main__":

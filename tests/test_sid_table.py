@@ -202,3 +202,21 @@ def test_published_letter_sids_of_beauty_load():
     assert len(loaded.groups()[1]) == 12088
     row = tokens.index("B004756YJA")
     assert loaded.codes[row].tolist() == [183, 70, 232, 6]
+
+
+def test_a_saved_table_that_was_changed_is_refused(tmp_path):
+    table = SIDTable.from_item_codes(torch.tensor([[0, 1], [1, 0]]), (2, 2), {"seed": 3})
+    path = tmp_path / "sid.npz"
+    table.save(path, ["[PAD]", "a", "b"])
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name, value in (
+        ("codes", np.array([[1, 1], [1, 0]], dtype=np.int32)),
+        ("meta", np.frombuffer(b'{"seed": 4}', dtype=np.uint8)),
+        ("item_tokens", np.frombuffer(b"b\0a", dtype=np.uint8)),
+    ):
+        np.savez(path, **{**arrays, name: value})
+        with pytest.raises(ConfigError, match="sid.npz was changed after it was written"):
+            SIDTable.load(path, ["[PAD]", "a", "b"])
+    np.savez(path, **arrays)
+    assert SIDTable.load(path).meta == {"seed": 3}

@@ -203,3 +203,59 @@ def test_command_reports_what_it_cannot_use(tiny_folder, tmp_path, capsys):
     assert "codebook_size" in capsys.readouterr().err
     assert main(["--help"]) == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_saved_table_holds_content_hash_configuration_seed_and_report(config):
+    content = item_content()
+    table, report = prepare_sid(config, content)
+    (path,) = pipeline.Path(config["sid_dir"]).glob("*.npz")
+    meta = SIDTable.load(path, TOKENS).meta
+    assert meta["content"] == "content0" and meta["seed"] == 1
+    assert meta["options"]["codebook_size"] == 6 and meta["fit"]["seconds"] > 0
+    assert meta["report"]["semantics"]["pd"] == report.semantics["pd"]
+    again = prepare_sid(config, content)[1]
+    assert again.to_dict() == report.to_dict()
+
+
+def test_sids_learned_from_other_content_are_noticed(config, tmp_path, caplog):
+    table, _ = prepare_sid(config, item_content())
+    table.save(tmp_path / "sid.npz", TOKENS)
+    given = {**config, "sid_file": str(tmp_path / "sid.npz")}
+    prepare_sid(given, item_content())
+    assert "other item content" not in caplog.text
+    prepare_sid(given, item_content(seed=1))
+    assert "other item content" in caplog.text
+
+
+def test_command_compares_tokenizers_in_one_table_and_one_figure(tiny_folder, tmp_path, capsys):
+    from recbole_gr.tokenize import main
+
+    common = [
+        "--dataset=tiny",
+        f"--data_path={tiny_folder}",
+        "--show_progress=False",
+        f"--sid_dir={tmp_path / 'cache'}",
+        f"--content_cache_dir={tmp_path / 'content'}",
+        f"--output={tmp_path / 'out'}",
+        "--codebook_size=4",
+    ]
+    short = ["--tokenizer_steps=4", "--tokenizer_epochs=2", "--rqvae_dim=4", "--opq_iterations=2"]
+    assert main([*common, *short, "--tokenizer=R3VAE,RQVAE,RKMeans,OPQ"]) == 0
+    out = tmp_path / "out"
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines]
+    assert [row[0] for row in cells[2:]] == ["R3VAE", "RQVAE", "RKMeans", "OPQ"]
+    rows = json.loads((out / "comparison.json").read_text())
+    for line, (name, row) in zip(cells[2:], rows.items()):
+        report = json.loads((out / name / "report.json").read_text())
+        assert line[0] == name and line[1] == f"{row['distinct']:.2%}"
+        assert row["distinct"] == report["before_policy"]["distinct"] / 40
+        assert row["pd"] == report["semantics"]["pd"] and row["sc"] == report["semantics"]["sc"]
+        assert row["seconds"] > 0 and row["peak"] > 0
+    assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "comparison.csv").read_text().count("\n") == 5
+    assert main([*common, "--tokenizer=RQVAE,RKMeans", "--rqvae_dimm=4"]) == 2
+    assert "did you mean 'rqvae_dim'" in capsys.readouterr().err
+    assert main([*common, "--tokenizer=RKMeans,RKMeans"]) == 2
+    assert main([*common, "--tokenizer=RKMeans,RQVA"]) == 2
+    assert "RQVAE" in capsys.readouterr().err

@@ -2,8 +2,10 @@
 
 import torch
 
+from recbole_gr.data.frequency import training_counts
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
+from recbole_gr.tokenizer.assessment import Behaviour
 
 
 def item_pairs(dataset, window):
@@ -59,3 +61,15 @@ def _signal(config, dataset, name):
     if type(window) is not int or window < 1:
         raise ConfigError(f"i2i_window: {window!r} must be an integer of at least 1")
     return item_pairs(dataset, window)
+
+
+def item_behaviour(dataset):
+    """Popularity of the items and who stands next to whom, for the SID quality report.
+
+    Args:
+        dataset (SequentialDataset): the training split, augmented.
+
+    Returns:
+        Behaviour: counts and pairs by row (item id - 1).
+    """
+    return Behaviour(training_counts(dataset)[1:], item_pairs(dataset, 1))

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 import torch
 
 from recbole_gr.files import atomic_write
-from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.table import sid_keys
 
 
@@ -63,12 +62,23 @@ class QualityReport:
             collision rate. Two items on one SID count twice above and once here.
         largest_group: items on the most crowded SID.
         gini: Gini coefficient of the items per SID, see :func:`gini`.
+        unique_rate: share of items that their SID alone identifies, ``1 - collision_rate``.
+        items_per_sid: ``n_items / distinct``, which R3-VAE calls collision rate.
         group_sizes: how many SIDs belong to exactly m items, ``{m: count}``.
         levels: one :class:`LevelQuality` per level.
         prefixes: one :class:`PrefixQuality` per depth, the last one being whole SIDs.
         before_policy: :func:`collision_figures` of the tokenizer's codes before the collision
             policy; empty if not known.
+        content_levels: levels that come from content, without the suffix of a collision policy.
+        distinct_content: different content vectors; 0 if not known.
+        semantics: SC and PD, see :func:`~recbole_gr.sid.semantics.semantic_figures`.
+        neighbours: share of an item's ``k`` nearest neighbours with its prefix, per depth:
+            ``content`` (cosine), ``cooccurrence`` (in training sequences), and ``chance``, the
+            share of all pairs. Of ``queries`` items.
+        popularity: ``head``, the fifth of the items with most training interactions, and ``tail``.
         meta: where the SIDs come from.
+
+    The last four but ``meta`` are empty where content or interactions are not at hand.
     """
 
     n_items: int
@@ -79,10 +89,17 @@ class QualityReport:
     duplicate_rate: float
     largest_group: int
     gini: float
+    unique_rate: float
+    items_per_sid: float
     group_sizes: dict
     levels: list
     prefixes: list
     before_policy: dict = field(default_factory=dict)
+    content_levels: int = 0
+    distinct_content: int = 0
+    semantics: dict = field(default_factory=dict)
+    neighbours: dict = field(default_factory=dict)
+    popularity: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
 
     def to_dict(self):
@@ -96,31 +113,9 @@ class QualityReport:
 
     def to_text(self):
         """The report as a few lines for a log or a terminal."""
-        lines = [
-            f"SID quality: {self.n_items} items, {self.distinct} distinct SIDs, "
-            f"{self.n_levels} levels {tuple(self.sizes)}",
-            f"  items that share their SID: {self.collision_rate:.2%}   "
-            f"1 - distinct/items: {self.duplicate_rate:.2%}   "
-            f"largest group: {self.largest_group}",
-        ]
-        if self.before_policy:
-            before = self.before_policy
-            lines.append(
-                f"  before the collision policy: {before['collision_rate']:.2%}   "
-                f"{before['duplicate_rate']:.2%}   largest group: {before['largest_group']}"
-            )
-        lines.append(
-            "  level   size   used  utilisation  entropy  perplexity |"
-            "  prefixes  items each  largest  children each"
-        )
-        for number, (level, prefix) in enumerate(zip(self.levels, self.prefixes)):
-            lines.append(
-                f"  {level_name(number):>5} {level.size:>6} {level.used:>6} "
-                f"{level.utilisation:>12.1%} {level.entropy:>8.2f} {level.perplexity:>11.1f} |"
-                f"{prefix.distinct:>10} {prefix.mean_items:>11.2f} {prefix.largest:>8} "
-                f"{prefix.mean_children:>14.2f}"
-            )
-        return "\n".join(lines)
+        from recbole_gr.sid.quality_text import report_text
+
+        return report_text(self)
 
 
 def quality_report(table):
@@ -156,6 +151,7 @@ def quality_report(table):
         )
         shorter = len(groups)
     meta = dict(table.meta)
+    meta.pop("report", None)  # as it was when the table was learned
     return QualityReport(
         n_items=n_items,
         n_levels=table.n_levels,
@@ -164,7 +160,10 @@ def quality_report(table):
         levels=levels,
         prefixes=prefixes,
         before_policy=meta.pop("before_policy", {}),
+        content_levels=min(meta.pop("content_levels", table.n_levels), table.n_levels),
         meta=meta,
+        unique_rate=int((groups == 1).sum()) / n_items,
+        items_per_sid=n_items / len(groups),
         **_collisions(groups, n_items),
     )
 

@@ -137,7 +137,8 @@ class SIDTable:
         return sha.hexdigest()
 
     def save(self, path, item_tokens=None):
-        """Write codes, sizes, meta and item tokens to one ``.npz`` file, without pickle.
+        """Write codes, sizes, meta and item tokens to one ``.npz`` file, without pickle, and with
+        the hash of it all.
 
         Args:
             path: file to write.
@@ -152,6 +153,7 @@ class SIDTable:
         if item_tokens is not None:
             tokens = tokens_without_padding(item_tokens, self.n_items)
             arrays["item_tokens"] = text_array("\0".join(tokens))
+        arrays["hash"] = text_array(_hash(arrays))
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
@@ -165,10 +167,13 @@ class SIDTable:
                 the file that are not among them are left out.
 
         Raises:
-            ConfigError: unreadable file, or items without a SID (how many, which first).
+            ConfigError: unreadable file, contents that are not those of its hash, or items without
+                a SID (how many, which first).
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+                changed = "hash" in arrays and text(arrays.pop("hash")) != _hash(arrays)
                 codes = torch.from_numpy(arrays["codes"].astype(np.int64))
                 sizes, meta = arrays["sizes"].tolist(), json.loads(text(arrays["meta"]))
                 stored = None
@@ -176,6 +181,11 @@ class SIDTable:
                     stored = text(arrays["item_tokens"]).split("\0")
         except (*_BAD_FILE, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path} is not a SID table of this library: {error}") from error
+        if changed:
+            raise ConfigError(
+                f"SID file {path} was changed after it was written: its contents do not have the "
+                "hash saved with them; write it anew with python -m recbole_gr.tokenize"
+            )
         if item_tokens is not None:
             codes = codes[rows_of(path, stored, len(codes), item_tokens)]
         return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
@@ -263,6 +273,15 @@ class SIDTable:
         codes = codes[rows_of(path, row_tokens, len(codes), item_tokens)]
         meta = {"source": Path(path).name}
         return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
+
+
+def _hash(arrays):
+    """sha256 (hexadecimal) of arrays by name."""
+    sha = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha.update(f"{name}:{array.dtype}{array.shape}:".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
 
 
 def check_codes(item_codes, sizes):

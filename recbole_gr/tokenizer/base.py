@@ -108,6 +108,15 @@ class Tokenizer(nn.Module):
         """Distances ``[n, sizes[-1]]`` to the last level's codes, given the codes before it."""
         raise NotImplementedError
 
+    def codewords(self):
+        """Codewords of each level, ``L`` tensors ``[sizes[l], e]``; None if there are none."""
+        books = getattr(self, "codebooks", None)
+        return None if books is None else [book.detach() for book in books]
+
+    def quantized_batch(self, content, codes):
+        """What the codes ``[n, L]`` stand for, ``[n, e]``: by default the sum of codewords."""
+        return sum(book[code] for book, code in zip(self.codewords(), codes.unbind(1)))
+
     # What users call
 
     def fit(self, content, *, signals=None, progress=True):
@@ -172,6 +181,12 @@ class Tokenizer(nn.Module):
         ]
         return torch.cat(parts)
 
+    @torch.no_grad()
+    def quantized(self, content, codes):
+        """Quantised vectors ``[n, e]`` of items with the given codes ``[n, L]``."""
+        content, codes = content.float().to(self.device), codes.to(self.device)
+        return self.quantized_batch(content, codes)
+
     def tokenize(self, content):
         """SIDs of a catalogue: :meth:`encode`, then the collision policy ``collision``.
 
@@ -195,6 +210,8 @@ class Tokenizer(nn.Module):
         meta = {
             "tokenizer": type(self).__name__,
             "options": dict(self.options),
+            "seed": self.seed,
+            "content_levels": len(self.sizes),
             "before_policy": before,
         }
         return SIDTable.from_item_codes(codes.cpu(), sizes, meta)

@@ -98,6 +98,13 @@ class OPQ(Tokenizer):
         parts = self._parts(self._normalized(content.double()))
         return squared_distances(parts[:, -1], self.centroids[-1])
 
+    def codewords(self):
+        return list(self.centroids)
+
+    def quantized_batch(self, content, codes):
+        """The parts' centroids side by side, in the rotated space."""
+        return torch.cat([book[code] for book, code in zip(self.centroids, codes.unbind(1))], 1)
+
     def _parts(self, content):
         """Rotated content as ``[n, levels, d // levels]``."""
         return (content @ self.rotation.to(content.dtype).T).unflatten(1, (-1, self.part))

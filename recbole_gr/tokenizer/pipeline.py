@@ -9,16 +9,18 @@ from pathlib import Path
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
+from recbole_gr.memory import peak_memory
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.sid.collision import resolve
-from recbole_gr.sid.quality import collision_figures, quality_report
+from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer.assessment import assess
 
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
 _VERSION = 1
 
 
-def prepare_sid(config, content, signals=None):
+def prepare_sid(config, content, signals=None, behaviour=None):
     """The SIDs of a run: read from ``sid_file``, found in the cache, or learned from content.
 
     Learned tables are kept in ``sid_dir`` under the hash of everything they depend on: content,
@@ -30,6 +32,8 @@ def prepare_sid(config, content, signals=None):
             ``item_tokens`` (``n_items`` strings).
         signals: function that returns what the tokenizer learns from beside content, tensors by
             name (see ``recbole_gr.data.signals``); not called where SIDs are read from a file.
+        behaviour: :class:`~recbole_gr.tokenizer.assessment.Behaviour` of the training split, for
+            the report.
 
     Returns:
         tuple: SIDTable and its QualityReport, which is also logged.
@@ -37,11 +41,23 @@ def prepare_sid(config, content, signals=None):
     Raises:
         ConfigError: unusable options, content or SID file.
     """
+
+    def report_of(table, tokenizer):
+        options = {
+            key: _get(config, f"report_{key}")
+            for key in ("neighbours", "queries")
+            if _get(config, f"report_{key}") is not None
+        }
+        return assess(table, content.vectors, tokenizer, behaviour, **options)
+
     if _get(config, "sid_file"):
         table = read_sid_file(config, content.item_tokens)
+        _warn_of_other_content(config, table, content)
+        report = report_of(table, None)
     else:
-        table = _learned_table(config, content, signals() if signals else {})
-    report = quality_report(table)
+        table, report = _learned_table(
+            config, content, signals() if signals else {}, report_of
+        )
     logging.getLogger().info(report.to_text())
     return table, report
 
@@ -75,7 +91,8 @@ def read_sid_file(config, item_tokens):
     if not before["collision_rate"]:
         return table
     codes, sizes = resolve(table.codes[1:], table.sizes, _get(config, "collision") or "suffix")
-    meta = {**table.meta, "before_policy": before}
+    levels = table.meta.get("content_levels", table.n_levels)
+    meta = {**table.meta, "before_policy": before, "content_levels": levels}
     return SIDTable.from_item_codes(codes, sizes, meta)
 
 
@@ -119,30 +136,55 @@ def write_sids(folder, config, table, report, item_tokens):
     return [folder / name for name in names]
 
 
-def _learned_table(config, content, signals):
+def _learned_table(config, content, signals, report_of):
     name = _get(config, "tokenizer") or "RKMeans"
     tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
-    name = _cache_name(config, tokenizer, content, signals)
-    path = Path(_get(config, "sid_dir") or "saved/sid") / name
+    path = Path(_get(config, "sid_dir") or "saved/sid") / _cache_name(
+        config, tokenizer, content, signals
+    )
     if path.is_file():
         try:
             table = SIDTable.load(path, content.item_tokens)
             logging.getLogger().info("SIDs from %s", path)
-            return table
+            return table, report_of(table, _fitted(tokenizer, path))
         except ConfigError as error:
             logging.getLogger().warning("%s; the SIDs are learned anew", error)
     show = _get(config, "show_progress")
     tokenizer.to(_get(config, "device") or "cpu")
     progress = True if show is None else bool(show)
     fit = tokenizer.fit(content.vectors[1:], signals=signals, progress=progress)
+    peak = peak_memory(tokenizer.device)
     table = tokenizer.tokenize(content.vectors)
-    table = replace(table, meta={**table.meta, "fit": {"seconds": fit.seconds, **fit.figures}})
+    report = report_of(table, tokenizer)
+    figures = {k: v for k, v in report.to_dict().items() if k != "meta"}
+    meta = {
+        **table.meta,
+        "content": content.digest,
+        "fit": {"seconds": fit.seconds, "peak_memory_bytes": peak, **fit.figures},
+        "report": figures,
+    }
+    table = replace(table, meta=meta)
     tokenizer.save(path.with_suffix(".tokenizer.pth"))
     table.save(path, content.item_tokens)
     logging.getLogger().info(
         "%s learned SIDs in %.1f s: %s; kept in %s", fit.tokenizer, fit.seconds, fit.figures, path
     )
-    return table
+    report.meta.update(content=content.digest, fit=meta["fit"])
+    return table, report
+
+
+def _fitted(tokenizer, path):
+    """The fitted tokenizer kept beside a table, or None: the report can do without."""
+    path = path.with_suffix(".tokenizer.pth")
+    return type(tokenizer).load(path) if path.is_file() else None
+
+
+def _warn_of_other_content(config, table, content):
+    learned_from = table.meta.get("content")
+    if learned_from and learned_from != content.digest:
+        logging.getLogger().warning(
+            "sid_file %s was learned from other item content than this run's", config["sid_file"]
+        )
 
 
 def _cache_name(config, tokenizer, content, signals):

@@ -181,6 +181,10 @@ class R3VAE(Tokenizer):
         _, residual, _ = self._walk(content, codes)
         return squared_distances(*comparable(residual, self.codebooks[-1], self.mode))
 
+    def quantized_batch(self, content, codes):
+        """The total ``z [n, d]`` of projection and quantised vectors, in the mode of training."""
+        return self._walk(content, codes)[2]
+
     def normalized(self, content):
         """Content as training and encoding see it."""
         return unit(content) if self.options["normalize_content"] else content

@@ -1,0 +1,267 @@
+"""What a report says of content, neighbours and popularity, against loops; and the gate."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_sid_quality import shared_table  # noqa: F401
+from test_tokenizer_base import DIM, content, fitted
+
+from recbole_gr import registry
+from recbole_gr.errors import ConfigError
+from recbole_gr.sid.cohesion import discrimination
+from recbole_gr.sid.gate import apply_gate, check_gate, collapse_reasons
+from recbole_gr.sid.quality import gini, quality_report
+from recbole_gr.sid.semantics import (
+    distinct_rows,
+    prefix_cohesion,
+    residual_means,
+    semantic_figures,
+)
+from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer.assessment import Behaviour, assess
+from recbole_gr.tokenizer.neighbours import (
+    chance_overlap,
+    content_neighbours,
+    cooccurrence_neighbours,
+    prefix_overlap,
+)
+from recbole_gr.tokenizer.rkmeans import RKMeans
+
+
+def random_codes(n=60, sizes=(4, 3, 5), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randint(0, s, (n,), generator=generator) for s in sizes], 1)
+
+
+def mean_pair_cosine(vectors, groups):
+    """Mean over groups of two or more of the mean cosine over their pairs."""
+    means = []
+    for group in set(groups):
+        rows = [i for i, g in enumerate(groups) if g == group]
+        pairs = [F.cosine_similarity(vectors[i], vectors[j], dim=0) for i in rows for j in rows
+                 if i < j]  # fmt: skip
+        means += [float(sum(pairs) / len(pairs))] if pairs else []
+    return sum(means) / len(means) if means else None
+
+
+def test_cohesion_of_prefixes_is_the_mean_over_their_groups():
+    codes, vectors = random_codes(), torch.randn(60, 5)
+    found = prefix_cohesion(codes, lambda rows: vectors[rows])
+    for depth in (1, 2, 3):
+        groups = [tuple(row) for row in codes[:, :depth].tolist()]
+        assert found[depth - 1] == pytest.approx(mean_pair_cosine(vectors, groups), abs=1e-5)
+    unique = torch.arange(4)[:, None]
+    assert prefix_cohesion(unique, lambda rows: vectors[rows]) == [None]
+
+
+def test_codewords_from_content_are_means_of_what_the_levels_before_leave():
+    codes, vectors = random_codes(), torch.randn(60, 5)
+    rest = F.normalize(vectors, dim=1)
+    for level, book in enumerate(residual_means(codes, (4, 3, 6), vectors)):
+        for code in range(len(book)):
+            own = rest[codes[:, level] == code]
+            expected = own.mean(0) if len(own) else torch.zeros(5)
+            assert torch.allclose(book[code], expected, atol=1e-5)
+        rest = rest - book[codes[:, level]]
+
+
+@pytest.mark.parametrize("name", ["RKMeans", "RQVAE", "OPQ", "R3VAE"])
+def test_a_tokenizers_own_codewords_and_quantised_vectors_are_judged(name):
+    tokenizer = fitted(name, collision="share", normalize_residuals=False)
+    table = tokenizer.tokenize(torch.cat([torch.zeros(1, DIM), content()]))
+    report = assess(table, torch.cat([torch.zeros(1, DIM), content()]), tokenizer)
+    codes, books = table.codes[1:], tokenizer.codewords()
+    used = [book[codes[:, level].unique()] for level, book in enumerate(books)]
+    pd = sum(float(discrimination(book)) for book in used) / 3
+    assert report.semantics["pd"] == pytest.approx(pd, abs=1e-5)
+    words = [book[codes[:, level]] for level, book in enumerate(books)]
+    q = torch.cat(words, 1) if name == "OPQ" else sum(words)
+    if name == "R3VAE":
+        with torch.no_grad():
+            q = tokenizer(tokenizer.normalized(content())).total
+    sc = []
+    for depth in (1, 2, 3):
+        sc.append(mean_pair_cosine(q, [tuple(row) for row in codes[:, :depth].tolist()]))
+    assert report.semantics["sc_levels"] == pytest.approx(sc, abs=1e-4)
+    assert report.semantics["source"] == "tokenizer"
+    assert assess(table, torch.cat([torch.zeros(1, DIM), content()])).semantics["source"] == (
+        "content"
+    )
+
+
+def test_means_of_content_give_residual_k_means_its_own_figures():
+    tokenizer = fitted("RKMeans", content()[:, :6].repeat(1, 2), normalize_residuals=False,
+                       normalize_content=True, kmeans_iterations=50, collision="share")  # fmt: skip
+    vectors = content()[:, :6].repeat(1, 2)
+    codes = tokenizer.encode(vectors)
+    own = semantic_figures(codes, tokenizer.sizes, vectors, tokenizer.codewords(),
+                           tokenizer.quantized)  # fmt: skip
+    guessed = semantic_figures(codes, tokenizer.sizes, vectors)
+    assert guessed["pd"] == pytest.approx(own["pd"], abs=0.05)
+    assert guessed["sc"] == pytest.approx(own["sc"], abs=0.02)
+
+
+def test_a_suffix_is_no_level_of_the_content():
+    vectors = torch.cat([torch.zeros(1, DIM), content()])
+    figures = []
+    for policy in ("suffix", "share"):
+        tokenizer = fitted("RKMeans", collision=policy, codebook_size=4)
+        report = assess(tokenizer.tokenize(vectors), vectors, tokenizer)
+        assert report.content_levels == 3 and len(report.semantics["pd_levels"]) == 3
+        figures.append((report.semantics, report.neighbours))
+    assert figures[0] == figures[1]
+
+
+def test_gini_follows_its_definition():
+    counts = [1, 1, 2, 5, 11]
+    differences = sum(abs(a - b) for a in counts for b in counts)
+    expected = differences / (2 * len(counts) * sum(counts))
+    assert gini(torch.tensor(counts)) == pytest.approx(expected)
+    assert gini(torch.tensor([3, 3, 3])) == pytest.approx(0)
+
+
+def test_uniquely_identified_items_and_items_per_sid(shared_table):  # noqa: F811
+    report = quality_report(shared_table)
+    counts = Counter(map(tuple, shared_table.codes[1:].tolist()))
+    assert report.unique_rate == pytest.approx(sum(c == 1 for c in counts.values()) / 200)
+    assert report.items_per_sid == pytest.approx(200 / len(counts))
+    assert report.gini == pytest.approx(gini(torch.tensor(list(counts.values()))))
+
+
+# Neighbours and popularity
+
+
+def test_content_neighbours_are_the_most_similar_other_items():
+    vectors = torch.randn(40, 6)
+    queries = torch.tensor([3, 17, 39])
+    found = content_neighbours(vectors, queries, 5)
+    cosine = F.normalize(vectors, dim=1) @ F.normalize(vectors, dim=1).T
+    for row, query in enumerate(queries.tolist()):
+        order = cosine[query].argsort(descending=True).tolist()
+        order.remove(query)
+        assert found[row].tolist() == order[:5]
+    same = content_neighbours(torch.ones(9, 2), torch.tensor([8]), 3)
+    assert same.shape == (1, 3) and 8 not in same.tolist()[0]
+
+
+def test_cooccurrence_neighbours_are_counted_in_both_directions():
+    pairs = torch.tensor([[0, 1], [1, 0], [0, 2], [3, 0], [3, 0], [3, 0], [2, 4], [4, 2]])
+    found = cooccurrence_neighbours(pairs, 6, torch.tensor([0, 2, 5]), 2)
+    assert found.tolist() == [[3, 1], [4, 0], [-1, -1]]
+
+
+def test_overlap_is_the_share_of_neighbours_with_the_prefix():
+    codes = torch.tensor([[0, 0], [0, 1], [0, 0], [1, 0]])
+    near = torch.tensor([[1, 2], [3, -1]])
+    assert prefix_overlap(codes, torch.tensor([0, 2]), near) == pytest.approx([2 / 3, 1 / 3])
+    assert prefix_overlap(codes, torch.tensor([0]), torch.tensor([[-1]])) == [None, None]
+    assert chance_overlap(codes) == pytest.approx([6 / 12, 2 / 12])
+
+
+def test_head_and_tail_are_split_by_training_interactions():
+    codes = torch.tensor([[0], [0], [1], [2], [3], [4], [5], [5], [5], [6]])
+    table = SIDTable.from_item_codes(codes, (7,))
+    counts = torch.tensor([9, 0, 30, 1, 1, 1, 1, 1, 0, 6])
+    pairs = torch.tensor([[0, 2], [2, 9]])
+    report = assess(table, torch.randn(11, 4), behaviour=Behaviour(counts, pairs))
+    head, tail = report.popularity["head"], report.popularity["tail"]
+    assert (head["items"], tail["items"]) == (2, 8)  # items 2 and 0
+    assert head["interactions"] == pytest.approx(39 / 50) and tail["unseen"] == 2
+    assert head["unique_rate"] == 0.5 and head["mean_group"] == 1.5
+    assert tail["unique_rate"] == 0.5 and tail["mean_group"] == pytest.approx((2 + 4 + 9) / 8)
+    assert tail["distinct_rate"] == pytest.approx(6 / 8)
+    text = report.to_text()
+    assert "head: 2 items, 78.0%" in text and "SC of the content" in text
+
+
+def test_distinct_content_is_counted():
+    rows = torch.randn(5, 8)
+    assert distinct_rows(torch.cat([rows, rows[:3]])) == 5
+
+
+def test_overlaps_can_be_left_out_and_need_counts():
+    table = SIDTable.from_item_codes(random_codes(20), (4, 3, 5))
+    assert assess(table, torch.randn(21, 4), neighbours=0).neighbours == {}
+    with pytest.raises(ConfigError, match="report_queries"):
+        assess(table, torch.randn(21, 4), queries=-1)
+
+
+# Gate
+
+
+def report_of(codes, sizes, distinct_content=0, **meta):
+    report = quality_report(SIDTable.from_item_codes(codes, sizes, meta))
+    report.distinct_content = distinct_content
+    return report
+
+
+SETTINGS = {"sid_gate": "stop", "sid_min_distinct": 0.3, "sid_min_utilisation": 0.2,
+            "sid_file": None, "tokenizer": "RKMeans"}  # fmt: skip
+
+
+def test_collapse_is_judged_against_what_is_possible():
+    collapsed = report_of(torch.zeros(50, 2).long(), (16, 16))
+    reasons = collapse_reasons(collapsed, 0.3, 0.2)
+    assert len(reasons) == 3 and "1 distinct SIDs for 50 items, 2.0%" in reasons[0]
+    assert "level b uses 1 of 16 codes" in reasons[2]
+    assert collapse_reasons(report_of(torch.zeros(50, 2).long(), (16, 16), 1), 0.3, 0.0) == []
+    full = torch.cartesian_prod(torch.arange(2), torch.arange(2)).repeat(20, 1)
+    assert collapse_reasons(report_of(full, (2, 2)), 0.3, 0.2) == []  # 80 items, 4 SIDs possible
+
+
+def test_a_collision_policy_does_not_hide_the_collapse():
+    suffix = torch.stack([torch.zeros(50), torch.arange(50)], 1).long()
+    before = {"distinct": 1, "collision_rate": 1.0, "duplicate_rate": 0.98, "largest_group": 50}
+    report = report_of(suffix, (16, 50), before_policy=before, content_levels=1)
+    assert len(collapse_reasons(report, 0.3, 0.2)) == 2
+
+
+def test_the_gate_stops_warns_or_stays_silent(caplog):
+    collapsed = report_of(torch.zeros(50, 2).long(), (16, 16))
+    with pytest.raises(ConfigError, match="collapsed.*1 distinct SIDs.*RKMeans.*sid_gate=warn"):
+        apply_gate(SETTINGS, collapsed)
+    apply_gate({**SETTINGS, "sid_gate": "warn"}, collapsed)
+    assert "1 distinct SIDs" in caplog.text
+    caplog.clear()
+    for mode in ("off", False):
+        apply_gate({**SETTINGS, "sid_gate": mode}, collapsed)
+    assert not caplog.text
+    r3vae = {**SETTINGS, "tokenizer": "R3VAE", "rating_mode": "softmax", "kmeans_init": False}
+    with pytest.raises(ConfigError, match="top1_projection.*kmeans_init=True"):
+        apply_gate(r3vae, collapsed)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("sid_gate", "halt"), ("sid_min_distinct", 2), ("sid_min_utilisation", "few"),
+])  # fmt: skip
+def test_gate_options_that_make_no_sense_are_refused(key, value):
+    with pytest.raises(ConfigError, match=key):
+        check_gate({**SETTINGS, key: value})
+
+
+class OneSID(RKMeans):
+    default_config = RKMeans.default_options()
+
+    def encode_batch(self, content):
+        return super().encode_batch(content) * 0
+
+
+def test_a_run_with_a_collapsed_tokenizer_stops_before_the_recommender_trains(
+    tiny_folder, tmp_path, monkeypatch, capsys
+):
+    from recbole.trainer import Trainer
+    from runs import arguments
+
+    from run_recbole_gr import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "TOKENIZERS", {**registry.TOKENIZERS, "OneSID": OneSID})
+    flat = {"tokenizer": "OneSID"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda *args, **kwargs: pytest.fail("training has started"))
+        assert main(arguments("TIGER", tiny_folder, **flat)) == 2
+    message = " ".join(capsys.readouterr().err.split())
+    assert "SIDs are collapsed (tokenizer OneSID)" in message and "1 distinct SIDs" in message
+    assert main(arguments("TIGER", tiny_folder, **flat, sid_gate="warn")) == 0
