@@ -42,7 +42,10 @@ def main(argv=None):
         print(error.table)
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{outcome['table']}\n\nWritten to {outcome['files']['md']} and beside it.")
+    print(outcome["table"])
+    if outcome["bucket_table"]:
+        print(f"\n{outcome['bucket_table']}")
+    print(f"\nWritten to {outcome['files']['md']} and beside it.")
     return 0
 
 

@@ -11,6 +11,7 @@ from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.settings import SettingsLoader, external_settings
 from recbole_gr.sid.gate import check_gate
+from recbole_gr.trainer.buckets import check_edges
 
 compat.apply_to_recbole()
 
@@ -164,6 +165,7 @@ class Config(RecBoleConfig):
         self._check_beam_size()
         self._check_processes()
         check_gate(config)
+        check_edges(config["eval_buckets"])
         if hasattr(self.model_class, "prepare_config"):
             self.model_class.prepare_config(config)
         if config.get("resume") and not os.path.isfile(config["resume"]):

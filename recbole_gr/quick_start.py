@@ -14,7 +14,9 @@ from recbole.utils import EvaluatorType, init_logger, init_seed
 from recbole_gr import memory, registry, report
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.report_buckets import bucket_table
 from recbole_gr.settings import external_settings
+from recbole_gr.trainer.buckets import ItemBuckets, check_edges
 from recbole_gr.trainer.checkpoint import plain_config
 
 _handlers = []  # those that init_logger made for the model before
@@ -42,11 +44,12 @@ def run_recbole_gr(
 
     Returns:
         dict: for one model `model`, `dataset`, `best_valid_score`, `best_valid_result`,
-        `test_result`, `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
+        `test_result`, `test_buckets` (metrics by training frequency of the target item, or None),
+        `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
         `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None), `log`,
         `config`, `epoch_figures` (what a trainer notes of each epoch, or None), `table` (markdown),
-        `files`. For several `results` (a list of such), `table` and
+        `bucket_table`, `files`. For several `results` (a list of such), `table`, `bucket_table` and
         `files` (paths by "md", "csv", "json", "png").
 
     Raises:
@@ -87,11 +90,11 @@ def run_recbole_gr(
             report.markdown_table(results),
         ) from failures[0][1]
     _warn_if_targets_differ(results)
-    table = report.markdown_table(results)
+    tables = {"table": report.markdown_table(results), "bucket_table": bucket_table(results)}
     logging.getLogger().info("Results in %s", folder)
     if len(results) == 1:
-        return {**results[0], "table": table, "files": files}
-    return {"results": results, "table": table, "files": files}
+        return {**results[0], **tables, "files": files}
+    return {"results": results, **tables, "files": files}
 
 
 def run_model(config, saved=True):
@@ -135,9 +138,11 @@ def run_model(config, saved=True):
 
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+    trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
     test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
     logger.info("best valid: %s", valid_result)
     logger.info("test: %s", test_result)
+    test_buckets = buckets.results(trainer.evaluator) if buckets else {}
 
     epoch_seconds = list(getattr(trainer, "epoch_seconds", []))
     return {
@@ -146,6 +151,7 @@ def run_model(config, saved=True):
         "best_valid_score": float(score),
         "best_valid_result": _plain_metrics(valid_result),
         "test_result": _plain_metrics(test_result),
+        "test_buckets": test_buckets or None,
         "test_targets": _targets(test_data._dataset),
         "best_epoch": getattr(trainer, "best_epoch", None),
         "epochs_run": len(epoch_seconds),
@@ -201,6 +207,14 @@ def _semantic_ids(config, train_data):
     if dataclasses.is_dataclass(quality):
         quality = dataclasses.asdict(quality)
     return content, table, quality
+
+
+def _item_buckets(config, train_dataset):
+    """Collects the test by the training frequency of the target item; None where it is off."""
+    from recbole_gr.data.frequency import training_counts
+
+    edges = check_edges(config["eval_buckets"])
+    return ItemBuckets(edges, training_counts(train_dataset), config) if edges else None
 
 
 def _check_catalogue(config, dataset):

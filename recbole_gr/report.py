@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from recbole_gr.files import atomic_write
+from recbole_gr.report_buckets import bucket_table
 from recbole_gr.report_epochs import write_epochs
 
 _COST = ("best epoch", "s/epoch", "parameters", "peak MiB")
@@ -119,7 +120,11 @@ def _markdown_page(results):
         "Metrics are on the test split. Epochs count from 0. s/epoch is training time alone. peak "
         "MiB is GPU memory of tensors on a GPU, resident memory of the process elsewhere."
     )
-    return f"# {_title(results)}\n\n{markdown_table(results)}\n\n{costs}\n"
+    page = f"# {_title(results)}\n\n{markdown_table(results)}\n\n{costs}\n"
+    buckets = bucket_table(results)
+    if buckets:
+        page += f"\nBy the number of training interactions of the target item:\n\n{buckets}\n"
+    return page
 
 
 def _csv_text(results):

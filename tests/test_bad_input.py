@@ -136,7 +136,8 @@ def test_codes_outside_the_codebook(refused, tmp_path):
     tokens = ["[PAD]", *SIDS]
     SIDTable.from_item_codes(codes, (7, 6)).save(tmp_path / "table.npz", tokens)
     with np.load(tmp_path / "table.npz") as saved:
-        np.savez(tmp_path / "small.npz", **{**saved, "sizes": np.array([5, 6])})
+        arrays = {name: array for name, array in saved.items() if name != "hash"}
+    np.savez(tmp_path / "small.npz", **{**arrays, "sizes": np.array([5, 6])})
     message = refused(sid_file="small.npz")
     assert "small.npz: " in message and "outside their codebook" in message and "size 5" in message
 
@@ -294,7 +295,7 @@ def test_checkpoint_of_other_sids_or_of_a_grown_catalogue(refused, trained, tmp_
 def test_the_table_is_printed_whatever_is_logged(tiny_folder, capsys):
     assert main(arguments("Pop,BPR", tiny_folder, state="ERROR")) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [line.split()[1] for line in table[:1] + table[2:]] == ["model", "Pop", "BPR"]
+    assert [line.split()[1] for line in table[:1] + table[2:4]] == ["model", "Pop", "BPR"]
 
 
 def test_a_model_that_fails_leaves_the_table_of_the_others(tiny_folder, capsys, monkeypatch):

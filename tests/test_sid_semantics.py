@@ -207,6 +207,8 @@ def test_collapse_is_judged_against_what_is_possible():
     assert len(reasons) == 3 and "1 distinct SIDs for 50 items, 2.0%" in reasons[0]
     assert "level b uses 1 of 16 codes" in reasons[2]
     assert collapse_reasons(report_of(torch.zeros(50, 2).long(), (16, 16), 1), 0.3, 0.0) == []
+    apart = torch.stack([torch.arange(50), torch.zeros(50).long()], 1)
+    assert collapse_reasons(report_of(apart, (50, 50)), 0.3, 0.2) == []  # nothing left for level b
     full = torch.cartesian_prod(torch.arange(2), torch.arange(2)).repeat(20, 1)
     assert collapse_reasons(report_of(full, (2, 2)), 0.3, 0.2) == []  # 80 items, 4 SIDs possible
 

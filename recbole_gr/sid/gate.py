@@ -34,8 +34,8 @@ def collapse_reasons(report, min_distinct, min_utilisation):
     """Why a SID table is collapsed; an empty list where it is not.
 
     Judged are the SIDs before a collision policy, which would hide the collapse. The most SIDs that
-    can be wanted is the least of items, different content vectors and combinations of codes; the
-    most codes of a level, the least of codebook and items.
+    can be wanted is the least of items, different content vectors and combinations of codes. A
+    level needs no more codes than the largest group of items that it has to tell apart.
 
     Args:
         report: :class:`~recbole_gr.sid.quality.QualityReport`.
@@ -56,8 +56,9 @@ def collapse_reasons(report, min_distinct, min_utilisation):
             f"{distinct} distinct SIDs for {report.n_items} items, {distinct / possible:.1%} of "
             f"those possible (sid_min_distinct={min_distinct})"
         )
-    for number, level in enumerate(levels):
-        most = min(level.size, report.n_items)
+    groups = [report.n_items, *(prefix.largest for prefix in report.prefixes)]
+    for number, (level, group) in enumerate(zip(levels, groups)):
+        most = min(level.size, group)
         if level.used < min_utilisation * most:
             reasons.append(
                 f"level {level_name(number)} uses {level.used} of {most} codes "

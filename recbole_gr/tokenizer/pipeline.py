@@ -7,6 +7,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.memory import peak_memory
@@ -33,7 +35,8 @@ def prepare_sid(config, content, signals=None, behaviour=None):
         signals: function that returns what the tokenizer learns from beside content, tensors by
             name (see ``recbole_gr.data.signals``); not called where SIDs are read from a file.
         behaviour: :class:`~recbole_gr.tokenizer.assessment.Behaviour` of the training split, for
-            the report.
+            the report and for ``fit_items: train``, with which a tokenizer learns from items with
+            training interactions alone and the others get their SIDs by content.
 
     Returns:
         tuple: SIDTable and its QualityReport, which is also logged.
@@ -55,9 +58,9 @@ def prepare_sid(config, content, signals=None, behaviour=None):
         _warn_of_other_content(config, table, content)
         report = report_of(table, None)
     else:
-        table, report = _learned_table(
-            config, content, signals() if signals else {}, report_of
-        )
+        signals = signals() if signals else {}
+        seen = _seen_items(config, behaviour)
+        table, report = _learned_table(config, content, signals, seen, report_of)
     logging.getLogger().info(report.to_text())
     return table, report
 
@@ -136,11 +139,11 @@ def write_sids(folder, config, table, report, item_tokens):
     return [folder / name for name in names]
 
 
-def _learned_table(config, content, signals, report_of):
+def _learned_table(config, content, signals, seen, report_of):
     name = _get(config, "tokenizer") or "RKMeans"
     tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
     path = Path(_get(config, "sid_dir") or "saved/sid") / _cache_name(
-        config, tokenizer, content, signals
+        config, tokenizer, content, signals, seen
     )
     if path.is_file():
         try:
@@ -152,7 +155,10 @@ def _learned_table(config, content, signals, report_of):
     show = _get(config, "show_progress")
     tokenizer.to(_get(config, "device") or "cpu")
     progress = True if show is None else bool(show)
-    fit = tokenizer.fit(content.vectors[1:], signals=signals, progress=progress)
+    items = content.vectors[1:]
+    if seen is not None:
+        items, signals = items[seen], _signals_of(seen, signals)
+    fit = tokenizer.fit(items, signals=signals, progress=progress)
     peak = peak_memory(tokenizer.device)
     table = tokenizer.tokenize(content.vectors)
     report = report_of(table, tokenizer)
@@ -187,7 +193,27 @@ def _warn_of_other_content(config, table, content):
         )
 
 
-def _cache_name(config, tokenizer, content, signals):
+def _seen_items(config, behaviour):
+    """BoolTensor ``[n_items - 1]``, items that the tokenizer may learn from; None for all."""
+    which = _get(config, "fit_items") or "all"
+    if which == "all":
+        return None
+    if which != "train":
+        raise ConfigError(f"fit_items: {which!r} is none of all, train")
+    if behaviour is None or not bool((behaviour.counts > 0).any()):
+        raise ConfigError("fit_items=train needs training interactions, which are not given here")
+    return behaviour.counts > 0
+
+
+def _signals_of(seen, signals):
+    """Signals of the seen items alone; rows of ``item_pairs`` are numbered anew."""
+    place = torch.where(seen, seen.cumsum(0) - 1, -1)
+    pairs = {n: place[p] for n, p in signals.items() if n == "item_pairs"}
+    rest = {n: s[seen] for n, s in signals.items() if n != "item_pairs"}
+    return {**rest, **{n: p[(p >= 0).all(1)] for n, p in pairs.items()}}
+
+
+def _cache_name(config, tokenizer, content, signals, seen):
     """File name that differs wherever the SIDs could."""
     name = type(tokenizer).__name__
     parts = [_VERSION, type(tokenizer).__module__, name, tokenizer.options, content.digest]
@@ -196,6 +222,8 @@ def _cache_name(config, tokenizer, content, signals):
     for signal, value in sorted(signals.items()):
         sha.update(signal.encode())
         sha.update(value.cpu().contiguous().numpy().data)
+    if seen is not None:
+        sha.update(seen.numpy().data)
     return f"{_get(config, 'dataset') or 'items'}-{name}-{sha.hexdigest()[:16]}.npz"
 
 

@@ -8,6 +8,7 @@ from recbole.trainer import Trainer
 from recbole.utils import early_stopping
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.trainer.buckets import collecting
 from recbole_gr.trainer.checkpoint import (
     decode,
     encode,
@@ -30,6 +31,7 @@ class SafeTrainerMixin:
             the last epoch where there is no validation; -1 before training.
         epoch_seconds (list[float]): training time of each epoch.
         valid_seconds (list[float]): time of each validation.
+        buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
     """
 
     def __init__(self, config, model):
@@ -37,6 +39,7 @@ class SafeTrainerMixin:
         self.best_epoch = -1
         self.epoch_seconds = []
         self.valid_seconds = []
+        self.buckets = None
         self._epoch = -1
         self._train_data = None
         self._loader_states = []
@@ -138,7 +141,8 @@ class SafeTrainerMixin:
             return None
         if load_best_model:
             self._load_model(model_file or self.saved_model_file)
-        return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+        with collecting(self.eval_collector, self.buckets):
+            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
     def _load_model(self, file):
         state = load_checkpoint_of(self.config, file, map_location=self.device)

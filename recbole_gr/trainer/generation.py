@@ -133,7 +133,10 @@ class _GenerationSteps(Trainer):
                 interaction = interaction.to(self.device)
                 beams = self.model.search(interaction)
             items = self.model.rank(beams, lists.k, interaction).items
-            lists.add(beams, items, positive_u.to(self.device), positive_i.to(self.device))
+            positive_u, positive_i = positive_u.to(self.device), positive_i.to(self.device)
+            lists.add(beams, items, positive_u, positive_i)
+            if self.buckets is not None:
+                self.buckets.add_ranked(items, positive_u, positive_i)
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
         self.generation_figures = lists.figures()

@@ -1,0 +1,142 @@
+"""Metrics by how often the target item occurs in training: cold start and tail beside the whole."""
+
+import contextlib
+import math
+
+import torch
+from recbole.evaluator.collector import DataStruct
+from torch import Tensor
+
+from recbole_gr.errors import ConfigError
+
+_RANKED, _SCORED = {"rec.topk"}, {"rec.score", "data.label"}
+
+
+def check_edges(edges):
+    """The smallest training frequency of each bucket, from ``eval_buckets``; empty where it is off.
+
+    Raises:
+        ConfigError: no list of ascending integers that starts at 0.
+    """
+    if edges is None or edges is False or edges == []:
+        return []
+    good = isinstance(edges, (list, tuple)) and all(type(edge) is int for edge in edges)
+    if not good or edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:])):
+        raise ConfigError(
+            f"eval_buckets: {edges!r} must be ascending integers that start at 0, the least number "
+            "of training interactions of each bucket, such as [0, 1, 6]; or None"
+        )
+    return list(edges)
+
+
+def bucket_names(edges):
+    """``[0, 1, 6]`` -> ``["0", "1-5", "6+"]``."""
+    ends = [*edges[1:], None]
+    return [
+        f"{a}+" if b is None else str(a) if b == a + 1 else f"{a}-{b - 1}"
+        for a, b in zip(edges, ends)
+    ]
+
+
+class ItemBuckets:
+    """Collects an evaluation apart by the training frequency of the target items.
+
+    Ranking: a row counts in each bucket that holds one of its targets, with these targets alone;
+    the ranked list is that of the whole catalogue. Labelled evaluation (AUC, LogLoss): a row counts
+    in the bucket of its item.
+
+    Args:
+        edges: see :func:`check_edges`.
+        counts: LongTensor ``[n_items]``, training interactions of each item.
+        config: read for ``topk``, ``ITEM_ID_FIELD`` and ``LABEL_FIELD``.
+    """
+
+    def __init__(self, edges, counts, config):
+        self.names = bucket_names(edges)
+        self._bucket = torch.bucketize(counts, torch.tensor(edges[1:]), right=True)  # [n_items]
+        self._config = config
+        self._hits, self._positives = [], []
+        self._scores, self._labels, self._of_row = [], [], []
+
+    def add_ranked(self, items: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
+        """A batch of ranked items ``[B, k]`` and its targets as pairs of row and item id."""
+        bucket = self._bucket.to(items.device)[positive_i]  # [P]
+        found = (items[positive_u] == positive_i.unsqueeze(1)).int()  # [P, k]
+        place = positive_u * len(self.names) + bucket
+        hits = found.new_zeros(len(items) * len(self.names), items.shape[1])
+        self._hits.append(hits.index_add_(0, place, found).view(len(items), len(self.names), -1))
+        n_positive = torch.bincount(place, minlength=len(hits))
+        self._positives.append(n_positive.view(len(items), len(self.names)))
+
+    def add(self, scores, interaction, positive_u, positive_i) -> None:
+        """A batch as RecBole collects it: scores ``[B, n_items]``, or ``[B]`` with labels."""
+        if scores.dim() == 2:
+            items = torch.topk(scores, max(self._config["topk"]), dim=1).indices
+            self.add_ranked(items, positive_u.to(items.device), positive_i.to(items.device))
+            return
+        items = interaction[self._config["ITEM_ID_FIELD"]]
+        self._scores.append(scores.detach())
+        self._labels.append(interaction[self._config["LABEL_FIELD"]].to(scores.device))
+        self._of_row.append(self._bucket.to(items.device)[items].to(scores.device))
+
+    def results(self, evaluator) -> dict:
+        """Per bucket ``targets`` and the metrics that the collected lists or scores allow.
+
+        A metric without a value (an empty bucket; AUC of labels that are all alike) is None.
+        """
+        ranked = bool(self._hits)
+        if not ranked and not self._scores:
+            return {}
+        kind = _RANKED if ranked else _SCORED
+        metrics = [m for m in evaluator.metric_class.values() if set(m.metric_need) <= kind]
+        parts = self._ranked_parts() if ranked else self._scored_parts()
+        return {name: _measure(metrics, *part) for name, part in zip(self.names, parts)}
+
+    def _ranked_parts(self):
+        hits, positives = torch.cat(self._hits), torch.cat(self._positives)
+        for number in range(len(self.names)):
+            rows = positives[:, number] > 0
+            n_positive = positives[rows, number].unsqueeze(1).int()
+            topk = torch.cat([hits[rows, number], n_positive], 1)
+            yield int(n_positive.sum()), {"rec.topk": topk}
+
+    def _scored_parts(self):
+        scores, labels = torch.cat(self._scores), torch.cat(self._labels)
+        bucket = torch.cat(self._of_row)
+        for number in range(len(self.names)):
+            rows = bucket == number
+            yield int(rows.sum()), {"rec.score": scores[rows], "data.label": labels[rows]}
+
+
+def _measure(metrics, n_targets, values):
+    struct = DataStruct()
+    for name, value in values.items():
+        struct.set(name, value.cpu())
+    labels = values.get("data.label")
+    one_class = labels is not None and len(labels.unique()) < 2
+    figures = {"targets": n_targets}
+    for metric in metrics:
+        if n_targets == 0 or (one_class and type(metric).__name__ == "AUC"):
+            continue
+        for name, value in metric.calculate_metric(struct).items():
+            figures[name] = float(value) if math.isfinite(value) else None
+    return figures
+
+
+@contextlib.contextmanager
+def collecting(collector, buckets):
+    """RecBole's collector hands every batch of the block to ``buckets`` too (None: to nobody)."""
+    if buckets is None:
+        yield
+        return
+    collect = collector.eval_batch_collect
+
+    def both(scores, interaction, positive_u, positive_i):
+        collect(scores, interaction, positive_u, positive_i)
+        buckets.add(scores, interaction, positive_u, positive_i)
+
+    collector.eval_batch_collect = both
+    try:
+        yield
+    finally:
+        del collector.eval_batch_collect
