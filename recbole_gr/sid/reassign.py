@@ -1,0 +1,135 @@
+"""SIDs of a new period: which items keep theirs, and how the others get unique ones.
+
+Source: DACT (arXiv 2603.29705), hierarchical code reassignment, as its published code does it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.sid.collision import add_suffix
+from recbole_gr.sid.table import sid_keys
+
+SUFFIX_MODES = ("unique", "repo")
+
+
+@dataclass
+class Churn:
+    """How many of the old items changed their SIDs, as shares.
+
+    Attributes:
+        raw: by level of the new tokenizer's codes, against the old table.
+        raw_any: any of these levels.
+        final: by level after reassignment, the suffix last.
+        final_any: any level.
+    """
+
+    raw: list
+    raw_any: float
+    final: list
+    final_any: float
+
+
+def reassign(raw, old, sizes, keep_depth=1, suffix_mode="unique"):
+    """Merge the codes of a new tokenizer with the SIDs that items already have.
+
+    An old item keeps its whole SID, suffix included, where the new codes agree with it on the
+    first ``keep_depth`` levels; else it takes its new codes, as new items do. The comparison is
+    with the stored SIDs, not with what the old tokenizer would say now.
+
+    Suffixes: ``unique`` gives each item that does not keep its SID, in item-id order, the least
+    suffix that no other item under its codes has. ``repo`` numbers the raw codes of all items and
+    then puts the kept SIDs over them, as the authors' code does: a kept and a changed item may end
+    on one SID (3 pairs in their published table).
+
+    Args:
+        raw: LongTensor ``[N, L]`` codes of all items by the new tokenizer, in item-id order.
+        old: LongTensor ``[n, L + 1]`` SIDs of the first ``n <= N`` items, suffix last.
+        sizes: codebook sizes of the ``L`` levels.
+        keep_depth: 1 in DACT; 0 freezes all old SIDs; ``L`` keeps exact matches alone.
+        suffix_mode: ``unique`` or ``repo``.
+
+    Returns:
+        tuple: LongTensor ``[N, L + 1]``, its codebook sizes, and :class:`Churn`.
+
+    Raises:
+        ConfigError: shapes or options that do not fit.
+    """
+    n_levels, n_old = raw.shape[1], len(old)
+    if old.shape[1] != n_levels + 1 or n_old > len(raw) or len(sizes) != n_levels:
+        raise ConfigError(
+            f"old SIDs {list(old.shape)} do not fit new codes {list(raw.shape)}: they need one "
+            "level more, the suffix, and no more items"
+        )
+    whole = isinstance(keep_depth, int) and not isinstance(keep_depth, bool)
+    if not whole or not 0 <= keep_depth <= n_levels:
+        raise ConfigError(f"keep_depth: {keep_depth!r} must be an integer from 0 to {n_levels}")
+    if suffix_mode not in SUFFIX_MODES:
+        raise ConfigError(f"suffix_mode: {suffix_mode!r} is not one of {', '.join(SUFFIX_MODES)}")
+    kept = torch.zeros(len(raw), dtype=torch.bool)
+    kept[:n_old] = (raw[:n_old, :keep_depth] == old[:, :keep_depth]).all(1)
+    stored = torch.nn.functional.pad(old, (0, 0, 0, len(raw) - n_old))
+    codes = torch.where(kept.unsqueeze(1), stored[:, :-1], raw)
+    if suffix_mode == "repo":
+        suffix = add_suffix(raw, sizes)[0][:, -1]
+    else:
+        suffix = _free_suffixes(sid_keys(codes, sizes), stored[:, -1], kept)
+    suffix = torch.where(kept, stored[:, -1], suffix)
+    new = torch.cat([codes, suffix.unsqueeze(1)], 1)
+    size = max(int(suffix.max()), int(old[:, -1].max()) if n_old else 0) + 1
+    changed, final = raw[:n_old] != old[:, :-1], new[:n_old] != old
+    churn = Churn(
+        *(figure for part in (changed, final) for figure in (_shares(part), _share(part.any(1))))
+    )
+    return new, (*sizes, size), churn
+
+
+def _free_suffixes(group, suffix, kept):
+    """For the rows that are not ``kept``, in order, the least suffixes free in their groups.
+
+    The j-th newcomer of a group takes the j-th number that no kept row of it has: that number is
+    ``j`` plus the kept ones that lie at or below it. Only as many kept rows as there are newcomers
+    and kept rows together can matter, so the search over them is a sort.
+
+    Args:
+        group: LongTensor ``[N]`` equal where codes are equal.
+        suffix: LongTensor ``[N]`` of the kept rows.
+        kept: BoolTensor ``[N]``.
+    """
+    _, group = torch.unique(group, return_inverse=True)
+    n_groups = int(group.max()) + 1
+    # Free numbers come before a kept suffix s: s minus the kept ones below it.
+    order = torch.argsort(suffix[kept], stable=True)
+    rows = kept.nonzero().squeeze(1)[order]
+    rows = rows[torch.argsort(group[rows], stable=True)]  # by group, then by suffix
+    below = _place_in_group(group[rows])
+    span = int(suffix.max()) + len(group) + 2
+    free_before = group[rows] * span + suffix[rows] - below
+    newcomers = (~kept).nonzero().squeeze(1)
+    newcomers = newcomers[torch.argsort(group[newcomers], stable=True)]
+    place = _place_in_group(group[newcomers])  # j
+    # The kept rows with at most j free numbers before them push the j-th free number up by one.
+    passed = torch.searchsorted(free_before, group[newcomers] * span + place, right=True)
+    starts = torch.searchsorted(group[rows], torch.arange(n_groups))
+    result = torch.zeros_like(suffix)
+    result[newcomers] = place + passed - starts[group[newcomers]]
+    return result
+
+
+def _place_in_group(sorted_groups):
+    """0, 1, 2, ... within each run of equal values."""
+    row = torch.arange(len(sorted_groups))
+    opens = torch.ones(len(sorted_groups), dtype=torch.bool)
+    opens[1:] = sorted_groups[1:] != sorted_groups[:-1]
+    if not len(row):
+        return row
+    return row - torch.where(opens, row, 0).cummax(0).values
+
+
+def _share(values):
+    return float(values.double().mean()) if len(values) else 0.0
+
+
+def _shares(values):
+    return [_share(column) for column in values.unbind(1)]
