@@ -25,6 +25,7 @@ TOKENIZERS = {
     "OPQ": "recbole_gr.tokenizer.opq:OPQ",
     "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
     "R3VAE": "recbole_gr.tokenizer.r3vae:R3VAE",
+    "DACT": "recbole_gr.tokenizer.dact:DACT",
 }
 
 # Models trained by something else than the trainer of their kind: model name -> trainer.

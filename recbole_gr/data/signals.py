@@ -2,6 +2,7 @@
 
 import torch
 
+from recbole_gr.data.content import collaborative_vectors
 from recbole_gr.data.frequency import training_counts
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
@@ -55,8 +56,12 @@ def tokenizer_signals(config, dataset):
 
 
 def _signal(config, dataset, name):
+    if name == "cf_vectors":
+        return collaborative_vectors(config, dataset)
     if name != "item_pairs":
-        raise ConfigError(f"the tokenizer asks for the signal {name!r}; there is item_pairs")
+        raise ConfigError(
+            f"the tokenizer asks for the signal {name!r}; there are item_pairs and cf_vectors"
+        )
     window = config["i2i_window"]
     if type(window) is not int or window < 1:
         raise ConfigError(f"i2i_window: {window!r} must be an integer of at least 1")

@@ -1,0 +1,312 @@
+"""DACT's tokenizer: losses against sums over single items, gradients, drift selection, periods."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.tokenizer.dact import (
+    DACT,
+    collaborative_loss,
+    quantization_loss,
+    quantize_straight,
+)
+from recbole_gr.tokenizer.drift import (
+    DriftIdentification,
+    assignment_drift,
+    drift_mask,
+    first_level_log_probs,
+    mix,
+)
+
+N, DIM, WIDTH = 64, 12, 8
+SMALL = {
+    "codebook_size": 6,
+    "sid_levels": 3,
+    "rqvae_hidden": [16],
+    "rqvae_dim": WIDTH,
+    "tokenizer_epochs": 6,
+    "tokenizer_batch_size": 32,
+    "tokenizer_warmup_epochs": 2,
+    "tokenizer_evaluate_every": 3,
+    "continual_epochs": 4,
+    "seed": 3,
+}
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def dact(**options):
+    return DACT({**SMALL, **options}, DIM)
+
+
+def fitted(**options):
+    tokenizer = dact(**options)
+    tokenizer.fit(draw(N, DIM), signals={"cf_vectors": draw(N, WIDTH, seed=1)}, progress=False)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def first():
+    return fitted()
+
+
+# Quantisation
+
+
+def test_the_quantised_vector_is_the_sum_of_codewords_and_its_jacobian_the_identity():
+    books = [draw(6, WIDTH, seed=level) for level in range(3)]
+    latent = draw(5, WIDTH, seed=9).requires_grad_()
+    codes, total, residuals, words = quantize_straight(latent, books)
+    rest = latent.detach().clone()
+    for level, book in enumerate(books):
+        nearest = (rest.unsqueeze(1) - book).square().sum(2).argmin(1)
+        assert torch.equal(codes[:, level], nearest)
+        assert torch.allclose(residuals[level], rest, atol=1e-6)
+        rest = rest - book[nearest]
+    assert torch.allclose(total, sum(words), atol=1e-6)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda z: quantize_straight(z, books)[1], latent.detach()
+    )
+    identity = torch.eye(5 * WIDTH).view(5, WIDTH, 5, WIDTH)
+    assert torch.allclose(jacobian, identity)
+    (gradient,) = torch.autograd.grad(residuals[1].sum(), latent, allow_unused=True)
+    assert gradient is None or not gradient.any()
+
+
+def test_quantisation_loss_is_a_mean_over_entries_and_levels():
+    residuals, words = ([draw(4, WIDTH, seed=s) for s in seeds] for seeds in ((1, 2), (3, 4)))
+    expected = 0.0
+    for residual, word in zip(residuals, words):
+        expected += 1.25 * float((residual - word).square().sum()) / (4 * WIDTH)
+    assert float(quantization_loss(residuals, words, 0.25)) == pytest.approx(expected / 2, rel=1e-5)
+    residual, word = residuals[0].requires_grad_(), words[0].requires_grad_()
+    loss = quantization_loss([residual], [word], 0.25)
+    to_residual, to_word = torch.autograd.grad(loss, (residual, word))
+    assert torch.allclose(to_residual, -0.25 * to_word)
+
+
+def test_collaborative_loss_is_infonce_over_the_batch():
+    quantized, vectors = draw(7, WIDTH), draw(7, WIDTH, seed=1)
+
+    def slow(rows):
+        total = 0.0
+        for i in rows:
+            cosines = [float(F.cosine_similarity(quantized[i], vectors[j], dim=0)) for j in rows]
+            own = float(F.cosine_similarity(quantized[i], vectors[i], dim=0))
+            total -= own - math.log(sum(math.exp(c) for c in cosines))
+        return total / len(rows)
+
+    assert float(collaborative_loss(quantized, vectors)) == pytest.approx(slow(range(7)), rel=1e-5)
+    known = torch.tensor([True, False, True, True, False, True, True])
+    rows = known.nonzero().squeeze(1).tolist()
+    masked = collaborative_loss(quantized, vectors, known)
+    assert float(masked) == pytest.approx(slow(rows), rel=1e-5)
+    assert float(collaborative_loss(quantized, vectors, torch.zeros(7, dtype=torch.bool))) == 0
+
+
+# Drift
+
+
+def test_the_drift_module_has_the_published_size_and_reads_its_memory():
+    module = DriftIdentification(32)
+    assert sum(p.numel() for p in module.parameters()) == 7_361
+    module = DriftIdentification(WIDTH, slots=3)
+    before, latent, vectors = (draw(4, WIDTH, seed=s).requires_grad_() for s in (1, 2, 3))
+    confidence = module(before, latent, vectors)
+    for i in range(4):
+        a, b, g = (x[i].detach() / x[i].detach().norm() for x in (before, latent, vectors))
+        features = torch.cat([a * g, b * g, a - b])
+        scores = [
+            float(features @ key / features.norm() / key.norm() / 0.1)
+            for key in module.keys.detach()
+        ]
+        weights = torch.tensor(scores).softmax(0)
+        read = sum(w * value for w, value in zip(weights, module.values))
+        expected = torch.sigmoid(module.head(read.unsqueeze(0)))[0, 0]
+        assert torch.allclose(confidence[i], expected, atol=1e-5)
+    # Nothing flows into the encoder of this period.
+    assert torch.autograd.grad(confidence.sum(), latent, allow_unused=True)[0] is None
+
+
+@pytest.mark.parametrize("n, share, most", [(64, 0.3, 19), (10, 0.3, 3), (2, 0.3, 1), (5, 1.0, 5)])
+def test_the_mask_marks_a_share_of_the_batch_exactly_and_lets_gradients_through(n, share, most):
+    confidence = torch.rand(n, generator=torch.Generator().manual_seed(n)).requires_grad_()
+    mask = drift_mask(confidence, share)
+    assert sorted(set(mask.tolist())) == ([0.0, 1.0] if most < n else [1.0])
+    assert int(mask.sum()) == most
+    chosen = confidence[mask.detach() > 0].min()
+    assert bool((confidence[mask.detach() == 0] <= chosen).all())
+    weights = draw(n)
+    (gradient,) = torch.autograd.grad((mask * weights).sum(), confidence)
+    assert torch.equal(gradient, weights)
+
+
+def test_held_items_have_their_old_latents_to_the_last_bit():
+    latent, before = draw(20, WIDTH), draw(20, WIDTH, seed=1)
+    mask = drift_mask(torch.rand(20, requires_grad=True), 0.3)
+    drifting, stationary = mix(mask, latent, before)
+    marked = mask.detach() > 0
+    assert torch.equal(drifting[~marked], before[~marked])
+    assert torch.equal(drifting[marked], latent[marked])
+    assert torch.equal(stationary[marked], before[marked])
+    assert torch.equal(stationary[~marked], latent[~marked])
+
+
+def test_assignment_drift_is_zero_for_equal_assignments_and_a_kl_over_the_codes():
+    latent, book = draw(5, WIDTH), draw(256, WIDTH, seed=1)
+    teacher = first_level_log_probs(latent, book)
+    expected = (-(latent.unsqueeze(1) - book).square().sum(2)).log_softmax(1)
+    assert torch.allclose(teacher, expected, atol=1e-4)
+    assert float(assignment_drift(teacher, teacher)) == 0
+    student = first_level_log_probs(latent + 0.3, book)
+    kl = (teacher.exp() * (teacher - student)).sum(1).mean()
+    assert float(assignment_drift(teacher, student)) == pytest.approx(float(kl) / 256, rel=1e-5)
+    sharp = torch.full((1, 4), -1e9).index_fill(1, torch.tensor([2]), 0.0)
+    even = torch.full((1, 4), 0.25).log()
+    assert float(assignment_drift(sharp, even)) == pytest.approx(math.log(4) / 4, rel=1e-5)
+
+
+# The loss of a later period
+
+
+def batch_of(tokenizer, seed=5):
+    content = F.normalize(draw(N, DIM), dim=1)
+    before = tokenizer.encoder(content).detach() + 0.1 * draw(N, WIDTH, seed=seed)
+    teacher = first_level_log_probs(before, tokenizer.codebooks[0]).detach()
+    return content, before, teacher, draw(N, WIDTH, seed=seed + 1)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    tokenizer = fitted(stationary_weight=0.2, anchor_weight=0.7, kl_weight=3.0)
+    content, before, teacher, vectors = batch_of(tokenizer)
+    loss, parts = tokenizer.continual_loss(content, before, teacher, vectors)
+    expected = (
+        parts["drift"]
+        + 0.2 * (parts["stationary"] + 0.7 * parts["anchor"])
+        + 3.0 * parts["kl"]
+        + 0.001 * parts["confidence"]
+    )
+    assert torch.allclose(loss, expected)
+    latent = tokenizer.encoder(content)
+    confidence = tokenizer.drift(before, latent, vectors)
+    chosen = confidence.topk(19).indices
+    moved = before.clone()
+    moved[chosen] = latent[chosen]
+    assert torch.allclose(parts["drift"], tokenizer.branch_loss(content, moved, vectors), atol=1e-6)
+    _, quantized, residuals, words = quantize_straight(moved, tokenizer.codebooks)
+    whole = F.mse_loss(tokenizer.decoder(quantized), content)
+    whole = whole + quantization_loss(residuals, words, 0.25)
+    whole = whole + 0.02 * collaborative_loss(quantized, vectors)
+    assert torch.allclose(parts["drift"], whole, atol=1e-6)
+
+
+def test_only_drifting_items_move_the_encoder_in_the_drift_branch(first):
+    content, before, teacher, vectors = batch_of(first)
+    latent = first.encoder(content).detach().requires_grad_()
+    mask = drift_mask(first.drift(before, latent, vectors), 0.3)
+    drifting, stationary = mix(mask, latent, before)
+    (gradient,) = torch.autograd.grad(first.branch_loss(content, drifting, vectors), latent)
+    assert int(gradient.any(1).sum()) == 19 == int(0.3 * N)
+    mask = drift_mask(first.drift(before, latent, vectors), 0.3)
+    _, stationary = mix(mask, latent, before)
+    (gradient,) = torch.autograd.grad(first.branch_loss(content, stationary, vectors), latent)
+    assert int(gradient.any(1).sum()) == N - 19
+
+
+def test_every_part_of_the_tokenizer_learns(first):
+    content, before, teacher, vectors = batch_of(first)
+    loss, _ = first.continual_loss(content, before, teacher, vectors)
+    gradients = torch.autograd.grad(loss, list(first.parameters()))
+    for (name, _), gradient in zip(first.named_parameters(), gradients):
+        assert gradient.any(), name
+
+
+# Periods
+
+
+def test_fine_tuning_goes_on_from_the_last_period_and_leaves_it_alone(first):
+    saved = {name: value.clone() for name, value in first.state_dict().items()}
+    content = torch.cat([draw(N, DIM), draw(6, DIM, seed=7)])
+    vectors = torch.cat([draw(N, WIDTH, seed=1), torch.zeros(6, WIDTH)])
+    codes = []
+    for _ in range(2):
+        second = dact()
+        figures, history = second.fit_continual(first, content, vectors, progress=False)
+        assert set(figures) >= {"drift", "stationary", "anchor", "kl", "confidence", "loss"}
+        assert history and all(math.isfinite(value) for value in figures.values())
+        codes.append(second.encode(content))
+    assert torch.equal(*codes) and codes[0].shape == (N + 6, 3)
+    assert all(torch.equal(value, saved[name]) for name, value in first.state_dict().items())
+    changed = [n for n, v in second.state_dict().items() if not torch.equal(v, saved[n])]
+    assert {name.split(".")[0] for name in changed} == {"encoder", "decoder", "codebooks", "drift"}
+
+
+def test_a_heavy_anchor_and_kl_keep_more_first_level_codes_than_plain_fine_tuning(first):
+    content, vectors = draw(N, DIM), draw(N, WIDTH, seed=11)
+    before, kept = first.encode(content), []
+    for options in ({}, {"kl_weight": 1e4, "stationary_weight": 10.0, "anchor_weight": 100.0}):
+        second = dact(continual_epochs=60, continual_learning_rate=0.003, **options)
+        second.fit_continual(first, content, vectors, progress=False)
+        kept.append(float((second.encode(content)[:, 0] == before[:, 0]).float().mean()))
+    assert kept[1] > kept[0]
+
+
+def test_first_period_is_deterministic_saved_and_loaded(first, tmp_path):
+    again = fitted()
+    assert torch.equal(again.encode(draw(N, DIM)), first.encode(draw(N, DIM)))
+    first.save(tmp_path / "dact.pth")
+    loaded = DACT.load(tmp_path / "dact.pth")
+    assert torch.equal(loaded.encode(draw(N, DIM)), first.encode(draw(N, DIM)))
+
+
+@pytest.mark.parametrize(
+    "signals, complaint",
+    [
+        ({}, "needs the signal cf_vectors"),
+        ({"cf_vectors": torch.zeros(N, 5)}, r"cf_vectors must have shape \[64, 8\]"),
+        ({"cf_vectors": torch.full((N, WIDTH), torch.nan)}, "cf_vectors has NaN"),
+    ],
+)
+def test_collaborative_vectors_that_do_not_fit_are_refused(signals, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        dact().fit(draw(N, DIM), signals=signals, progress=False)
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        ({"drift_share": 1.5}, "drift_share"),
+        ({"kl_weight": -1}, "kl_weight"),
+        ({"drift_temperature": 0}, "drift_temperature"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        dact(**options)
+
+
+def test_a_tokenizer_of_other_sizes_cannot_be_continued(first):
+    with pytest.raises(ConfigError, match="codebooks"):
+        dact(codebook_size=5).fit_continual(first, draw(N, DIM), draw(N, WIDTH), progress=False)
+
+
+def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_path, monkeypatch):
+    from recbole_gr.tokenize import tokenize
+
+    monkeypatch.chdir(tmp_path)
+    n_items = len((tiny_folder / "tiny" / "tiny.item").read_text().splitlines()) - 1
+    np.save(tmp_path / "cf.npy", draw(n_items, WIDTH).numpy())
+    settings = {
+        **SMALL, "tokenizer": "DACT", "data_path": str(tiny_folder), "content_dim": 8,
+        "show_progress": False, "sid_gate": "off",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="cf_file.*does not exist"):
+        tokenize("tiny", "out", config_dict=settings)
+    tokenize("tiny", "out", config_dict={**settings, "cf_file": "cf.npy"})
+    assert (tmp_path / "out" / "sid.json").is_file()
