@@ -261,7 +261,7 @@ def _time():
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _unused(path):
+def unused_path(path):
     """`path`, or the first of `path-2`, `path-3`... that is free: runs may start together."""
     candidate, number = Path(path), 1
     while candidate.exists():
@@ -272,13 +272,13 @@ def _unused(path):
 
 def _checkpoint_file(config):
     name = f"{config['model']}-{config['dataset']}-{_time()}.pth"
-    return str(_unused(os.path.join(config["checkpoint_dir"], name)))
+    return str(unused_path(os.path.join(config["checkpoint_dir"], name)))
 
 
 def _report_folder(configs):
     models = "-".join(config["model"] for config in configs)
     first = configs[0]
-    return _unused(Path(first["result_dir"], f"{first['dataset']}-{models}-{_time()}"))
+    return unused_path(Path(first["result_dir"], f"{first['dataset']}-{models}-{_time()}"))
 
 
 def _plain_metrics(result):

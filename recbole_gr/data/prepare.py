@@ -8,6 +8,7 @@ from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
 from recbole_gr.data.atomic import check_inter_files
+from recbole_gr.data.context import ContextDataset
 from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
 from recbole_gr.data.loader import GenerativeTrainLoader
@@ -56,6 +57,12 @@ def create_dataset(config):
     dataset_class = getattr(recbole_datasets, f"{config['model']}Dataset", None)
     if is_generative(config):
         dataset_class = GenerativeDataset
+    if config["hide_item_id"]:
+        if config["MODEL_TYPE"] != ModelType.CONTEXT:
+            raise ConfigError(
+                f"hide_item_id: {config['model']} is no context-aware model and needs the item id"
+            )
+        dataset_class = ContextDataset
     if dataset_class is None:
         sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
         dataset_class = (

@@ -24,11 +24,12 @@ class Behaviour:
 
     Attributes:
         counts: LongTensor ``[n]``, training interactions of each item.
-        pairs: LongTensor ``[P, 2]``, rows that stand next to each other in a training sequence.
+        pairs: LongTensor ``[P, 2]``, rows that stand next to each other in a training sequence;
+            None where there are no sequences.
     """
 
     counts: torch.Tensor
-    pairs: torch.Tensor
+    pairs: torch.Tensor | None = None
 
 
 def assess(table, content, tokenizer=None, behaviour=None, neighbours=10, queries=2000, seed=0):
@@ -81,7 +82,7 @@ def _overlaps(codes, content, behaviour, k, n_queries, seed):
         "content": prefix_overlap(codes, queries, content_neighbours(content, queries, k)),
         "chance": chance_overlap(codes),
     }
-    if behaviour is not None:
+    if behaviour is not None and behaviour.pairs is not None:
         near = cooccurrence_neighbours(behaviour.pairs, len(codes), queries, k)
         figures["cooccurrence"] = prefix_overlap(codes, queries, near)
     return figures

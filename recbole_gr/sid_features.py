@@ -1,0 +1,191 @@
+"""SIDs as features of click-through models: a data set with SID fields, and what they are worth.
+
+    python -m recbole_gr.sid_features --dataset=ml-100k --tokenizer=R3VAE --compare=DeepFM
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+USAGE = """\
+usage: python -m recbole_gr.sid_features --dataset=NAME [--tokenizer=NAME] [--output=DIR]
+                                         [--hash_size=N] [--compare=MODEL[,MODEL...]] [--key=...]
+
+Writes a copy of a data set (DIR/<dataset>-sid; DIR is saved/sid_features by default) whose .item
+file has the fields sid_1, sid_2, ...: the prefixes of each item's semantic ID, for any of RecBole's
+context-aware models. --hash_size=N hashes each of them into N values. --compare=DeepFM trains that
+model on item ids, on SIDs in their place, and on both, and prints AUC and LogLoss by the number of
+training interactions of the item.
+"""
+
+VARIANTS = ("item id", "SID", "item id and SID")
+
+
+def sid_features(
+    dataset=None,
+    output=None,
+    hash_size=None,
+    model="DeepFM",
+    config_file_list=None,
+    config_dict=None,
+    cmd_args=None,
+):
+    """Learn SIDs for a data set of click-through models and write them as fields.
+
+    Content and SIDs come from the training split of ``model`` alone, so that `collaborative`
+    content holds no test interaction; where none is asked for, content comes from a file or from
+    text. (Inferred: the paper does not say how SIDs enter its click-through model.)
+
+    Args:
+        dataset (str | None): data set name; None takes the configuration's.
+        output (str | None): parent folder of the new data set; None takes `saved/sid_features`.
+        hash_size (int | None): values per field at most.
+        model (str): a context-aware model, whose settings say how the data are read and split.
+        config_file_list, config_dict, cmd_args: as for `run_recbole_gr`.
+
+    Returns:
+        dict: as `recbole_gr.data.sid_fields.write_sid_dataset`, with `report` (QualityReport).
+
+    Raises:
+        ConfigError: something in the configuration or the files cannot be used, or the SIDs are
+            collapsed (`sid_gate`).
+    """
+    from recbole.utils import init_seed
+
+    from recbole_gr.data import create_dataset, item_content
+    from recbole_gr.data.frequency import training_counts
+    from recbole_gr.data.sid_fields import write_sid_dataset
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.registry import get_tokenizer
+    from recbole_gr.sid.gate import apply_gate
+    from recbole_gr.tokenizer.assessment import Behaviour
+    from recbole_gr.tokenizer.pipeline import prepare_sid
+
+    config, sid_config = _configs(model, dataset, config_file_list, config_dict, cmd_args)
+    tokenizer = get_tokenizer(sid_config["tokenizer"])
+    if not sid_config["sid_file"] and getattr(tokenizer, "signals", ()):
+        raise ConfigError(
+            f"tokenizer {sid_config['tokenizer']} learns from sequences, which click-through data "
+            "do not have; take another, such as R3VAE or RKMeans"
+        )
+    init_seed(config["seed"], config["reproducibility"])
+    train = create_dataset(config).build()[0]
+    content = item_content(sid_config, train)
+    behaviour = Behaviour(training_counts(train)[1:])
+    table, report = prepare_sid(sid_config, content, None, behaviour)
+    apply_gate(sid_config, report)
+    folder = output or Path("saved") / "sid_features"
+    written = write_sid_dataset(config, table, content.item_tokens, folder, hash_size)
+    return {**written, "report": report}
+
+
+def compare_features(written, model, config_file_list=None, config_dict=None, cmd_args=None):
+    """Train a click-through model on item ids, on SIDs and on both; all see the same rows.
+
+    Args:
+        written (dict): of :func:`sid_features`.
+        model (str): a context-aware model of RecBole's.
+        config_file_list, config_dict, cmd_args: as for `run_recbole_gr`.
+
+    Returns:
+        list[dict]: results as of `run_recbole_gr`, whose `model` names the variant too.
+    """
+    from recbole_gr.config import Config
+    from recbole_gr.quick_start import run_model
+
+    results = []
+    for variant in VARIANTS:
+        load_col = dict(written["settings"]["load_col"])
+        if variant == "item id":
+            load_col["item"] = [f for f in load_col["item"] if f not in written["fields"]]
+        settings = {
+            **(config_dict or {}),
+            **written["settings"],
+            "data_path": written["folder"],
+            "load_col": load_col,
+            "hide_item_id": variant == "SID",
+        }
+        arguments = [a for a in cmd_args or [] if not a.startswith(("--data_path=", "--dataset="))]
+        config = Config(
+            model,
+            written["dataset"],
+            config_file_list,
+            settings,
+            arguments,
+            other_models=["TIGER"],
+        )
+        results.append({**run_model(config), "model": f"{model}, {variant}"})
+    return results
+
+
+def _configs(model, dataset, config_file_list, config_dict, cmd_args):
+    """The configuration of the click-through model, and one with the keys of SIDs."""
+    from recbole.utils import ModelType
+
+    from recbole_gr.config import Config
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.settings import external_settings
+
+    sources = external_settings(config_file_list, config_dict, cmd_args)
+    given = {key for _, settings in sources for key in settings}
+    config = Config(
+        model, dataset, config_file_list, config_dict, cmd_args, other_models=["TIGER"]
+    )
+    if config["MODEL_TYPE"] != ModelType.CONTEXT:
+        raise ConfigError(f"{model} is no context-aware model; take DeepFM, DCNV2 or AutoInt")
+    # The data set's own choice for sequential models is made from the interactions.
+    defaults = {} if "item_content" in given else {"item_content": "auto"}
+    merged = {**defaults, **(config_dict or {})}
+    sid_config = Config(
+        "TIGER", dataset, config_file_list, merged, cmd_args, other_models=[model]
+    )
+    return config, sid_config
+
+
+def main(argv=None):
+    """The command line; returns the exit code, 2 where something given cannot be used."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.settings import parse_value
+
+    own, rest = {}, []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in ("--output", "--hash_size", "--compare"):
+            own[key[2:]] = value
+        else:
+            rest.append(argument)
+    models = [name.strip() for name in own.get("compare", "").split(",") if name.strip()]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        written = sid_features(
+            output=own.get("output"),
+            hash_size=parse_value(own.get("hash_size")),
+            model=models[0] if models else "DeepFM",
+            cmd_args=rest,
+        )
+        print("Written: " + ", ".join(map(str, written["files"])))
+        results = [r for name in models for r in compare_features(written, name, cmd_args=rest)]
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if results:
+        _print_comparison(results, written["dataset"])
+    return 0
+
+
+def _print_comparison(results, dataset):
+    from recbole_gr.quick_start import unused_path
+    from recbole_gr.report import markdown_table, write_report
+    from recbole_gr.report_buckets import bucket_table
+
+    folder = unused_path(Path(results[0]["config"]["result_dir"], dataset))
+    files = write_report(results, folder)
+    print(f"{markdown_table(results)}\n\n{bucket_table(results)}\n\nWritten to {files['md']}.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
