@@ -1,11 +1,16 @@
 """The benchmark scripts run, and compare like with like. Nothing here asserts a speed."""
 
+import json
+
 import catalogue
 import decode_vs_huggingface
 import evaluate_oracle
 import paired
 import pit_cost
 import pytest
+import sid_metrics_vs_recall
+import tokenizer_cost
+import tokenizer_study
 import torch
 import train_speed
 import trie_scale
@@ -116,6 +121,48 @@ def test_the_oracle_takes_a_trained_model_with_its_settings(settings, capsys, tm
     assert figures[20]["recall@10"] == pytest.approx(
         result["best_valid_result"]["recall@10"], abs=0.05
     )
+
+
+SHORT = "tokenizer_steps=4 tokenizer_epochs=2 rqvae_dim=4 opq_iterations=2 codebook_size=4".split()
+
+
+@pytest.mark.parametrize("study", ["quality", "init"])
+def test_the_tokenizer_study_gives_mean_and_spread_over_seeds(settings, study, capsys, tmp_path):
+    output = tmp_path / "figures.json"
+    figures = tokenizer_study.main(
+        [*settings, "--study", study, "--seeds", "2", "--output", str(output), "--set", *SHORT]
+    )
+    assert figures == json.loads(output.read_text())
+    assert list(figures) == list(tokenizer_study.STUDIES[study])
+    lines = capsys.readouterr().out.splitlines()
+    for name, seeds in figures.items():
+        assert len(seeds) == 2 and all(0 < seed["distinct"] <= 1 for seed in seeds)
+        mean = sum(seed["distinct"] for seed in seeds) / 2
+        row = next(line for line in lines if line.startswith(f"| {name} |"))
+        assert row.split("|")[2].split()[0] == f"{mean:.4f}"
+    assert len([line for line in lines if line.startswith("ratio: ")]) == 1
+    if study == "init":
+        known, other = figures["R3VAE, k-means"], figures["R3VAE, random"]
+        assert known[0]["distinct"] != other[0]["distinct"] or known[0]["PD"] != other[0]["PD"]
+
+
+def test_tokenizer_cost_times_an_epoch_of_both(capsys):
+    arguments = "--items 3000 --dim 16 --codes 8 --batches 2".split()
+    figures = tokenizer_cost.main(arguments)
+    assert [figures[name]["batches"] for name in ("R3VAE", "RQVAE")] == [2, 6]
+    assert all(f["epoch"] > 0 and f["start"] > 0 for f in figures.values())
+
+
+def test_sid_metrics_are_ranked_against_recall(settings, capsys, tmp_path):
+    names = ["R3VAE", "RKMeans", "OPQ"]
+    only = ["--only", *names, "--output", str(tmp_path / "kept.json")]
+    arguments = [*settings, *only, "--set", *SHORT, "epochs=1"]
+    figures, correlations = sid_metrics_vs_recall.main(arguments)
+    assert list(figures) == names and len(correlations) == 5
+    assert len({row["PD"] for row in figures.values()}) == 3
+    assert len(sid_metrics_vs_recall.SETTINGS) >= 8
+    again = sid_metrics_vs_recall.main(arguments)
+    assert again[0] == figures and len(ratio_lines(capsys)) == 2
 
 
 def test_functions_take_turns():

@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def known_names(monkeypatch):
 def test_python_snippets_run_in_the_order_of_the_page(tmp_path, monkeypatch, known_names):
     monkeypatch.chdir(tmp_path)
     snippets, namespace = blocks("python"), {}
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), namespace)
     assert namespace["result"]["model"] == "MeanOfHistory"
@@ -57,13 +58,17 @@ def test_yaml_snippets_hold_known_keys(tmp_path):
 @pytest.mark.parametrize("program, arguments", command_lines())
 def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
-    arguments = [a for a in arguments.split() if not a.startswith("--output=")]
+    own = ("--output=", "--compare=", "--hash_size=")  # of the programs themselves
+    arguments = [a for a in arguments.split() if not a.startswith(own)]
     sources = external_settings(None, None, arguments)
     given = {key: value for _, part in sources for key, value in part.items()}
     models = str(given.get("model", "TIGER")).split(",")
-    for model in models:
+    tokenizers = str(given.get("tokenizer", "RKMeans")).split(",")
+    arguments = [a for a in arguments if "," not in a or not a.startswith("--tokenizer=")]
+    for model, tokenizer in product(models, tokenizers):
+        chosen = [f"--tokenizer={tokenizer}"] if "tokenizer" in given else []
         try:
-            Config(model, cmd_args=arguments, other_models=models)
+            Config(model, cmd_args=[*arguments, *chosen], other_models=models)
         except ConfigError as error:
             # The data sets of the last examples are not part of the project.
             if "there is no folder" not in str(error) or os.path.isdir(str(given.get("data_path"))):

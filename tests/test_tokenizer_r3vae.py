@@ -46,13 +46,13 @@ def test_the_length_of_the_reference_vector_changes_nothing(mode):
 
 def test_the_reference_vector_starts_at_the_mean_of_the_content_or_is_left_out():
     model = make()
-    Fit(model, content(), False)._initialize()
+    Fit(model, content(), False).initialize()
     assert torch.allclose(model.reference, vectors().mean(0), atol=1e-6)
     plain = make(reference_init="none")
     assert plain.reference is None and not plain.project(content()).any()
     uniform = make(reference_init="uniform")
     start = uniform.reference.detach().clone()
-    Fit(uniform, content(), False)._initialize()
+    Fit(uniform, content(), False).initialize()
     assert torch.equal(uniform.reference, start)
 
 
@@ -204,7 +204,7 @@ def test_every_ablation_trains_to_other_weights(ablation):
 @torch.no_grad()
 def test_codebooks_start_at_clusters_of_what_the_levels_before_left():
     model = make(codebook_size=6)
-    Fit(model, content(), False)._initialize()
+    Fit(model, content(), False).initialize()
     result = model(vectors())
     for level, book in enumerate(model.codebooks):
         codes, residual = result.codes[:, level], result.residuals[level]

@@ -38,20 +38,13 @@ class Fit:
 
     def run(self):
         """Train; returns the figures of the evaluation that is kept, and all of them."""
-        self._initialize()
+        self.initialize()
         self._warn_of_small_batches()
-        optimizer = self._optimizer()
+        optimizer = self.optimizer()
         history, totals, best, since, seen = [], {}, None, 0, 0
         bar = tqdm(total=self.steps, desc=type(self.model).__name__, disable=not self.progress)
-        for step, rows in enumerate(self._batches(), start=1):
-            with torch.enable_grad():
-                loss, parts = self.model.loss(self._batch(rows))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-            if self.clip:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-            optimizer.step()
-            for name, value in parts.items():
+        for step, rows in enumerate(self.batches(), start=1):
+            for name, value in self.step(rows, optimizer).items():
                 totals[name] = totals.get(name, 0) + value
             if step % self.every and step != self.steps:
                 continue
@@ -74,7 +67,7 @@ class Fit:
         return dict(best), history
 
     @torch.no_grad()
-    def _initialize(self):
+    def initialize(self):
         """Reference vector from the mean of the content, codebooks from residual k-means."""
         model = self.model
         if self.options["reference_init"] == "mean":
@@ -90,6 +83,17 @@ class Fit:
         for level, codebook in enumerate(model.codebooks):
             codebook.copy_(self._centroids(residual, level, points))
             residual = torch.cat([self._rest(part, level) for part in residual.split(_ROWS)])
+
+    def step(self, rows, optimizer):
+        """One optimiser step on the items ``rows``; returns the detached loss terms by name."""
+        with torch.enable_grad():
+            loss, parts = self.model.loss(self._batch(rows))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        optimizer.step()
+        return parts
 
     def _centroids(self, residual, level, points):
         """Codewords ``[M, d]`` of one level: k-means of the residuals, of their directions where
@@ -122,7 +126,8 @@ class Fit:
             return residual - codebook[stable_codes(residual, codebook, model.mode)]
         return residual - model.rate(residual, level)[0]
 
-    def _optimizer(self):
+    def optimizer(self):
+        """AdamW over all weights; none of its decay on the reference vector."""
         # The map depends on the reference vector's direction alone: decay would only shrink it.
         reference = [p for n, p in self.model.named_parameters() if n == "reference"]
         others = [p for n, p in self.model.named_parameters() if n != "reference"]
@@ -135,7 +140,7 @@ class Fit:
             lr=self.model.positive("tokenizer_learning_rate", float),
         )
 
-    def _batches(self):
+    def batches(self):
         """Rows of ``steps`` batches, every item once before any comes again."""
         done = 0
         while True:
