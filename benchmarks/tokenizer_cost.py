@@ -49,7 +49,10 @@ def main(arguments=None):
         for name, figure in figures.items()
     ]
     print_table(("tokenizer", "start, s", "epoch, s", "batches of an epoch", "peak MiB"), rows)
-    time, space = (figures["RQVAE"][k] / figures["R3VAE"][k] for k in ("epoch", "bytes"))
+    # Small catalogues may fit into memory that the process already had.
+    time, space = (
+        figures["RQVAE"][k] / max(figures["R3VAE"][k], 1e-9) for k in ("epoch", "bytes")
+    )
     print(f"ratio: an epoch of RQVAE takes {time:.2f} x R3VAE's time and {space:.2f} x its memory")
     return figures
 
