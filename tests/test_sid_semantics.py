@@ -114,6 +114,14 @@ def test_a_suffix_is_no_level_of_the_content():
     assert figures[0] == figures[1]
 
 
+def test_a_table_of_an_earlier_version_is_judged_by_its_tokenizers_levels():
+    vectors = torch.cat([torch.zeros(1, DIM), content()])
+    tokenizer = fitted("RKMeans", codebook_size=4)
+    table = tokenizer.tokenize(vectors)
+    old = SIDTable(table.codes, table.sizes, {"before_policy": table.meta["before_policy"]})
+    assert assess(old, vectors, tokenizer).semantics == assess(table, vectors, tokenizer).semantics
+
+
 def test_gini_follows_its_definition():
     counts = [1, 1, 2, 5, 11]
     differences = sum(abs(a - b) for a in counts for b in counts)

@@ -57,12 +57,15 @@ def assess(table, content, tokenizer=None, behaviour=None, neighbours=10, querie
             raise ConfigError(f"{key}: {value!r} must be an integer of at least 0")
     report = quality_report(table)
     levels, items = report.content_levels, content[1:].cpu()
+    if tokenizer is not None:  # a table kept by an earlier version does not say so itself
+        levels = min(levels, len(tokenizer.sizes))
     codes, sizes = table.codes[1:, :levels].cpu(), table.sizes[:levels]
     books = quantized = None
     if tokenizer is not None and tokenizer.codewords() is not None:
         books, quantized = tokenizer.codewords(), tokenizer.quantized
     return replace(
         report,
+        content_levels=levels,
         distinct_content=distinct_rows(items),
         semantics=semantic_figures(codes, sizes, items, books, quantized),
         neighbours=_overlaps(codes, items, behaviour, neighbours, queries, seed),

@@ -196,6 +196,10 @@ class R3VAE(Tokenizer):
             raise ConfigError(f"{key} must be a number of at least 0, got {value!r}")
         return float(value)
 
+    def _rows_per_chunk(self):
+        # topk gathers k codewords for every row.
+        return max(1, super()._rows_per_chunk() // (self.k if self.mode == "topk" else 1))
+
     def _walk(self, content, given=None):
         """Codes ``[n, L]``, the residual before the last level, and the total ``[n, d]``."""
         # In float64, so that rounding does not make a code depend on the batch.
