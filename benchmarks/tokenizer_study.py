@@ -55,6 +55,8 @@ def main(arguments=None):
     given = dict(pair.split("=", 1) for pair in options.set)
     settings = {"data_path": options.data_path} if options.data_path else {}
     variants = STUDIES[options.study]
+    if options.only:
+        variants = {name: variants[name] for name in options.only if name in variants}
     names = sorted({name for name, _ in variants.values()})
     configs = {
         name: Config(
@@ -125,10 +127,14 @@ def _cell(seeds, key):
 
 def _print_ratio(figures, study):
     distinct = {name: [f["distinct"] for f in seeds] for name, seeds in figures.items()}
+    if not {"R3VAE", "RKMeans"} <= set(figures) and study == "quality":
+        return
     if study == "quality":
         difference = mean(distinct["R3VAE"]) - mean(distinct["RKMeans"])
         dead = max(f["dead"] for f in figures["R3VAE"])
         print(f"ratio: R3VAE has {difference:+.2%} distinct SIDs of RKMeans, {dead} dead codes")
+        return
+    if not all(any(name.startswith(kind) for name in figures) for kind in ("R3VAE", "RQVAE")):
         return
     spreads = {}
     for kind in ("R3VAE", "RQVAE"):
@@ -150,6 +156,7 @@ def parser():
     made.add_argument("--data_path", help="parent folder of the data set")
     made.add_argument("--config_files", nargs="*", help="YAML files of settings")
     made.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings")
+    made.add_argument("--only", nargs="*", choices=sorted({*QUALITY, *INIT}), help="of the study")
     made.add_argument("--seeds", type=int, default=5)
     made.add_argument("--output", help="JSON file for the figures of each seed")
     made.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves its default")

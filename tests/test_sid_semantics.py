@@ -20,6 +20,7 @@ from recbole_gr.sid.semantics import (
     semantic_figures,
 )
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer import neighbours
 from recbole_gr.tokenizer.assessment import Behaviour, assess
 from recbole_gr.tokenizer.neighbours import (
     chance_overlap,
@@ -141,7 +142,9 @@ def test_uniquely_identified_items_and_items_per_sid(shared_table):  # noqa: F81
 # Neighbours and popularity
 
 
-def test_content_neighbours_are_the_most_similar_other_items():
+@pytest.mark.parametrize("rows", [2**16, 7])
+def test_content_neighbours_are_the_most_similar_other_items(rows, monkeypatch):
+    monkeypatch.setattr(neighbours, "_ROWS", rows)
     vectors = torch.randn(40, 6)
     queries = torch.tensor([3, 17, 39])
     found = content_neighbours(vectors, queries, 5)

@@ -6,7 +6,7 @@ import torch
 
 from recbole_gr.sid.cohesion import unit
 
-_ROWS = 2**16  # items handed to FAISS at once
+_ROWS = 2**16  # items searched at once
 
 
 def content_neighbours(content, queries, k):
@@ -20,15 +20,26 @@ def content_neighbours(content, queries, k):
     Returns:
         LongTensor ``[q, k]`` rows; -1 where there are fewer.
     """
-    index = faiss.IndexFlatIP(content.shape[1])
-    for part in content.split(_ROWS):
-        index.add(np.ascontiguousarray(unit(part.float()).cpu().numpy()))
-    wanted = np.ascontiguousarray(unit(content[queries].float()).cpu().numpy())
-    found = torch.from_numpy(index.search(wanted, k + 1)[1])  # [q, k + 1]
+    wanted = _array(content[queries])
+    best = torch.full((len(queries), 0), -torch.inf)
+    found = torch.full((len(queries), 0), -1)
+    start = 0
+    for part in content.split(_ROWS):  # no index: that would be a second copy of the content
+        cosines, rows = faiss.knn(wanted, _array(part), k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+        rows = torch.from_numpy(rows)
+        best = torch.cat([best, torch.from_numpy(cosines)], 1)
+        found = torch.cat([found, torch.where(rows >= 0, rows + start, -1)], 1)
+        best, order = best.topk(k + 1, dim=1)
+        found = found.gather(1, order)  # [q, k + 1]
+        start += len(part)
     # Of equal vectors FAISS need not return the query itself: the last place goes then.
     own = found == queries.unsqueeze(1)
     own[~own.any(1), -1] = True
     return found[~own].view(len(queries), k)
+
+
+def _array(vectors):
+    return np.ascontiguousarray(unit(vectors.float()).cpu().numpy())
 
 
 def cooccurrence_neighbours(pairs, n_items, queries, k):
