@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from recbole_gr.files import atomic_write
+from recbole_gr.markdown import aligned_table
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.report_epochs import write_epochs
 
@@ -53,15 +54,7 @@ def markdown_table(results):
         for row, cell in zip(rows, cells):
             if best is not None and row[index] == best:
                 cell[index] = f"**{cell[index]}**"
-    widths = [max(len(line[index]) for line in [columns, *cells]) for index in range(len(columns))]
-
-    def line(values):
-        first = values[0].ljust(widths[0])
-        rest = (value.rjust(width) for value, width in zip(values[1:], widths[1:]))
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(columns), line(rule), *(line(row) for row in cells)])
+    return aligned_table([columns, *cells])
 
 
 def write_report(results, folder):

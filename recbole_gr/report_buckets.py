@@ -1,5 +1,7 @@
 """The results of models by the training frequency of the target item, as a table."""
 
+from recbole_gr.markdown import aligned_table
+
 
 def bucket_table(results):
     """A markdown table with a row per model and bucket; an empty string where there is none.
@@ -19,11 +21,4 @@ def bucket_table(results):
         values = [figures.get(metric) for metric in metrics]
         cells = ["-" if value is None else f"{value:.4f}" for value in values]
         lines.append([model, name, f"{figures['targets']:,}", *cells])
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def text(line):
-        cells = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))
-        return "| " + " | ".join([line[0].ljust(widths[0]), *cells]) + " |"
-
-    return "\n".join([text(lines[0]), "| " + " | ".join(rule) + " |", *map(text, lines[1:])])
+    return aligned_table(lines)

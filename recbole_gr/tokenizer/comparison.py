@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from recbole_gr.files import atomic_write
+from recbole_gr.markdown import aligned_table
 
 # Column title, format, and whether a smaller value is better (None: neither is).
 COLUMNS = {
@@ -64,14 +65,7 @@ def comparison_table(rows):
         for line, row in zip(lines[1:], rows.values()):
             cell = "-" if row[key] is None else form.format(row[key])
             line.append(f"**{cell}**" if len(rows) > 1 and best == row[key] else cell)
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def text(line):
-        cells = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))
-        return "| " + " | ".join([line[0].ljust(widths[0]), *cells]) + " |"
-
-    return "\n".join([text(lines[0]), "| " + " | ".join(rule) + " |", *map(text, lines[1:])])
+    return aligned_table(lines)
 
 
 def write_comparison(folder, title, rows):
