@@ -6,8 +6,8 @@ import torch
 import yaml
 from recbole.data.interaction import Interaction
 
-from recbole_gr.model.tiger import TIGER
-from recbole_gr.settings import properties_dir
+from recbole_gr.registry import get_model
+from recbole_gr.settings import SettingsLoader, properties_dir
 from recbole_gr.sid.table import SIDTable
 
 FIELDS = {
@@ -54,12 +54,19 @@ def skewed_table(n_items, sizes, first_codes, seed=0):
 
 def untrained_tiger(table, seed=0, **settings):
     """A TIGER with random weights in evaluation mode; ``settings`` over its property file."""
-    with open(properties_dir() / "model" / "TIGER.yaml", encoding="utf-8") as file:
-        config = {**yaml.safe_load(file), **FIELDS, **settings}
-    TIGER.prepare_config(config)
+    return untrained("TIGER", table, seed, **settings)
+
+
+def untrained(name, table, seed=0, **settings):
+    """A generative model of that name with random weights in evaluation mode; ``settings`` over
+    its property file."""
+    model_class = get_model(name)
+    with open(properties_dir() / "model" / f"{name}.yaml", encoding="utf-8") as file:
+        config = {**yaml.load(file, SettingsLoader), **FIELDS, **settings}
+    model_class.prepare_config(config)
     torch.manual_seed(seed)
     catalogue = SimpleNamespace(num=lambda field: len(table.codes))
-    return TIGER(config, catalogue, table).eval()
+    return model_class(config, catalogue, table).eval()
 
 
 def random_histories(n_users, length, n_items, seed=0):

@@ -58,7 +58,7 @@ def beam_search(
             items are excluded is dropped at its level, so exclusion costs no beams.
         renormalise: see the module's docstring.
     """
-    excluded = None if exclude is None else _ExcludedPrefixes(trie, exclude)
+    excluded = None if exclude is None else ExcludedPrefixes(trie, exclude)
     nodes = trie.root(batch_size)  # [B, 1]
     scores = torch.zeros(nodes.shape, device=nodes.device)
     codes = torch.empty(batch_size, 1, 0, dtype=torch.long, device=nodes.device)
@@ -165,7 +165,7 @@ def _highest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, place.gather(1, index)
 
 
-class _ExcludedPrefixes:
+class ExcludedPrefixes:
     """For each user the nodes of every level all of whose items are excluded."""
 
     def __init__(self, trie: SIDTrie, exclude: Tensor):

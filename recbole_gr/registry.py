@@ -16,6 +16,7 @@ MODELS = {
     "TIGER": "recbole_gr.model.tiger:TIGER",
     "PIT": "recbole_gr.model.pit.model:PIT",
     "R3VAE": "recbole_gr.model.r3vae:R3VAE",
+    "IntRR": "recbole_gr.model.intrr.model:IntRR",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 
@@ -26,6 +27,11 @@ TOKENIZERS = {
     "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
     "R3VAE": "recbole_gr.tokenizer.r3vae:R3VAE",
     "DACT": "recbole_gr.tokenizer.dact:DACT",
+}
+
+# Causal sequence encoders, made from the configuration: `forward` maps [B, T, d] to [B, T, d].
+BACKBONES = {
+    "transformer": "recbole_gr.model.backbone:Transformer",
 }
 
 # Models trained by something else than the trainer of their kind: model name -> trainer.
@@ -105,6 +111,22 @@ def get_tokenizer(name):
     if ":" in str(name):
         return _load(name, f"tokenizer '{name}'")
     raise ConfigError(_unknown("tokenizer", name, [("Tokenizers", TOKENIZERS)]))
+
+
+def get_backbone(name):
+    """The class of the causal backbone called `name` (ours, or `"package.module:Class"`).
+
+    Raises:
+        ConfigError: no such backbone; lists those that exist, the nearest first.
+    """
+    if name in BACKBONES:
+        return _load(BACKBONES[name], f"backbone '{name}'")
+    if ":" in str(name):
+        return _load(name, f"backbone '{name}'")
+    raise ConfigError(
+        _unknown("backbone", name, [("Backbones", BACKBONES)])
+        + " A class of your own: --backbone=package.module:Class."
+    )
 
 
 def get_trainer(config, model_class):

@@ -20,7 +20,6 @@ from recbole_gr import registry  # noqa: E402
 from recbole_gr.config import Config  # noqa: E402
 from recbole_gr.data import create_dataset, data_preparation  # noqa: E402
 from recbole_gr.sid.table import SIDTable  # noqa: E402
-from recbole_gr.trainer.generation import GenerationTrainer  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -37,18 +36,20 @@ def quiet_argv(monkeypatch):
 
 @pytest.fixture
 def parts(tiny_folder, tmp_path, monkeypatch):
-    """A function from options to `(config, trainer, train, valid, test)` of a very small TIGER."""
+    """A function from options to `(config, trainer, train, valid, test)` of a very small TIGER, or
+    of another generative model."""
     monkeypatch.chdir(tmp_path)
 
-    def make(shared=False, **options):
+    def make(shared=False, model="TIGER", **options):
         folders = {"data_path": str(tiny_folder), "checkpoint_dir": str(tmp_path / "saved")}
-        config = Config("TIGER", "tiny", config_dict={**SMALL, **folders, **options})
+        config = Config(model, "tiny", config_dict={**SMALL, **folders, **options})
         init_seed(config["seed"], True)
         loaders = data_preparation(config, create_dataset(config))
         n_items = loaders[0]._dataset.item_num - 1
         number = torch.arange(n_items) // (2 if shared else 1)  # shared: two items on each SID
         table = SIDTable.from_item_codes(torch.stack([number // 7, number % 7], 1), (7, 7))
-        model = registry.get_model("TIGER")(config, loaders[0]._dataset, table)
-        return config, GenerationTrainer(config, model), *loaders
+        network = config.model_class(config, loaders[0]._dataset, table)
+        trainer = registry.get_trainer(config, config.model_class)
+        return config, trainer(config, network), *loaders
 
     return make

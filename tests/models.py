@@ -1,7 +1,7 @@
 """Models on random catalogues, built without reading any file."""
 
 import torch
-from catalogue import untrained_tiger
+from catalogue import untrained, untrained_tiger
 from recbole.data.interaction import Interaction
 
 from recbole_gr.sid.table import SIDTable
@@ -35,6 +35,13 @@ def random_table(n_items, sizes, seed=0):
 def small_tiger(table=None, seed=0, **options):
     """A TIGER of 16 features in evaluation mode, with its defaults from the property file."""
     return untrained_tiger(table or random_table(30, (4, 5, 3)), seed, **{**SMALL, **options})
+
+
+def small_intrr(table=None, seed=0, **options):
+    """An IntRR of 16 features in evaluation mode, with its defaults from the property file."""
+    sizes = {"uid_size": 12, "ran_hidden_size": 24, "feed_forward_depth": 2, "codebook_std": 0.5}
+    settings = {**SMALL, **sizes, **options}
+    return untrained("IntRR", table or random_table(30, (4, 5, 3)), seed, **settings)
 
 
 def random_batch(n_rows, max_length, n_items, seed=0, n_targets=None):

@@ -119,6 +119,25 @@ def _plain_attention(q, k, v, bias, causal):
     return logits.softmax(-1) @ v
 
 
+def feed_forward(size: int, inner: int, dropout: float, depth: int) -> nn.Module:
+    """A feed-forward layer with ``depth`` hidden layers of ``inner`` features."""
+    return (
+        FeedForward(size, inner, dropout)
+        if depth == 1
+        else DeepFeedForward(size, inner, dropout, depth)
+    )
+
+
+class DeepFeedForward(nn.Sequential):
+    """Several hidden layers, with biases and dropout at the output (IntRR's released code)."""
+
+    def __init__(self, size: int, inner: int, dropout: float, depth: int):
+        layers = [nn.Linear(size, inner), nn.ReLU(inplace=True)]
+        for _ in range(depth - 1):
+            layers += [nn.Linear(inner, inner), Dropout(dropout), nn.ReLU(inplace=True)]
+        super().__init__(*layers, nn.Linear(inner, size), Dropout(dropout))
+
+
 class FeedForward(nn.Module):
     """``W_out relu(W_in x)`` without biases (T5)."""
 
@@ -136,7 +155,7 @@ class Block(nn.Module):
     """Self-attention, optional cross-attention, feed-forward; each normed before and added to
     its input (T5's pre-norm residual form)."""
 
-    def __init__(self, size, n_heads, head_size, inner, dropout, attention_dropout, cross):
+    def __init__(self, size, n_heads, head_size, inner, dropout, attention_dropout, cross, depth=1):
         super().__init__()
         heads = (size, n_heads, head_size, attention_dropout)
         self.attention_norm = RMSNorm(size)
@@ -144,7 +163,7 @@ class Block(nn.Module):
         self.cross_norm = RMSNorm(size) if cross else None
         self.cross = Attention(*heads, cross=True) if cross else None
         self.feed_forward_norm = RMSNorm(size)
-        self.feed_forward = FeedForward(size, inner, dropout)
+        self.feed_forward = feed_forward(size, inner, dropout, depth)
         self.dropout = Dropout(dropout)
 
     def forward(self, x, bias, causal, rotation, memory=None, memory_bias=None):
@@ -187,9 +206,10 @@ class Stack(nn.Module):
         causal=True,
         cross=False,
         position="relative_bias",
+        depth=1,
     ):
         super().__init__()
-        block = (size, n_heads, head_size, inner, dropout, attention_dropout, cross)
+        block = (size, n_heads, head_size, inner, dropout, attention_dropout, cross, depth)
         self.blocks = nn.ModuleList(Block(*block) for _ in range(n_layers))
         rotary = position == "rotary"
         self.rotary = Rotary(head_size) if rotary else None

@@ -1,0 +1,206 @@
+"""IntRR: what is trained, and how the next item is scored."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recbole_gr import registry
+from recbole_gr.generation import NEVER, Beams, ExcludedPrefixes, Step, best
+from recbole_gr.model.base import GenerativeRecommender
+from recbole_gr.model.intrr import options
+from recbole_gr.model.intrr.exact import leaf_scores
+from recbole_gr.model.intrr.ran import RecursiveAssignment, follow
+
+IGNORED = -100
+
+
+class IntRR(GenerativeRecommender):
+    """One token per item, made by the network that also decodes (arXiv 2602.20704).
+
+    Every item has an embedding of its own (its *UID*). A :class:`RecursiveAssignment` network turns
+    it into one token; a causal backbone reads the tokens of the history once; the same network
+    turns the backbone's last state into the SID of the next item. Sizes and switches are in
+    ``properties/model/IntRR.yaml``.
+
+    The collision level is a level like the others: the paper's fourth digit.
+    """
+
+    def __init__(self, config, dataset, sid):
+        super().__init__(config, dataset, sid)
+        options.check_levels(config, self.n_levels)
+        width = config["hidden_size"]
+        self.uid_embedding = nn.Embedding(self.n_items, config["uid_size"])
+        nn.init.normal_(self.uid_embedding.weight, std=config["uid_std"])
+        self.uid_projection = nn.Linear(config["uid_size"], width)
+        self.ran = RecursiveAssignment(
+            self.sizes,
+            width,
+            config["ran_hidden_size"],
+            config["context"],
+            config["temperature"],
+            config["codebook_std"],
+        )
+        self.backbone = registry.get_backbone(config["backbone"])(config)
+        self.level_weights = tuple(config["level_weights"] or [1.0] * self.n_levels)
+        self.lambda_aln = config["lambda_aln"]
+        self.aligned = config["alignment_levels"] or self.n_levels
+        self.one_target = config["train_sample"] == "prefix"
+        self.decoding = config["decoding"]
+
+    @classmethod
+    def prepare_config(cls, config: dict) -> None:
+        """Check every key (see :mod:`recbole_gr.model.intrr.options`); may raise ConfigError."""
+        options.prepare(config)
+
+    # Training
+
+    def calculate_loss(self, interaction) -> Tensor:
+        """``L_rec + lambda_aln * L_aln`` (IntRR, figure 2; means and sums as in the released code).
+
+        ``L_rec``: sum over the levels of the cross-entropy of the target's code given its codes
+        above, mean over the targets. ``L_aln``: sum over the levels of the cross-entropy of an
+        item's own Stage-1 code in what the item side assigns to it, mean over the items of the
+        histories. An item counts once for every target that it is in the history of, so a whole
+        sequence has the loss of all its prefix samples together.
+        """
+        history, counted = interaction[self.ITEM_SEQ], self.counted(interaction)
+        tokens, alignment = self._read_items(history, counted)
+        hidden = self.backbone(tokens)  # [B, T, d]
+        if self.one_target:  # a prefix sample: the last position of a row is enough
+            hidden = self._last(hidden, interaction)
+            target = self.codes[interaction[self.ITEM_ID]]  # [B, L]
+        else:
+            codes = self.codes[self.sequence(interaction)[:, 1:]]  # [B, T, L]
+            target = codes.masked_fill(~counted.unsqueeze(-1), IGNORED)
+        logits = self.ran.teach(hidden, target.clamp_min(0))
+        loss = self.lambda_aln * alignment
+        for level, weight in enumerate(self.level_weights):
+            loss = loss + weight * F.cross_entropy(
+                logits[level].flatten(0, -2).float(),
+                target[..., level].flatten(),
+                ignore_index=IGNORED,
+            )
+        return loss
+
+    def _read_items(self, history: Tensor, counted: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Tokens of the histories, ``[B, T]`` -> ``[B, T, d]``, and the alignment loss."""
+        items, where = history, None
+        # A user's token is the item's alone, so each distinct item is computed once. Elsewhere
+        # the number of them would be waited for, or break a compiled graph.
+        if history.device.type == "cpu" and not torch.compiler.is_compiling():
+            items, where = torch.unique(history, return_inverse=True)
+        items = items.flatten()
+        tokens, logits = self.assign(items)
+        alignment = 0.0
+        if self.lambda_aln:
+            weight = self._targets_after(counted) * (history > 0)
+            weight = weight.flatten().to(tokens.dtype)
+            if where is not None:
+                weight = weight.new_zeros(len(items)).index_add(0, where.flatten(), weight)
+            losses = self._misalignment(items, logits)
+            alignment = (losses * weight).sum() / weight.sum().clamp_min(1)
+        tokens = tokens if where is None else tokens[where]
+        return tokens.view(*history.shape, -1), alignment
+
+    @staticmethod
+    def _targets_after(counted: Tensor) -> Tensor:
+        """``[B, T]`` how many counted targets each item of a history comes before."""
+        return counted.long().flip(1).cumsum(1).flip(1)
+
+    def _misalignment(self, items: Tensor, logits: list[Tensor]) -> Tensor:
+        """``[n]`` cross-entropy of each item's SID in the logits of the item side, the sum of the
+        first ``alignment_levels`` levels."""
+        codes = self.codes[items]
+        return sum(
+            F.cross_entropy(logits[level].float(), codes[:, level], reduction="none")
+            for level in range(self.aligned)
+        )
+
+    def assign(self, items: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What the item side makes of ``items [n]``: tokens ``[n, d]``, logits per level."""
+        return self.ran.assign(self.uid_projection(self.uid_embedding(items)))
+
+    # Inference
+
+    def user_state(self, interaction) -> Tensor:
+        """``[B, d]`` the backbone's state after the last item of each history."""
+        history = interaction[self.ITEM_SEQ]
+        items, where = torch.unique(history, return_inverse=True)
+        return self._last(self.backbone(self.assign(items)[0][where]), interaction)
+
+    def _last(self, hidden: Tensor, interaction) -> Tensor:
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return hidden[rows, interaction[self.ITEM_SEQ_LEN] - 1]
+
+    def start(self, interaction) -> Step:
+        """The backbone runs once; every level after that is the RAN alone."""
+        return _Decoding(self, interaction)
+
+    def search(self, interaction, beam_size: int | None = None) -> Beams:
+        """Constrained beam search, or with ``decoding: exact`` the best SIDs of all of them."""
+        if self.decoding == "beam":
+            return super().search(interaction, beam_size)
+        scores = self._leaf_scores(interaction)
+        excluded = self._excluded(interaction)
+        excluded = None if excluded is None else ExcludedPrefixes(self.trie, excluded)
+        width = min(beam_size or self.beam_size, scores.shape[1])
+        spare = 0 if excluded is None else excluded.spare()
+        ties = partial(self._lowest_item_of_leaves, len(scores))
+        scores, nodes = best(scores, ties, min(width + spare, scores.shape[1]))
+        if excluded is not None:
+            gone = excluded.contains(self.n_levels - 1, nodes)
+            keep = gone.int().argsort(dim=1, stable=True)[:, :width]
+            scores = scores.masked_fill(gone, NEVER).gather(1, keep)
+            nodes = nodes.gather(1, keep)
+        item = self.trie.items(nodes)[..., 0]
+        return Beams(nodes.masked_fill(scores == NEVER, -1), scores, self.codes[item])
+
+    def _lowest_item_of_leaves(self, n_rows: int) -> Tensor:
+        return self.trie.leaf_item[self.trie.leaf_start[:-1].long()].expand(n_rows, -1)
+
+    @torch.no_grad()
+    def _leaf_scores(self, interaction) -> Tensor:
+        user = self.user_state(interaction)
+        levels, guided = self.ran.levels(), self.ran.guide(user)
+        return leaf_scores(self.ran.first(user), guided, levels, self.trie, self.renormalise)
+
+    @torch.no_grad()
+    def exact(self, interaction) -> Tensor:
+        """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), from one table of
+        logits per level and user. With ``renormalise`` the catalogue has probability 1."""
+        by_leaf = self._leaf_scores(interaction)
+        leaf, item = self.trie.entries()
+        by_item = by_leaf.new_full((len(by_leaf), self.n_items), NEVER)
+        return by_item.index_copy(1, item, by_leaf[:, leaf] + self.trie.entry_log_share())
+
+    def full_sort_predict(self, interaction) -> Tensor:
+        """``[B, n_items]`` for RecBole's dense path: of all items with ``decoding: exact``, else
+        of the generated ones."""
+        if self.decoding == "exact":
+            scores = self.exact(interaction)
+            excluded = self._excluded(interaction)
+            return scores if excluded is None else scores.scatter(1, excluded, NEVER)
+        return super().full_sort_predict(interaction)
+
+    @torch.no_grad()
+    def predict(self, interaction) -> Tensor:
+        """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
+        return self.exact(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1))[:, 0]
+
+
+class _Decoding:
+    """Beam steps inside the RAN, for :func:`recbole_gr.generation.beam_search`."""
+
+    def __init__(self, model: IntRR, interaction):
+        user = model.user_state(interaction).unsqueeze(1)  # [B, 1, d]
+        self.first = model.ran.first(user)
+        self.levels, self.guided = model.ran.levels(), model.ran.guide(user)
+
+    def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
+        if level == 0:
+            return self.first
+        step = self.levels[level - 1]
+        # Only the last code counts, so beams need no state to re-index by their parents.
+        return follow(step, F.embedding(codes, step.context) + self.guided[level - 1])

@@ -1,0 +1,134 @@
+"""The Recursive-Assignment Network: from one vector through the levels of a SID, code by code."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONTEXTS = ("ste", "soft")
+
+
+class Level(NamedTuple):
+    """What turns a code of the level above and the guidance into the logits of a level.
+
+    Attributes:
+        context: ``[V_above, H]`` what each code above adds to the hidden layer, bias included.
+        out: ``[V, H]`` rows that the hidden layer is multiplied with.
+        bias: ``[V]``.
+    """
+
+    context: Tensor
+    out: Tensor
+    bias: Tensor
+
+
+class RecursiveAssignment(nn.Module):
+    """Logits of every level from a guidance vector ``g`` (IntRR, released code and figure 2).
+
+    With codebooks ``C_l [V_l, d]`` and a two-layer ReLU network ``f_l`` per level after the first::
+
+        q_1 = g,   q_l = f_l([k_(l-1); g]),   s_l = C_l q_l,   p_l = softmax(s_l / temperature)
+
+    and ``k_l`` the codeword of the known code (:meth:`teach`), or the context ``c_l`` that the
+    level chose itself (:meth:`assign`). A level sees the code right above it and no earlier one.
+    Items and users are read by the same weights.
+
+    ``f_l`` is linear before and after its ReLU, so what codewords contribute is computed once per
+    codeword (:meth:`levels`) and looked up, instead of once per row.
+
+    Args:
+        sizes: codes of each level, ``V_l``.
+        width: ``d``, of guidance and codewords.
+        hidden: ``H``, hidden layer of ``f_l``.
+        context: ``ste``: ``c_l`` is the codeword of the largest logit, with the gradient of the
+            mixture ``p_l C_l`` (released code). ``soft``: the mixture itself (the paper's text).
+        temperature: of ``p_l``; losses and decoding use the logits as they are.
+        std: of the normal initial codewords (1 in the released code).
+    """
+
+    def __init__(self, sizes, width, hidden, context="ste", temperature=1.0, std=1.0):
+        super().__init__()
+        self.sizes, self.width = tuple(sizes), width
+        self.straight_through, self.temperature = context == "ste", temperature
+        self.codebooks = nn.ParameterList(torch.randn(size, width) * std for size in sizes)
+        self.inner = nn.ModuleList(nn.Linear(2 * width, hidden) for _ in sizes[1:])
+        self.outer = nn.ModuleList(nn.Linear(hidden, width) for _ in sizes[1:])
+
+    def levels(self) -> list[Level]:
+        """For every level after the first, what its codewords contribute."""
+        return [
+            Level(
+                F.linear(above, inner.weight[:, : self.width], inner.bias),
+                codebook @ outer.weight,
+                codebook @ outer.bias,
+            )
+            for above, codebook, inner, outer in zip(
+                self.codebooks, self.codebooks[1:], self.inner, self.outer
+            )
+        ]
+
+    def guide(self, guidance: Tensor) -> tuple[Tensor, ...]:
+        """``[..., d]`` -> per level after the first, ``[..., H]`` of its hidden layer."""
+        if not self.inner:
+            return ()
+        weight = torch.cat([inner.weight[:, self.width :] for inner in self.inner])
+        return F.linear(guidance, weight).chunk(len(self.inner), dim=-1)
+
+    def first(self, guidance: Tensor) -> Tensor:
+        """``[..., d]`` -> logits ``[..., V_1]`` of the first level."""
+        return F.linear(guidance, self.codebooks[0])
+
+    def teach(self, guidance: Tensor, codes: Tensor) -> list[Tensor]:
+        """Logits of each level where the codes above it are known (teacher forcing).
+
+        Args:
+            guidance: ``[..., d]``.
+            codes: ``[..., L]``; the last one is not looked at.
+
+        Returns:
+            per level ``[..., V_l]``.
+        """
+        logits = [self.first(guidance)]
+        hidden = zip(self.levels(), self.guide(guidance))
+        for place, (level, guided) in enumerate(hidden):
+            known = F.embedding(codes[..., place], level.context)
+            logits.append(follow(level, known + guided))
+        return logits
+
+    def assign(self, guidance: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """One token for each vector, from the levels' own choices.
+
+        Args:
+            guidance: ``[n, d]``.
+
+        Returns:
+            the tokens ``[n, d]``, which are the sum of the contexts of all levels, and per level
+            the logits ``[n, V_l]``.
+        """
+        logits, context = [self.first(guidance)], None
+        token = context = self._context(0, logits[0])
+        hidden = zip(self.levels(), self.guide(guidance))
+        for place, (level, guided) in enumerate(hidden):
+            inner = self.inner[place]
+            own = F.linear(context, inner.weight[:, : self.width], inner.bias)
+            logits.append(follow(level, own + guided))
+            context = self._context(place + 1, logits[-1])
+            token = token + context
+        return token, logits
+
+    def _context(self, level: int, logits: Tensor) -> Tensor:
+        codebook = self.codebooks[level]
+        soft = self.probabilities(logits).to(codebook.dtype) @ codebook
+        if not self.straight_through:
+            return soft
+        return soft + (codebook[logits.argmax(-1)] - soft).detach()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """``p_l`` of a level's logits."""
+        return (logits.float() / self.temperature).softmax(-1)
+
+
+def follow(level: Level, hidden: Tensor) -> Tensor:
+    """Logits ``[..., V]`` of a level from its hidden layer ``[..., H]`` before the ReLU."""
+    return F.linear(F.relu(hidden), level.out, level.bias)
