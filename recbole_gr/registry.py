@@ -32,6 +32,8 @@ TOKENIZERS = {
 # Causal sequence encoders, made from the configuration: `forward` maps [B, T, d] to [B, T, d].
 BACKBONES = {
     "transformer": "recbole_gr.model.backbone:Transformer",
+    "hstu": "recbole_gr.model.hstu:HSTU",
+    "hstu_original": "recbole_gr.model.hstu:HSTUOriginal",
 }
 
 # Models trained by something else than the trainer of their kind: model name -> trainer.

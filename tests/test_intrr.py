@@ -138,7 +138,7 @@ def all_prefixes(batch):
     )
 
 
-BACKBONES = [{}, {"position": "rotary"}]
+BACKBONES = [{}, {"position": "rotary"}, {"backbone": "hstu"}, {"backbone": "hstu_original"}]
 
 
 @pytest.mark.parametrize("options", BACKBONES, ids=str)
@@ -190,9 +190,10 @@ def grads_of(loss, model):
     }
 
 
+@pytest.mark.parametrize("backbone", ["transformer", "hstu", "hstu_original"])
 @pytest.mark.parametrize("context", ["ste", "soft"])
-def test_the_recommendation_loss_reaches_every_weight(context):
-    model = small_intrr(context=context)
+def test_the_recommendation_loss_reaches_every_weight(context, backbone):
+    model = small_intrr(context=context, backbone=backbone)
     for name, grad in grads_of(model.calculate_loss(random_batch(6, 6, 30)), model).items():
         assert grad > 0, name
 

@@ -2,7 +2,8 @@
 
 A backbone is made from the configuration. ``forward`` maps ``[B, T, d]`` to ``[B, T, d]``, where
 place ``t`` of the output depends on places ``0 .. t`` of the input alone; sequences are padded on
-the right, so padding needs no mask.
+the right, so padding needs no mask. TIGER also needs ``blocks``, ``keep_keys`` and ``step`` of
+:class:`~recbole_gr.model.layers.Stack`, to decode with a cache of keys and values.
 """
 
 import torch

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_gr import registry
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Step
 from recbole_gr.model.base import GenerativeRecommender, resolve_train_sample
@@ -36,6 +37,7 @@ class TIGER(GenerativeRecommender):
             dropout=config["dropout"],
             attention_dropout=config["attention_dropout"],
             position=config["position"],
+            depth=config["feed_forward_depth"],
         )
         self.causal = config["architecture"] == "decoder_only"
         self.one_target = config["train_sample"] == "prefix"
@@ -44,17 +46,19 @@ class TIGER(GenerativeRecommender):
         self.user_tokens = config["user_tokens"]
         self.user_embedding = nn.Embedding(self.user_tokens, size) if self.user_tokens else None
         if self.causal:
-            self.decoder = Stack(config["n_layers"], causal=True, **stack)
+            self.decoder = registry.get_backbone(config["backbone"])(config)
         else:
             self.encoder = Stack(config["n_encoder_layers"], causal=False, **stack)
             self.decoder = Stack(config["n_layers"], causal=True, cross=True, **stack)
             self.begin = nn.Parameter(torch.zeros(size))
         self.heads = nn.ModuleList(nn.Linear(size, n, bias=False) for n in self.sizes)
-        self.apply(lambda module: init_weights(module, config["initializer_range"]))
+        std = config["initializer_range"]
+        if std is not None:
+            self.apply(lambda module: init_weights(module, std))
         if config["tie_embeddings"]:
             self._tie_heads()
         if not self.causal:
-            nn.init.normal_(self.begin, std=config["initializer_range"])
+            nn.init.normal_(self.begin, std=1.0 if std is None else std)
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:
@@ -70,6 +74,20 @@ class TIGER(GenerativeRecommender):
         if config["position"] not in ("rotary", "relative_bias"):
             raise ConfigError(
                 f"position: {config['position']!r} is not one of auto, rotary, relative_bias"
+            )
+        depth = config["feed_forward_depth"]
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+            raise ConfigError(f"feed_forward_depth: {depth!r} must be an integer of at least 1")
+        backbone = registry.get_backbone(config["backbone"])
+        if not causal and config["backbone"] != "transformer":
+            raise ConfigError(
+                f"backbone: {config['backbone']} is causal and has no cross-attention; use it with "
+                "architecture decoder_only"
+            )
+        if not hasattr(backbone, "step"):
+            raise ConfigError(
+                f"backbone: {config['backbone']} has no method step (see "
+                "recbole_gr.model.layers.Stack), which TIGER decodes with"
             )
         resolve_train_sample(config, "decoder_only")
 
