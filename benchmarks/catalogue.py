@@ -65,7 +65,9 @@ def untrained(name, table, seed=0, **settings):
         config = {**yaml.load(file, SettingsLoader), **FIELDS, **settings}
     model_class.prepare_config(config)
     torch.manual_seed(seed)
-    catalogue = SimpleNamespace(num=lambda field: len(table.codes))
+    catalogue = SimpleNamespace(
+        num=lambda field: len(table.codes), id2token=lambda field, item: f"i{item}"
+    )
     return model_class(config, catalogue, table).eval()
 
 

@@ -48,8 +48,9 @@ def run_recbole_gr(
         `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
         `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None), `log`,
-        `config`, `epoch_figures` (what a trainer notes of each epoch, or None), `table` (markdown),
-        `bucket_table`, `files`. For several `results` (a list of such), `table`, `bucket_table` and
+        `config`, `epoch_figures` (what a trainer notes of each epoch, or None), `redistribution`
+        (how single items are spread over codes, or None), `table` (markdown), `bucket_table`,
+        `files`. For several `results` (a list of such), `table`, `bucket_table` and
         `files` (paths by "md", "csv", "json", "png").
 
     Raises:
@@ -163,6 +164,7 @@ def run_model(config, saved=True):
         "sid": quality,
         "generation": getattr(trainer, "generation_figures", None),
         "epoch_figures": getattr(trainer, "epoch_figures", None),
+        "redistribution": model.redistribution() if hasattr(model, "redistribution") else None,
         "log": log,
         "config": plain_config(config),
     }

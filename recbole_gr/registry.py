@@ -37,7 +37,10 @@ BACKBONES = {
 }
 
 # Models trained by something else than the trainer of their kind: model name -> trainer.
-TRAINERS = {"PIT": "recbole_gr.trainer.pit:PITTrainer"}
+TRAINERS = {
+    "PIT": "recbole_gr.trainer.pit:PITTrainer",
+    "IntRR": "recbole_gr.trainer.figures:FiguresTrainer",
+}
 
 
 def register_model(name, target, trainer=None):

@@ -11,6 +11,7 @@ from recbole_gr.files import atomic_write
 from recbole_gr.markdown import aligned_table
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.report_epochs import write_epochs
+from recbole_gr.report_redistribution import write_redistribution
 
 _COST = ("best epoch", "s/epoch", "parameters", "peak MiB")
 _MISSING = "-"
@@ -60,7 +61,8 @@ def markdown_table(results):
 def write_report(results, folder):
     """Write `results.md`, `results.csv`, `results.json` and `results.png` into `folder`.
 
-    Where a result has `epoch_figures`, also `epochs-<model>.json` and `epochs-<model>.png`.
+    Where a result has `epoch_figures`, also `epochs-<model>.json` and `epochs-<model>.png`; where
+    it has a `redistribution`, that as JSON and PNG likewise.
 
     Args:
         results (list[dict]): as `run_recbole_gr` returns them for one model, at least one.
@@ -81,6 +83,8 @@ def write_report(results, folder):
     for result in results:
         if result.get("epoch_figures"):
             write_epochs(result["epoch_figures"], Path(folder), result["model"])
+        if result.get("redistribution"):
+            write_redistribution(result["redistribution"], Path(folder), result["model"])
     return {kind: str(path) for kind, path in files.items()}
 
 

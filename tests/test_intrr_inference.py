@@ -139,3 +139,48 @@ def test_bfloat16_autocast_trains_and_ranks_like_float32(decoding):
     assert abs(half.item() - loss.item()) < 0.05 * loss.item()
     exact = model.exact(batch).gather(1, found.items)
     assert (found.scores - exact).abs().median() < 0.5
+
+
+def count_assignments(model, monkeypatch):
+    calls, assign = [], model.assign
+    monkeypatch.setattr(model, "assign", lambda items: calls.append(len(items)) or assign(items))
+    return calls
+
+
+@torch.no_grad()
+def test_item_tokens_are_computed_once_until_weights_change(monkeypatch):
+    model, batch = small_intrr(), random_batch(5, 6, 30)
+    calls = count_assignments(model, monkeypatch)
+    first = model.exact(batch)
+    model.generate(batch, 10)
+    assert torch.equal(model.exact(batch), first) and calls == [31]
+    for weight in (model.uid_embedding.weight, model.uid_projection.bias, *model.ran.parameters()):
+        weight.mul_(1.5)
+        before = len(calls)
+        model.exact(batch)
+        assert len(calls) == before + 1
+    model.load_state_dict(small_intrr(seed=0).state_dict())
+    assert torch.equal(model.exact(batch), first)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_kept_tokens_do_not_survive_an_optimiser_step(fused):
+    model, batch = small_intrr(), random_batch(5, 6, 30)
+    optimizer = torch.optim.Adam(model.parameters(), 0.1, fused=fused)
+    before = model.exact(batch)
+    model.train()
+    model.calculate_loss(batch).backward()
+    optimizer.step()
+    model.eval()
+    after = model.exact(batch)
+    fresh = small_intrr(seed=1)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(after, fresh.exact(batch)) and not torch.equal(after, before)
+
+
+def test_kept_tokens_carry_no_gradient_and_calls_with_gradient_get_their_own():
+    model, batch = small_intrr(), random_batch(3, 6, 30)
+    model.exact(batch)
+    assert not model._served[1].tokens.requires_grad
+    model.user_state(batch).sum().backward()
+    assert model.uid_embedding.weight.grad.abs().sum() > 0

@@ -1,5 +1,7 @@
 """IntRR in the trainer and from the command line."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from runs import arguments
@@ -46,6 +48,7 @@ def test_resumed_training_equals_uninterrupted_training(intrr):
     second.fit(train, None, saved=False)
     for a, b in zip(second.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert second.epoch_figures == whole.epoch_figures
 
 
 def test_mixed_precision_and_compiled_loss_train(intrr):
@@ -68,4 +71,7 @@ def test_a_run_from_the_command_line(tiny_folder, tmp_path, monkeypatch, decodin
     result = run_recbole_gr(cmd_args=arguments("IntRR", tiny_folder, **settings))
     assert 0 < result["test_result"]["recall@10"] <= 1
     assert result["config"]["train_sample"] == "sequence"
+    folder = Path(result["files"]["md"]).parent
+    for name in ("epochs-IntRR.png", "redistribution-IntRR.png", "redistribution-IntRR.json"):
+        assert (folder / name).stat().st_size > 0
     assert result["sid"]["collision_rate"] == 0  # the collision level is the last of the SID

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from time import perf_counter
 
 from recbole.utils import set_color
 
@@ -10,14 +9,14 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
 from recbole_gr.trainer.baseline import load_checkpoint_of
-from recbole_gr.trainer.checkpoint import decode, encode
-from recbole_gr.trainer.generation import GenerationTrainer
+from recbole_gr.trainer.checkpoint import decode
+from recbole_gr.trainer.figures import FiguresTrainer
 
 OF_CANDIDATES = ("index.", "pool")
 STAGES = {1: "Warm-up", 2: "Co-evolve"}
 
 
-class PITTrainer(GenerationTrainer):
+class PITTrainer(FiguresTrainer):
     """Drives a :class:`~recbole_gr.model.pit.model.PIT` through its two phases.
 
     Phase 1 runs up to ``warmup_epochs`` with patience ``warmup_stopping_step``. The bridge goes
@@ -32,14 +31,12 @@ class PITTrainer(GenerationTrainer):
     the same weights.
 
     A checkpoint knows its phase: training resumes inside either one as if never interrupted.
-
-    Attributes:
-        epoch_figures (list[dict]): per epoch ``epoch``, ``stage`` and ``figures`` by topic.
     """
+
+    unlogged = (SID_HISTOGRAM,)
 
     def __init__(self, config, model):
         super().__init__(config, model)
-        self.epoch_figures = []
         self._co_evolution_epochs = config["epochs"]
         self._warmup_epochs = config["warmup_epochs"]
         self._patience = {1: config["warmup_stopping_step"], 2: config["stopping_step"]}
@@ -143,42 +140,14 @@ class PITTrainer(GenerationTrainer):
             f"{n_sids} SIDs; co-evolution begins"
         )
 
-    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
-        loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
-        start = perf_counter()
-        figures = self.model.end_epoch()
-        self.epoch_seconds[-1] += perf_counter() - start
-        self.epoch_figures.append({"epoch": epoch_idx, "stage": self.stage, "figures": figures})
-        self.logger.info(f"{self.stage} {epoch_idx}: {_one_line(figures)}")
-        return loss
-
-    def _valid_epoch(self, *args, **kwargs):
-        score, result = super()._valid_epoch(*args, **kwargs)
-        self.epoch_figures[-1]["figures"]["validation"] = {self.valid_metric: float(score)}
-        return score, result
-
     def _generate_train_loss_output(self, *args):
         return f"{self.stage}: " + super()._generate_train_loss_output(*args)
 
     def _checkpoint_state(self, epoch):
-        own = {
-            "phase": self.model.phase,
-            "phase_start": self._phase_start,
-            "epoch_figures": encode(self.epoch_figures),
-        }
+        own = {"phase": self.model.phase, "phase_start": self._phase_start}
         return {**super()._checkpoint_state(epoch), **own}
 
     def _resume_from(self, state):
         super()._resume_from(state)
         self._phase_start = state["phase_start"]
-        self.epoch_figures = decode(state["epoch_figures"])
         self._enter(state["phase"])
-
-
-def _one_line(figures) -> str:
-    """The figures by topic, without the histogram that only the plot shows."""
-    topics = {topic: values for topic, values in figures.items() if topic != SID_HISTOGRAM}
-    return "; ".join(
-        f"{topic}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        for topic, values in topics.items()
-    )

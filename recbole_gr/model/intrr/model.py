@@ -1,19 +1,30 @@
 """IntRR: what is trained, and how the next item is scored."""
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_gr import registry
+from recbole_gr.errors import ConfigError
 from recbole_gr.generation import NEVER, Beams, ExcludedPrefixes, Step, best
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.intrr import options
 from recbole_gr.model.intrr.exact import leaf_scores
-from recbole_gr.model.intrr.ran import RecursiveAssignment, follow
+from recbole_gr.model.intrr.figures import alike_items, assignment_figures, described
+from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
 
 IGNORED = -100
+CHUNK = 1 << 15  # items computed together where all of them are
+
+
+class Served(NamedTuple):
+    """The items' tokens ``[n_items, d]``, and what the codewords contribute at each level."""
+
+    tokens: Tensor
+    levels: list[Level]
 
 
 class IntRR(GenerativeRecommender):
@@ -48,6 +59,19 @@ class IntRR(GenerativeRecommender):
         self.aligned = config["alignment_levels"] or self.n_levels
         self.one_target = config["train_sample"] == "prefix"
         self.decoding = config["decoding"]
+        self.shown_items, self.shown_tokens = self._shown(config["redistribution_items"], dataset)
+        self._served = None
+
+    def _shown(self, tokens, dataset) -> tuple[Tensor, list[str]]:
+        """Ids and tokens of the items whose redistribution is reported."""
+        if tokens is None:
+            items = alike_items(self.codes)
+            return items, [str(dataset.id2token(self.ITEM_ID, int(item))) for item in items]
+        tokens = list(map(str, tokens))
+        try:
+            return torch.as_tensor(dataset.token2id(self.ITEM_ID, tokens)), tokens
+        except ValueError as error:
+            raise ConfigError(f"redistribution_items: not an item of the data: {error}") from error
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:
@@ -65,6 +89,7 @@ class IntRR(GenerativeRecommender):
         histories. An item counts once for every target that it is in the history of, so a whole
         sequence has the loss of all its prefix samples together.
         """
+        self._served = None
         history, counted = interaction[self.ITEM_SEQ], self.counted(interaction)
         tokens, alignment = self._read_items(history, counted)
         hidden = self.backbone(tokens)  # [B, T, d]
@@ -122,13 +147,62 @@ class IntRR(GenerativeRecommender):
         """What the item side makes of ``items [n]``: tokens ``[n, d]``, logits per level."""
         return self.ran.assign(self.uid_projection(self.uid_embedding(items)))
 
+    # Figures
+
+    @torch.no_grad()
+    def end_epoch(self) -> dict[str, dict[str, float]]:
+        """How the item side stands to the Stage-1 SIDs, see :mod:`.figures`."""
+        return assignment_figures(self._assigned_codes()[1:], self.codes[1:], self.sizes)
+
+    def _assigned_codes(self) -> Tensor:
+        """``[n_items, L]`` the codes of largest logit on the item side."""
+        parts = torch.arange(self.n_items, device=self.codes.device).split(CHUNK)
+        logits = (self.assign(part)[1] for part in parts)
+        return torch.cat([torch.stack([s.argmax(-1) for s in part], 1) for part in logits])
+
+    @torch.no_grad()
+    def redistribution(self) -> list[dict]:
+        """How the items of ``redistribution_items`` are spread over the codes of each level (the
+        paper's ``p``), as plain data; see :mod:`recbole_gr.report_redistribution`."""
+        items = self.shown_items.to(self.codes.device)
+        levels = [self.ran.probabilities(logits) for logits in self.assign(items)[1]]
+        return described(self.shown_tokens, self.codes[items], levels)
+
     # Inference
 
     def user_state(self, interaction) -> Tensor:
         """``[B, d]`` the backbone's state after the last item of each history."""
-        history = interaction[self.ITEM_SEQ]
-        items, where = torch.unique(history, return_inverse=True)
-        return self._last(self.backbone(self.assign(items)[0][where]), interaction)
+        tokens = self.served().tokens[interaction[self.ITEM_SEQ]]
+        return self._last(self.backbone(tokens), interaction)
+
+    def served(self) -> Served:
+        """What scoring needs that no user changes: computed once and kept until weights change.
+
+        A call that gradients may flow through gets its own.
+        """
+        if self.training or torch.is_grad_enabled():
+            return self._serve()
+        stamp = self._stamp()
+        if self._served is None or self._served[0] != stamp:
+            with torch.autocast(self.codes.device.type, enabled=False):
+                self._served = stamp, self._serve()
+        return self._served[1]
+
+    def _serve(self) -> Served:
+        parts = torch.arange(self.n_items, device=self.codes.device).split(CHUNK)
+        tokens = torch.cat([self.assign(part)[0] for part in parts])
+        return Served(tokens, self.ran.levels())
+
+    def _stamp(self) -> tuple:
+        modules = (self.uid_embedding, self.uid_projection, self.ran)
+        weights = [p for module in modules for p in module.parameters()]
+        return tuple((p.data_ptr(), p._version) for p in weights)
+
+    def train(self, mode: bool = True):
+        """As of any module; training forgets what was kept (a fused optimiser does not count its
+        steps in the versions of the weights)."""
+        self._served = None
+        return super().train(mode)
 
     def _last(self, hidden: Tensor, interaction) -> Tensor:
         rows = torch.arange(len(hidden), device=hidden.device)
@@ -163,8 +237,8 @@ class IntRR(GenerativeRecommender):
     @torch.no_grad()
     def _leaf_scores(self, interaction) -> Tensor:
         user = self.user_state(interaction)
-        levels, guided = self.ran.levels(), self.ran.guide(user)
-        return leaf_scores(self.ran.first(user), guided, levels, self.trie, self.renormalise)
+        first, guided = self.ran.first(user), self.ran.guide(user)
+        return leaf_scores(first, guided, self.served().levels, self.trie, self.renormalise)
 
     @torch.no_grad()
     def exact(self, interaction) -> Tensor:
@@ -196,7 +270,7 @@ class _Decoding:
     def __init__(self, model: IntRR, interaction):
         user = model.user_state(interaction).unsqueeze(1)  # [B, 1, d]
         self.first = model.ran.first(user)
-        self.levels, self.guided = model.ran.levels(), model.ran.guide(user)
+        self.levels, self.guided = model.served().levels, model.ran.guide(user)
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         if level == 0:

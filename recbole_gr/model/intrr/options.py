@@ -50,6 +50,9 @@ def prepare(config: dict) -> None:
         raise ConfigError(f"level_weights: {weights!r} must be a list of numbers of at least 0")
     if config["alignment_levels"] is not None:
         _integer("alignment_levels", config["alignment_levels"])
+    shown = config["redistribution_items"]
+    if shown is not None and not (isinstance(shown, (list, tuple)) and shown):
+        raise ConfigError(f"redistribution_items: {shown!r} must be a list of item tokens")
     if config["train_sample"] == "auto":
         config["train_sample"] = "sequence"
 

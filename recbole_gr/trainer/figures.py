@@ -1,0 +1,51 @@
+"""Figures that a model states about itself after every epoch."""
+
+from time import perf_counter
+
+from recbole_gr.trainer.checkpoint import decode, encode
+from recbole_gr.trainer.generation import GenerationTrainer
+
+
+class FiguresTrainer(GenerationTrainer):
+    """Keeps what ``model.end_epoch()`` returns, ``{topic: {name: value}}``, through checkpoints.
+
+    The report draws them as curves over the epochs (:mod:`recbole_gr.report_epochs`).
+
+    Attributes:
+        epoch_figures (list[dict]): per epoch ``epoch``, ``stage`` and ``figures`` by topic.
+        unlogged (tuple[str]): topics that only the plot shows.
+    """
+
+    unlogged = ()
+
+    def __init__(self, config, model):
+        super().__init__(config, model)
+        self.epoch_figures = []
+
+    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+        loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        start = perf_counter()
+        figures = self.model.end_epoch()
+        self.epoch_seconds[-1] += perf_counter() - start
+        self.epoch_figures.append({"epoch": epoch_idx, "stage": self.stage, "figures": figures})
+        self.logger.info(f"{self.stage} {epoch_idx}: {self._one_line(figures)}")
+        return loss
+
+    def _valid_epoch(self, *args, **kwargs):
+        score, result = super()._valid_epoch(*args, **kwargs)
+        self.epoch_figures[-1]["figures"]["validation"] = {self.valid_metric: float(score)}
+        return score, result
+
+    def _checkpoint_state(self, epoch):
+        return {**super()._checkpoint_state(epoch), "epoch_figures": encode(self.epoch_figures)}
+
+    def _resume_from(self, state):
+        super()._resume_from(state)
+        self.epoch_figures = decode(state["epoch_figures"])
+
+    def _one_line(self, figures) -> str:
+        topics = {topic: values for topic, values in figures.items() if topic not in self.unlogged}
+        return "; ".join(
+            f"{topic}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            for topic, values in topics.items()
+        )
