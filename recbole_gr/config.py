@@ -6,12 +6,12 @@ from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
 
 from recbole_gr import compat, registry
+from recbole_gr.buckets import check_edges
 from recbole_gr.defaults import check_per_model, default_settings, merged
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.settings import SettingsLoader, external_settings
 from recbole_gr.sid.gate import check_gate
-from recbole_gr.trainer.buckets import check_edges
 
 compat.apply_to_recbole()
 

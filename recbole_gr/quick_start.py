@@ -12,11 +12,12 @@ import numpy as np
 from recbole.utils import EvaluatorType, init_logger, init_seed
 
 from recbole_gr import memory, registry, report
+from recbole_gr.buckets import check_edges
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError, ModelsFailed
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.settings import external_settings
-from recbole_gr.trainer.buckets import ItemBuckets, check_edges
+from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain_config
 
 _handlers = []  # those that init_logger made for the model before

@@ -8,6 +8,7 @@ import torch
 from data_helpers import RATIO
 from recbole.evaluator import Evaluator
 
+from recbole_gr.buckets import bucket_names, check_edges
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset
 from recbole_gr.data.frequency import training_counts
@@ -15,7 +16,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.tokenizer import pipeline
 from recbole_gr.tokenizer.assessment import Behaviour
-from recbole_gr.trainer.buckets import ItemBuckets, bucket_names, check_edges
+from recbole_gr.trainer.buckets import ItemBuckets
 
 CONFIG = {"topk": [1, 3], "ITEM_ID_FIELD": "item_id", "LABEL_FIELD": "label"}
 
