@@ -26,6 +26,7 @@ TOKENIZERS = {
     "OPQ": "recbole_gr.tokenizer.opq:OPQ",
     "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
     "R3VAE": "recbole_gr.tokenizer.r3vae:R3VAE",
+    "RVQ": "recbole_gr.tokenizer.rvq:RVQ",
     "DACT": "recbole_gr.tokenizer.dact:DACT",
 }
 

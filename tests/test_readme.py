@@ -77,5 +77,8 @@ def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch
 
 def test_the_presets_are_complete_configurations():
     for file in (ROOT / "properties" / "preset").glob("*.yaml"):
-        config = Config(dataset="ml-100k", config_file_list=[str(file)])
-        assert config["model"] == "TIGER"
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+        models = settings.get("model", "IntRR").split(",")  # without: a Stage 1, for any model
+        for model in models:
+            config = Config(model, "ml-100k", config_file_list=[str(file)], other_models=models)
+            assert config["model"] == model

@@ -30,7 +30,8 @@ def test_unknown_model_lists_ours_and_recboles_nearest_first(name, near):
 def test_unknown_tokenizer_lists_those_that_exist():
     with pytest.raises(
         ConfigError,
-        match="Unknown tokenizer 'foo'. Tokenizers: DACT, I2IRKMeans, OPQ, R3VAE, RKMeans, RQVAE.",
+        match="Unknown tokenizer 'foo'. "
+        "Tokenizers: DACT, I2IRKMeans, OPQ, R3VAE, RKMeans, RQVAE, RVQ.",
     ):
         registry.get_tokenizer("foo")
 

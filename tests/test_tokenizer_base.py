@@ -21,7 +21,7 @@ SMALL = {
     "tokenizer_evaluate_every": 2,
     "tokenizer_steps": 12,
 }
-NAMES = ("RKMeans", "OPQ", "RQVAE", "R3VAE")
+NAMES = ("RKMeans", "OPQ", "RQVAE", "R3VAE", "RVQ")
 HEAVY = {"metric_weight": 1.0}
 SINKHORN = {"collision": "sinkhorn", "codebook_size": [2, 2, 64]}
 
@@ -221,6 +221,15 @@ def changes(name, **options):
     ("RKMeans", {"kmeans_points_per_code": 3}),
     ("RKMeans", {"sinkhorn_epsilon": 1.0, "base": SINKHORN}),
     ("RKMeans", {"sinkhorn_iterations": 1, "base": SINKHORN}),
+    ("RVQ", {"codebook_size": 9}),
+    ("RVQ", {"sid_levels": 2}),
+    ("RVQ", {"tokenizer_seed": 1}),
+    ("RVQ", {"normalize_residuals": False}),
+    ("RVQ", {"normalize_content": True, "base": {"normalize_residuals": False}}),
+    ("RVQ", {"rvq_init_items": 20}),
+    ("RVQ", {"tokenizer_steps": 60}),
+    ("RVQ", {"tokenizer_batch_size": 10}),
+    ("RVQ", {"tokenizer_learning_rate": 0.2}),
     ("OPQ", {"codebook_size": 16}),
     ("OPQ", {"sid_levels": 4}),
     ("OPQ", {"tokenizer_seed": 1}),

@@ -5,6 +5,7 @@ import torch
 from test_tokenizer_base import DIM, content, fitted
 
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
+from recbole_gr.tokenizer.rvq import spread_seeds
 
 
 def inertia(vectors, centroids):
@@ -117,9 +118,9 @@ def test_rkmeans_levels_explain_more_and_more():
     tokenizer = fitted("RKMeans", normalize_residuals=False, kmeans_iterations=20)
     errors, residual = [], content().double()
     for level in range(3):
-        residual = residual - tokenizer.codebooks[level].double()[
-            tokenizer.encode(content())[:, level]
-        ]
+        residual = (
+            residual - tokenizer.codebooks[level].double()[tokenizer.encode(content())[:, level]]
+        )
         errors.append(float(residual.square().sum()))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.5 * errors[0]
@@ -130,3 +131,31 @@ def test_items_alone_in_their_cluster_have_no_residual_and_no_nan():
     tokenizer = fitted("RKMeans", vectors, codebook_size=DIM)
     assert len(tokenizer.encode(vectors)[:, 0].unique()) == DIM
     assert all(bool(torch.isfinite(book).all()) for book in tokenizer.codebooks)
+
+
+def test_seeds_are_distinct_vectors_and_spread_out():
+    vectors = torch.cat([content(100) / 100 + 10 * corner for corner in torch.eye(12)[:4]])
+    torch.manual_seed(0)
+    seeds = spread_seeds(vectors, 4)
+    assert all(bool((vectors == seed).all(1).any()) for seed in seeds)
+    assert sorted(seeds.argmax(1).tolist()) == [0, 1, 2, 3]  # one of each cluster
+    few = spread_seeds(torch.tensor([[0.0, 1.0], [1.0, 0.0]] * 5), 4)
+    assert len(few.unique(dim=0)) == 2
+
+
+def test_residual_vector_quantization_improves_on_its_seeds_level_by_level():
+    vectors = content(400)
+    options = {"tokenizer_steps": 300, "normalize_residuals": False, "tokenizer_batch_size": 400}
+    learned = fitted("RVQ", vectors, tokenizer_learning_rate=0.1, **options)
+    started = fitted("RVQ", vectors, tokenizer_learning_rate=1e-9, **options)
+    errors = []
+    for tokenizer in (learned, started):
+        codes = tokenizer.encode(vectors)
+        words = sum(book[codes[:, level]] for level, book in enumerate(tokenizer.codebooks))
+        errors.append(float((vectors - words).square().sum()))
+        # The first level is a plain nearest centroid, so its error is that of the definition.
+        first = torch.cdist(vectors.double(), tokenizer.codebooks[0].double()).argmin(1)
+        assert torch.equal(codes[:, 0], first)
+    assert errors[0] < 0.9 * errors[1]
+    plain = inertia(vectors, kmeans(vectors, 8, iterations=50, redo=5))
+    assert inertia(vectors, learned.codebooks[0]) < 1.1 * plain

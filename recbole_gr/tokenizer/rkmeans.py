@@ -32,19 +32,13 @@ class RKMeans(Tokenizer):
         return [self.get_buffer(f"centroids_{level}") for level in range(len(self.sizes))]
 
     def fit_content(self, content, signals, progress):
-        options = {
-            "iterations": self.positive("kmeans_iterations"),
-            "redo": self.positive("kmeans_redo"),
-            "points_per_code": self.positive("kmeans_points_per_code"),
-        }
         residual = self._normalized(content, self.options["normalize_content"])
         history = []
         bar = tqdm(self.codebooks, desc=type(self).__name__, unit="level", disable=not progress)
         for level, codebook in enumerate(bar):
             residual = self._normalized(residual, self.options["normalize_residuals"])
             total = float(residual.square().sum())
-            seed = self.seed + 1000 * level
-            codebook.copy_(kmeans(residual, self.sizes[level], seed=seed, **options))
+            codebook.copy_(self.learn_codebook(residual, level))
             used = torch.zeros(self.sizes[level], dtype=torch.bool, device=content.device)
             rest = torch.empty_like(residual)
             start = 0
@@ -62,6 +56,17 @@ class RKMeans(Tokenizer):
             history.append({"level": level + 1, **figures})
             bar.set_postfix(figures)
         return {"residual": history[-1]["residual"]}, history
+
+    def learn_codebook(self, residual, level):
+        """Centroids ``[sizes[level], d]`` of a level, from its input ``[n, d]``."""
+        return kmeans(
+            residual,
+            self.sizes[level],
+            iterations=self.positive("kmeans_iterations"),
+            redo=self.positive("kmeans_redo"),
+            points_per_code=self.positive("kmeans_points_per_code"),
+            seed=self.seed + 1000 * level,
+        )
 
     def encode_batch(self, content):
         codes, _ = self._walk(content)
