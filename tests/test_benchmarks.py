@@ -5,6 +5,7 @@ import json
 import catalogue
 import decode_vs_huggingface
 import evaluate_oracle
+import intrr_cost
 import paired
 import pit_cost
 import pytest
@@ -32,7 +33,8 @@ def settings(tmp_path, tiny_folder, monkeypatch):
     small.update(beam_size=15, codebook_size=8, content_dim=8, MAX_ITEM_LIST_LENGTH=10)
     file = tmp_path / "small.yaml"
     pit = {**small, "n_i2t_layers": 1, "n_context_layers": 1}
-    sections = {"per_model": {"TIGER": small, "PIT": pit}}
+    intrr = {**small, "head_size": 8, "uid_size": 8, "ran_hidden_size": 16}
+    sections = {"per_model": {"TIGER": small, "PIT": pit, "IntRR": intrr}}
     file.write_text(yaml.safe_dump(sections), encoding="utf-8")
     return ["--dataset", "tiny", "--data_path", str(tiny_folder), "--config_files", str(file)]
 
@@ -99,6 +101,17 @@ def test_pit_cost_times_both_phases_and_a_synthetic_index(settings, capsys):
     # 8 places of 3 codes of 2 bytes and 3 floats for 300 items and the padding.
     assert figures["index_bytes"] == pytest.approx(8 * (3 * 2 + 3 * 4) * 301 / 300)
     assert figures["trie_bytes"] > 0 and figures["refresh"] > 0 and figures["trie"] > 0
+    assert len(ratio_lines(capsys)) == 1
+
+
+@pytest.mark.parametrize("backbone", ["transformer", "hstu"])
+def test_intrr_cost_compares_the_same_backbone_on_the_same_targets(settings, capsys, backbone):
+    arguments = [*settings, "--repeats", "1", "--warm_up", "0", "--batch_size", "16"]
+    arguments += f"--batches 2 --beams 10 12 --users 3 --history 5 --backbone {backbone}".split()
+    figures = intrr_cost.main([*arguments, "--search_repeats", "1"])
+    assert len(figures["epochs"]) == 3 and all(s[0] > 0 for s in figures["epochs"].values())
+    assert 0 < figures["kept"]["IntRR"] < figures["kept"]["TIGER, flattened"]
+    assert {len(times) for times in figures["searches"].values()} == {3}
     assert len(ratio_lines(capsys)) == 1
 
 
