@@ -13,7 +13,8 @@ peak of a process they do not depend on what ran before. Latency is that of ``ge
 an evaluation; "exact" scores every item of the catalogue.
 
 Run: ``python benchmarks/intrr_cost.py --dataset Amazon_Beauty --data_path ../shared/data``
-(without ``--data_path`` RecBole's bundled ml-100k).
+(without ``--data_path`` RecBole's bundled ml-100k); the released sizes with
+``--preset properties/preset/intrr_paper.yaml properties/preset/intrr_rkmeans.yaml``.
 """
 
 from functools import partial
@@ -24,6 +25,8 @@ from catalogue import random_histories
 from paired import in_turns, print_setting, print_table, ratio, spread
 from train_speed import Side
 from train_speed import parser as train_parser
+
+from recbole_gr.settings import read_yaml
 
 INTRR, TIGER, SASREC = "IntRR", "TIGER, flattened", "SASRec"
 BACKBONE = (
@@ -37,10 +40,11 @@ def main(arguments=None):
     options = parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    options.settings = {} if options.backbone is None else {"backbone": options.backbone}
+    options.settings, options.other_models = sizes(options), ("IntRR", "TIGER")
     sides = {INTRR: Side("IntRR", "sequence", options.batch_size, options)}
     config = sides[INTRR].trainer.config
-    options.settings = {key: config[key] for key in BACKBONE}
+    shared = (*BACKBONE, "codebook_size", "sid_levels")
+    options.settings = {key: config[key] for key in shared}
     sides[TIGER] = Side("TIGER", "sequence", options.batch_size, options)
     options.settings = {"MAX_ITEM_LIST_LENGTH": config["MAX_ITEM_LIST_LENGTH"]}
     sides[SASREC] = Side("SASRec", None, options.sasrec_batch_size, options)
@@ -63,6 +67,20 @@ def main(arguments=None):
         f"{faster} beams"
     )
     return {"epochs": epochs, "kept": kept, "searches": searches}
+
+
+def sizes(options):
+    """IntRR's settings: those of the presets, and the backbone asked for."""
+    settings = {}
+    for file in options.preset or ():
+        settings.update(read_yaml(file))
+    for key in ("model", "train_batch_size"):
+        settings.pop(key, None)
+    if options.backbone is not None:
+        settings["backbone"] = options.backbone
+    if options.heads is not None:
+        settings["n_heads"], settings["head_size"] = options.heads
+    return settings
 
 
 def training(sides, options):
@@ -133,6 +151,8 @@ def parser():
     made = train_parser(conflict_handler="resolve")
     made.description = __doc__
     made.add_argument("--backbone", help="transformer, hstu or hstu_original; by default IntRR's")
+    made.add_argument("--heads", type=int, nargs=2, help="their number and size")
+    made.add_argument("--preset", nargs="*", help="properties/preset files with IntRR's sizes")
     made.add_argument("--beams", type=int, nargs="*", default=[10, 20, 30, 50])
     made.add_argument("--users", type=int, default=8, help="in a search (8: the paper's likely)")
     made.add_argument("--history", type=int, default=32, help="items of a history in a search")

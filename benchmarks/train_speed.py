@@ -85,7 +85,9 @@ class Side:
         settings.update(getattr(options, "settings", {}))
         if options.data_path:
             settings["data_path"] = options.data_path
-        config = Config(model, options.dataset, options.config_files, settings)
+        others = getattr(options, "other_models", ())
+        files = options.config_files
+        config = Config(model, options.dataset, files, settings, other_models=others)
         init_seed(config["seed"], True)
         self.loader, _, _ = data_preparation(config, create_dataset(config))
         dataset = self.loader._dataset

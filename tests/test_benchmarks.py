@@ -18,6 +18,8 @@ import trie_scale
 import yaml
 from runs import SMALL
 
+from recbole_gr.settings import properties_dir
+
 TINY_SEARCH = (
     "--items 300 --levels 3 --codes 16 --first-codes 12 --users 6 --length 5 --layers 2 "
     "--hidden-size 16 --heads 2 --head-size 8 --inner-size 32 --weight-std 0.3 --repeats 1 "
@@ -102,6 +104,15 @@ def test_pit_cost_times_both_phases_and_a_synthetic_index(settings, capsys):
     assert figures["index_bytes"] == pytest.approx(8 * (3 * 2 + 3 * 4) * 301 / 300)
     assert figures["trie_bytes"] > 0 and figures["refresh"] > 0 and figures["trie"] > 0
     assert len(ratio_lines(capsys)) == 1
+
+
+def test_intrr_cost_reads_the_presets():
+    folder = properties_dir() / "preset"
+    files = [str(folder / name) for name in ("intrr_paper.yaml", "intrr_rkmeans.yaml")]
+    arguments = ["--preset", *files, "--backbone", "hstu", "--heads", "8", "32"]
+    sizes = intrr_cost.sizes(intrr_cost.parser().parse_args(arguments))
+    assert (sizes["hidden_size"], sizes["codebook_size"], sizes["n_heads"]) == (256, 128, 8)
+    assert "model" not in sizes and sizes["backbone"] == "hstu"
 
 
 @pytest.mark.parametrize("backbone", ["transformer", "hstu"])

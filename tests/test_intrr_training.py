@@ -7,6 +7,7 @@ import torch
 from runs import arguments
 
 from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.settings import properties_dir
 
 SMALL = {"uid_size": 12, "ran_hidden_size": 24, "lambda_aln": 0.1, "learning_rate": 0.01}
 
@@ -75,3 +76,18 @@ def test_a_run_from_the_command_line(tiny_folder, tmp_path, monkeypatch, decodin
     for name in ("epochs-IntRR.png", "redistribution-IntRR.png", "redistribution-IntRR.json"):
         assert (folder / name).stat().st_size > 0
     assert result["sid"]["collision_rate"] == 0  # the collision level is the last of the SID
+
+
+def test_one_preset_trains_intrr_and_its_flattened_counterpart(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    presets = [properties_dir() / "preset" / f"intrr_{part}.yaml" for part in ("paper", "rkmeans")]
+    small = {"hidden_size": 16, "n_layers": 1, "n_heads": 2, "head_size": 8, "inner_size": 16}
+    small |= {"uid_size": 8, "ran_hidden_size": 16, "codebook_size": 8, "content_dim": 8}
+    small |= {"epochs": 1, "show_progress": False, "data_path": str(tiny_folder)}
+    for backbone in ("transformer", "hstu"):
+        settings = {**small, "backbone": backbone}
+        both = run_recbole_gr(None, "tiny", [str(file) for file in presets], settings)["results"]
+        assert [result["model"] for result in both] == ["IntRR", "TIGER"]
+        assert both[0]["sid"] == both[1]["sid"]
+        for key in ("backbone", "n_layers", "feed_forward_depth", "learner", "renormalise"):
+            assert both[0]["config"][key] == both[1]["config"][key]
