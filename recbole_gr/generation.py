@@ -76,11 +76,7 @@ def beam_search(
         last, nodes = trie.follow(level, nodes.gather(1, parents).clamp_min(0), index % n_places)
         nodes = nodes.masked_fill(scores == NEVER, DEAD)
         if excluded is not None:
-            # At most `spare` nodes of a level are fully excluded, so the best `width` survivors
-            # are always among the best `width + spare`; a stable sort keeps their order.
-            gone = excluded.contains(level, nodes)
-            keep = gone.int().argsort(dim=1, stable=True)[:, :width]
-            scores = scores.masked_fill(gone, NEVER).gather(1, keep)
+            scores, keep = excluded.leave_out(level, nodes, scores, width)
             nodes, last, parents = (x.gather(1, keep) for x in (nodes, last, parents))
         nodes = nodes.masked_fill(scores == NEVER, DEAD)
         previous = codes.gather(1, parents.unsqueeze(-1).expand(-1, -1, codes.shape[2]))
@@ -184,3 +180,23 @@ class ExcludedPrefixes:
         """``[B, W]`` whether every item below ``nodes`` (depth ``level + 1``) is excluded."""
         hits = (nodes.unsqueeze(2) == self.paths[level].unsqueeze(1)).sum(2)
         return (hits >= self.below[level][nodes.clamp_min(0)]) & (nodes >= 0)
+
+    def leave_out(
+        self, level: int, nodes: Tensor, scores: Tensor, width: int
+    ) -> tuple[Tensor, Tensor]:
+        """The best ``width`` of sorted nodes that are not excluded.
+
+        At most :meth:`spare` nodes of a level are fully excluded, so the best ``width`` survivors
+        are always among the best ``width + spare``; a stable sort keeps their order.
+
+        Args:
+            nodes: ``[B, width + spare]`` of depth ``level + 1``, best first.
+            scores: the same shape.
+
+        Returns:
+            ``(scores, keep)``, both ``[B, width]``: -inf for what is excluded even so, and the
+            places of ``nodes`` that are kept.
+        """
+        gone = self.contains(level, nodes)
+        keep = gone.int().argsort(dim=1, stable=True)[:, :width]
+        return scores.masked_fill(gone, NEVER).gather(1, keep), keep

@@ -3,24 +3,20 @@
 import dataclasses
 import hashlib
 import logging
-import os
-from datetime import datetime
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from recbole.utils import EvaluatorType, init_logger, init_seed
+from recbole.utils import EvaluatorType, init_seed
 
 from recbole_gr import memory, registry, report
 from recbole_gr.buckets import check_edges
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError, ModelsFailed
 from recbole_gr.report_buckets import bucket_table
+from recbole_gr.run_files import checkpoint_file, report_folder, start_log
 from recbole_gr.settings import external_settings
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain_config
-
-_handlers = []  # those that init_logger made for the model before
 
 
 def run_recbole_gr(
@@ -65,7 +61,7 @@ def run_recbole_gr(
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
     _check_inputs(configs)
-    folder = _report_folder(configs)
+    folder = report_folder(configs)
 
     results, failures = [], []
     for config in configs:
@@ -114,7 +110,7 @@ def run_model(config, saved=True):
     start = perf_counter()
     memory.reset_peak()
     init_seed(config["seed"], config["reproducibility"])
-    log = _start_log(config)
+    log = start_log(config)
     logger = logging.getLogger()
     logger.info(config)
 
@@ -134,7 +130,7 @@ def run_model(config, saved=True):
     model = config.model_class(*parts).to(config["device"])
     logger.info(model)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
-    trainer.saved_model_file = _checkpoint_file(config)
+    trainer.saved_model_file = checkpoint_file(config)
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
 
@@ -241,47 +237,6 @@ def _requested_models(model, config_file_list, config_dict, cmd_args):
     for entry in models:
         split += [name.strip() for name in entry.split(",")] if isinstance(entry, str) else [entry]
     return list(dict.fromkeys(entry for entry in split if entry))
-
-
-def _start_log(config):
-    """RecBole's logger, with a file of its own for each model; returns that file or None.
-
-    RecBole's `init_logger` does nothing once the root logger has handlers, so what it made for the
-    model before is taken away first. Handlers of the application stay.
-    """
-    root = logging.getLogger()
-    for handler in _handlers:
-        root.removeHandler(handler)
-        handler.close()
-    before = set(root.handlers)
-    init_logger(config)
-    _handlers[:] = [handler for handler in root.handlers if handler not in before]
-    files = [handler.baseFilename for handler in _handlers if hasattr(handler, "baseFilename")]
-    return files[0] if files else None
-
-
-def _time():
-    return datetime.now().strftime("%Y%m%d-%H%M%S")
-
-
-def unused_path(path):
-    """`path`, or the first of `path-2`, `path-3`... that is free: runs may start together."""
-    candidate, number = Path(path), 1
-    while candidate.exists():
-        number += 1
-        candidate = Path(path).with_name(f"{Path(path).stem}-{number}{Path(path).suffix}")
-    return candidate
-
-
-def _checkpoint_file(config):
-    name = f"{config['model']}-{config['dataset']}-{_time()}.pth"
-    return str(unused_path(os.path.join(config["checkpoint_dir"], name)))
-
-
-def _report_folder(configs):
-    models = "-".join(config["model"] for config in configs)
-    first = configs[0]
-    return unused_path(Path(first["result_dir"], f"{first['dataset']}-{models}-{_time()}"))
 
 
 def _plain_metrics(result):

@@ -112,11 +112,7 @@ def get_tokenizer(name):
     Raises:
         ConfigError: no such tokenizer; lists those that exist, the nearest first.
     """
-    if name in TOKENIZERS:
-        return _load(TOKENIZERS[name], f"tokenizer '{name}'")
-    if ":" in str(name):
-        return _load(name, f"tokenizer '{name}'")
-    raise ConfigError(_unknown("tokenizer", name, [("Tokenizers", TOKENIZERS)]))
+    return _named("tokenizer", name, TOKENIZERS)
 
 
 def get_backbone(name):
@@ -125,14 +121,16 @@ def get_backbone(name):
     Raises:
         ConfigError: no such backbone; lists those that exist, the nearest first.
     """
-    if name in BACKBONES:
-        return _load(BACKBONES[name], f"backbone '{name}'")
+    own = " A class of your own: --backbone=package.module:Class."
+    return _named("backbone", name, BACKBONES, own)
+
+
+def _named(kind, name, table, hint=""):
+    if name in table:
+        return _load(table[name], f"{kind} '{name}'")
     if ":" in str(name):
-        return _load(name, f"backbone '{name}'")
-    raise ConfigError(
-        _unknown("backbone", name, [("Backbones", BACKBONES)])
-        + " A class of your own: --backbone=package.module:Class."
-    )
+        return _load(name, f"{kind} '{name}'")
+    raise ConfigError(_unknown(kind, name, [(f"{kind.capitalize()}s", table)]) + hint)
 
 
 def get_trainer(config, model_class):

@@ -178,9 +178,9 @@ def main(argv=None):
 
 
 def _print_comparison(results, dataset):
-    from recbole_gr.quick_start import unused_path
     from recbole_gr.report import markdown_table, write_report
     from recbole_gr.report_buckets import bucket_table
+    from recbole_gr.run_files import unused_path
 
     folder = unused_path(Path(results[0]["config"]["result_dir"], dataset))
     files = write_report(results, folder)

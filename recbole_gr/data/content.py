@@ -12,6 +12,7 @@ import torch
 from recbole_gr.data import text
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.items import ItemFile
+from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.files import atomic_write
 
@@ -75,7 +76,7 @@ def item_content(config, dataset):
         "collaborative": _collaborative,
     }[source]
     vectors, digest = make(config, dataset, tokens)
-    _check_finite(vectors, tokens, source)
+    check_finite(vectors, tokens, source)
     n_zero = int((~vectors[1:].any(axis=1)).sum())
     getLogger().info(
         "Item content: %s, %d items x %d dimensions%s",
@@ -112,63 +113,8 @@ def _default_content_file(config):
 
 def _embedding(config, dataset, tokens):
     path = config["content_file"] or _default_content_file(config)
-    vectors = _rows_of_file(config, tokens, path, "content_file")
+    vectors = vectors_of_file(config, tokens, path, "content_file")
     return vectors, digest_of("embedding", tokens, vectors)
-
-
-def _rows_of_file(config, tokens, path, key):
-    """Vectors ``[n_items, d]`` from a file whose row i belongs to the i-th line of ``.item``."""
-    array = load_array(path, key)
-    item_file = ItemFile(config)
-    if len(array) != len(item_file):
-        raise ConfigError(
-            f"{key} {path} has {len(array)} rows, but {item_file.path} has "
-            f"{len(item_file)} items; row i must belong to the i-th data line"
-        )
-    rows = _rows_or_warn(item_file, tokens)
-    vectors = np.zeros((len(tokens), array.shape[1]), dtype=np.float32)
-    vectors[rows >= 0] = array[rows[rows >= 0]]
-    return vectors
-
-
-def collaborative_vectors(config, dataset):
-    """Collaborative vectors of all items but padding, ``[n_items - 1, e]``, from ``cf_file``.
-
-    The file is read as a ``content_file`` is: row i belongs to the i-th data line of ``.item``.
-    Items of which it knows nothing have zero rows.
-
-    Raises:
-        ConfigError: no such file, or one that does not fit the items.
-    """
-    path = config["cf_file"] or atomic_path(config, "itemcf.npy")
-    if not os.path.isfile(path):
-        raise ConfigError(
-            f"cf_file: {path} does not exist; give a .npy matrix of collaborative vectors, row i "
-            "for the i-th data line of .item"
-        )
-    tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
-    vectors = _rows_of_file(config, tokens, path, "cf_file")
-    _check_finite(vectors, tokens, "cf_file")
-    return torch.from_numpy(vectors[1:])
-
-
-def load_array(path, key="content_file"):
-    """A matrix of numbers from a `.npy` file, mapped into memory rather than read.
-
-    Raises:
-        ConfigError: the file is missing, no plain `.npy` matrix, or holds something but numbers.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{key} {path} does not exist") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise ConfigError(f"{key} {path} is no plain .npy array: {error}") from error
-    numeric = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.number)
-    if not numeric or np.issubdtype(array.dtype, np.complexfloating) or array.ndim != 2:
-        shape = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "npz"
-        raise ConfigError(f"{key} {path} must hold a matrix [items, d] of numbers: {shape}")
-    return array
 
 
 def _preload(config, dataset, tokens):
@@ -188,7 +134,7 @@ def _preload(config, dataset, tokens):
     rows = np.array([ids.get(token, -1) for token in tokens])
     rows[0] = -1
     vectors = np.where(rows[:, None] >= 0, weights[rows], np.float32(0))
-    _warn_missing(rows[1:], f"the preloaded field {wanted!r}")
+    warn_missing(rows[1:], f"the preloaded field {wanted!r}")
     return vectors, digest_of("preload", tokens, vectors)
 
 
@@ -232,7 +178,7 @@ def _text_columns(config, tokens):
     getLogger().info(
         "Text fields: %s%s", fields, f"; taken for ids and left out: {ids}" if ids else ""
     )
-    return item_file, fields, _rows_or_warn(item_file, tokens)
+    return item_file, fields, rows_or_warn(item_file, tokens)
 
 
 def _require_text(texts, item_file, fields):
@@ -262,30 +208,6 @@ def _collaborative(config, dataset, tokens):
         return text.reduce_dimensions(inverse_root(1) @ matrix @ inverse_root(0), dim, seed)
 
     return _cached(config, "collaborative", digest, len(tokens), compute)
-
-
-def _rows_or_warn(item_file, tokens):
-    """Line of each item in the `.item` file, -1 for padding and for absent items."""
-    rows = np.concatenate([[-1], item_file.rows_of(tokens[1:])])
-    _warn_missing(rows[1:], item_file.path)
-    return rows
-
-
-def _warn_missing(rows, where):
-    missing = int((rows < 0).sum())
-    if missing:
-        getLogger().warning(
-            "%d of %d items are not in %s; their content is zero", missing, len(rows), where
-        )
-
-
-def _check_finite(vectors, tokens, source):
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise ConfigError(
-            f"item content ({source}): {len(bad)} items have NaN or infinite values, the first is "
-            f"item {tokens[bad[0]]!r}"
-        )
 
 
 def digest_of(*parts):

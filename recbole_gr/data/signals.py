@@ -2,8 +2,8 @@
 
 import torch
 
-from recbole_gr.data.content import collaborative_vectors
 from recbole_gr.data.frequency import training_counts
+from recbole_gr.data.vector_files import collaborative_vectors
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.tokenizer.assessment import Behaviour

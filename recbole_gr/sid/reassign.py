@@ -89,8 +89,7 @@ def _free_suffixes(group, suffix, kept):
     """For the rows that are not ``kept``, in order, the least suffixes free in their groups.
 
     The j-th newcomer of a group takes the j-th number that no kept row of it has: that number is
-    ``j`` plus the kept ones that lie at or below it. Only as many kept rows as there are newcomers
-    and kept rows together can matter, so the search over them is a sort.
+    ``j`` plus the kept ones that lie below it.
 
     Args:
         group: LongTensor ``[N]`` equal where codes are equal.

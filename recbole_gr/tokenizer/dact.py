@@ -97,6 +97,13 @@ class DACT(RQVAE):
     """
 
     signals = ("cf_vectors",)
+    without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
+
+    @classmethod
+    def default_options(cls):
+        """Those of RQVAE but for what this training has no use for."""
+        options = super().default_options()
+        return {key: value for key, value in options.items() if key not in cls.without}
 
     def build(self):
         super().build()

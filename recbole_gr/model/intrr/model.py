@@ -224,9 +224,7 @@ class IntRR(GenerativeRecommender):
         ties = partial(self._lowest_item_of_leaves, len(scores))
         scores, nodes = best(scores, ties, min(width + spare, scores.shape[1]))
         if excluded is not None:
-            gone = excluded.contains(self.n_levels - 1, nodes)
-            keep = gone.int().argsort(dim=1, stable=True)[:, :width]
-            scores = scores.masked_fill(gone, NEVER).gather(1, keep)
+            scores, keep = excluded.leave_out(self.n_levels - 1, nodes, scores, width)
             nodes = nodes.gather(1, keep)
         item = self.trie.items(nodes)[..., 0]
         return Beams(nodes.masked_fill(scores == NEVER, -1), scores, self.codes[item])

@@ -1,0 +1,90 @@
+"""Vectors of items from files whose rows are the lines of `.item`."""
+
+import os
+from logging import getLogger
+
+import numpy as np
+import torch
+
+from recbole_gr.data.atomic import atomic_path
+from recbole_gr.data.items import ItemFile
+from recbole_gr.errors import ConfigError
+
+
+def collaborative_vectors(config, dataset):
+    """Collaborative vectors of all items but padding, ``[n_items - 1, e]``, from ``cf_file``.
+
+    The file is read as a ``content_file`` is: row i belongs to the i-th data line of ``.item``.
+    Items of which it knows nothing have zero rows.
+
+    Raises:
+        ConfigError: no such file, or one that does not fit the items.
+    """
+    path = config["cf_file"] or atomic_path(config, "itemcf.npy")
+    if not os.path.isfile(path):
+        raise ConfigError(
+            f"cf_file: {path} does not exist; give a .npy matrix of collaborative vectors, row i "
+            "for the i-th data line of .item"
+        )
+    tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
+    vectors = vectors_of_file(config, tokens, path, "cf_file")
+    check_finite(vectors, tokens, "cf_file")
+    return torch.from_numpy(vectors[1:])
+
+
+def vectors_of_file(config, tokens, path, key):
+    """Vectors ``[n_items, d]`` from a file whose row i belongs to the i-th line of ``.item``."""
+    array = load_array(path, key)
+    item_file = ItemFile(config)
+    if len(array) != len(item_file):
+        raise ConfigError(
+            f"{key} {path} has {len(array)} rows, but {item_file.path} has "
+            f"{len(item_file)} items; row i must belong to the i-th data line"
+        )
+    rows = rows_or_warn(item_file, tokens)
+    vectors = np.zeros((len(tokens), array.shape[1]), dtype=np.float32)
+    vectors[rows >= 0] = array[rows[rows >= 0]]
+    return vectors
+
+
+def load_array(path, key="content_file"):
+    """A matrix of numbers from a `.npy` file, mapped into memory rather than read.
+
+    Raises:
+        ConfigError: the file is missing, no plain `.npy` matrix, or holds something but numbers.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{key} {path} does not exist") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise ConfigError(f"{key} {path} is no plain .npy array: {error}") from error
+    numeric = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.number)
+    if not numeric or np.issubdtype(array.dtype, np.complexfloating) or array.ndim != 2:
+        shape = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "npz"
+        raise ConfigError(f"{key} {path} must hold a matrix [items, d] of numbers: {shape}")
+    return array
+
+
+def rows_or_warn(item_file, tokens):
+    """Line of each item in the `.item` file, -1 for padding and for absent items."""
+    rows = np.concatenate([[-1], item_file.rows_of(tokens[1:])])
+    warn_missing(rows[1:], item_file.path)
+    return rows
+
+
+def warn_missing(rows, where):
+    missing = int((rows < 0).sum())
+    if missing:
+        getLogger().warning(
+            "%d of %d items are not in %s; their content is zero", missing, len(rows), where
+        )
+
+
+def check_finite(vectors, tokens, source):
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise ConfigError(
+            f"item content ({source}): {len(bad)} items have NaN or infinite values, the first is "
+            f"item {tokens[bad[0]]!r}"
+        )

@@ -1,0 +1,53 @@
+"""The files of a run: its log, its checkpoint, the folder of its report."""
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+
+from recbole.utils import init_logger
+
+_handlers = []  # those that init_logger made for the model before
+
+
+def start_log(config):
+    """RecBole's logger, with a file of its own for each model; returns that file or None.
+
+    RecBole's `init_logger` does nothing once the root logger has handlers, so what it made for the
+    model before is taken away first. Handlers of the application stay.
+    """
+    root = logging.getLogger()
+    for handler in _handlers:
+        root.removeHandler(handler)
+        handler.close()
+    before = set(root.handlers)
+    init_logger(config)
+    _handlers[:] = [handler for handler in root.handlers if handler not in before]
+    files = [handler.baseFilename for handler in _handlers if hasattr(handler, "baseFilename")]
+    return files[0] if files else None
+
+
+def _time():
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def unused_path(path):
+    """`path`, or the first of `path-2`, `path-3`... that is free: runs may start together."""
+    candidate, number = Path(path), 1
+    while candidate.exists():
+        number += 1
+        candidate = Path(path).with_name(f"{Path(path).stem}-{number}{Path(path).suffix}")
+    return candidate
+
+
+def checkpoint_file(config):
+    """Path for the checkpoint of a run, not taken yet."""
+    name = f"{config['model']}-{config['dataset']}-{_time()}.pth"
+    return str(unused_path(os.path.join(config["checkpoint_dir"], name)))
+
+
+def report_folder(configs):
+    """Folder for the report of one call, not taken yet."""
+    models = "-".join(config["model"] for config in configs)
+    first = configs[0]
+    return unused_path(Path(first["result_dir"], f"{first['dataset']}-{models}-{_time()}"))
