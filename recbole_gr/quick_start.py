@@ -1,22 +1,16 @@
 """One call from settings to results, for one model or for several on the same data."""
 
-import dataclasses
-import hashlib
 import logging
-from time import perf_counter
 
-import numpy as np
-from recbole.utils import EvaluatorType, init_seed
+from recbole.utils import init_seed
 
-from recbole_gr import memory, registry, report
-from recbole_gr.buckets import check_edges
+from recbole_gr import registry, report
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError, ModelsFailed
 from recbole_gr.report_buckets import bucket_table
-from recbole_gr.run_files import checkpoint_file, report_folder, start_log
+from recbole_gr.run_files import report_folder
 from recbole_gr.settings import external_settings
-from recbole_gr.trainer.buckets import ItemBuckets
-from recbole_gr.trainer.checkpoint import plain_config
+from recbole_gr.single_run import check_catalogue, run_model, semantic_ids
 
 
 def run_recbole_gr(
@@ -57,6 +51,11 @@ def run_recbole_gr(
     """
     settings = (config_file_list, config_dict, cmd_args)
     models = _requested_models(model, *settings)
+    if any(getattr(registry.get_model(name), "continual", False) for name in models):
+        from recbole_gr.continual.runner import asks_for_one_period, run_continual
+
+        if not asks_for_one_period(*settings):
+            return run_continual(models, dataset, *settings)
     configs = [Config(name, dataset, *settings, other_models=models) for name in models]
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
@@ -95,78 +94,6 @@ def run_recbole_gr(
     return {"results": results, **tables, "files": files}
 
 
-def run_model(config, saved=True):
-    """Train and test the one model of `config`.
-
-    Args:
-        config (Config): its settings.
-        saved (bool): as in `run_recbole_gr`.
-
-    Returns:
-        dict: as `run_recbole_gr` returns for one model, without `table` and `files`.
-    """
-    from recbole_gr.data import create_dataset, data_preparation
-
-    start = perf_counter()
-    memory.reset_peak()
-    init_seed(config["seed"], config["reproducibility"])
-    log = start_log(config)
-    logger = logging.getLogger()
-    logger.info(config)
-
-    dataset = create_dataset(config)
-    logger.info(dataset)
-    _check_catalogue(config, dataset)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
-    content, sid_table, quality = _semantic_ids(config, train_data)
-
-    # Again, so that a model starts the same whatever was drawn for its data.
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    parts = [config, train_data._dataset]
-    if sid_table is not None:
-        parts.append(sid_table)
-    if getattr(config.model_class, "needs_content", False):
-        parts.append(content.vectors)
-    model = config.model_class(*parts).to(config["device"])
-    logger.info(model)
-    trainer = registry.get_trainer(config, config.model_class)(config, model)
-    trainer.saved_model_file = checkpoint_file(config)
-    if config["resume"]:
-        trainer.resume_checkpoint(config["resume"])
-
-    progress = config["show_progress"]
-    score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
-    trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
-    test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
-    logger.info("best valid: %s", valid_result)
-    logger.info("test: %s", test_result)
-    test_buckets = buckets.results(trainer.evaluator) if buckets else {}
-
-    epoch_seconds = list(getattr(trainer, "epoch_seconds", []))
-    return {
-        "model": config["model"],
-        "dataset": config["dataset"],
-        "best_valid_score": float(score),
-        "best_valid_result": _plain_metrics(valid_result),
-        "test_result": _plain_metrics(test_result),
-        "test_buckets": test_buckets or None,
-        "test_targets": _targets(test_data._dataset),
-        "best_epoch": getattr(trainer, "best_epoch", None),
-        "epochs_run": len(epoch_seconds),
-        "seconds_per_epoch": float(np.mean(epoch_seconds)) if epoch_seconds else None,
-        "seconds_total": perf_counter() - start,
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "peak_memory_bytes": memory.peak_memory(config["device"]),
-        "checkpoint": trainer.saved_model_file if saved else None,
-        "sid": quality,
-        "generation": getattr(trainer, "generation_figures", None),
-        "epoch_figures": getattr(trainer, "epoch_figures", None),
-        "redistribution": model.redistribution() if hasattr(model, "redistribution") else None,
-        "log": log,
-        "config": plain_config(config),
-    }
-
-
 def _check_inputs(configs):
     """Raise a ConfigError for input that cannot be used, before the first model is trained.
 
@@ -185,44 +112,8 @@ def _check_inputs(configs):
         if getattr(config.model_class, "generative", False):
             init_seed(config["seed"], config["reproducibility"])
             dataset = create_dataset(config)
-            _check_catalogue(config, dataset)
-            _semantic_ids(config, data_preparation(config, dataset)[0])
-
-
-def _semantic_ids(config, train_data):
-    """A generative model's item content, SID table and its quality as plain numbers; None for
-    other models."""
-    if not getattr(config.model_class, "generative", False):
-        return None, None, None
-    from recbole_gr.data.content import item_content
-    from recbole_gr.data.signals import item_behaviour, tokenizer_signals
-    from recbole_gr.sid.gate import apply_gate
-    from recbole_gr.tokenizer.pipeline import prepare_sid
-
-    content = item_content(config, train_data._dataset)
-    signals = tokenizer_signals(config, train_data._dataset)
-    table, quality = prepare_sid(config, content, signals, item_behaviour(train_data._dataset))
-    apply_gate(config, quality)
-    if dataclasses.is_dataclass(quality):
-        quality = dataclasses.asdict(quality)
-    return content, table, quality
-
-
-def _item_buckets(config, train_dataset):
-    """Collects the test by the training frequency of the target item; None where it is off."""
-    from recbole_gr.data.frequency import training_counts
-
-    edges = check_edges(config["eval_buckets"])
-    return ItemBuckets(edges, training_counts(train_dataset), config) if edges else None
-
-
-def _check_catalogue(config, dataset):
-    ranking = config["eval_type"] == EvaluatorType.RANKING
-    if ranking and max(config["topk"]) > dataset.item_num - 1:
-        raise ConfigError(
-            f"topk {max(config['topk'])} is larger than the catalogue: '{config['dataset']}' has "
-            f"{dataset.item_num - 1} items."
-        )
+            check_catalogue(config, dataset)
+            semantic_ids(config, data_preparation(config, dataset)[0])
 
 
 def _requested_models(model, config_file_list, config_dict, cmd_args):
@@ -237,21 +128,6 @@ def _requested_models(model, config_file_list, config_dict, cmd_args):
     for entry in models:
         split += [name.strip() for name in entry.split(",")] if isinstance(entry, str) else [entry]
     return list(dict.fromkeys(entry for entry in split if entry))
-
-
-def _plain_metrics(result):
-    return None if result is None else {name: float(value) for name, value in result.items()}
-
-
-def _targets(dataset):
-    """How many (user, item) pairs are tested, and a digest of them in any order."""
-    if dataset.uid_field is None:
-        return None
-    users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field].numpy())
-    items = dataset.id2token(dataset.iid_field, dataset.inter_feat[dataset.iid_field].numpy())
-    pairs = sorted(zip(map(str, users), map(str, items)))
-    digest = hashlib.sha256("\n".join("\t".join(pair) for pair in pairs).encode()).hexdigest()
-    return {"count": len(pairs), "digest": digest}
 
 
 def _warn_if_targets_differ(results):

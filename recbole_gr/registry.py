@@ -17,6 +17,7 @@ MODELS = {
     "PIT": "recbole_gr.model.pit.model:PIT",
     "R3VAE": "recbole_gr.model.r3vae:R3VAE",
     "IntRR": "recbole_gr.model.intrr.model:IntRR",
+    "DACT": "recbole_gr.model.dact:DACT",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 

@@ -78,16 +78,19 @@ def parse_value(text, key=None):
 def parse_arguments(arguments):
     """Read `--key=value` arguments into a dict of parsed values.
 
+    A dot in a key is an underscore: `--continual.tokenizer` is the key `continual_tokenizer`.
+
     Raises:
         ConfigError: an argument of another form, or one key given twice with different values.
     """
     settings = {}
     for argument in arguments or ():
-        match = re.fullmatch(r"--([A-Za-z_][\w-]*)=(.*)", argument, re.DOTALL)
+        match = re.fullmatch(r"--([A-Za-z_][\w.-]*)=(.*)", argument, re.DOTALL)
         if match is None:
             name = argument.lstrip("-").partition("=")[0]
             raise ConfigError(f"Cannot read the argument '{argument}': write --{name}=VALUE.")
-        key, value = match[1], parse_value(match[2], match[1])
+        key = match[1].replace(".", "_")
+        value = parse_value(match[2], key)
         if key in settings and settings[key] != value:
             raise ConfigError(
                 f"--{key} is given twice: '{settings[key]}' and '{value}'. Leave one of them out."

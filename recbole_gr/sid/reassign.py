@@ -78,11 +78,15 @@ def reassign(raw, old, sizes, keep_depth=1, suffix_mode="unique"):
     suffix = torch.where(kept, stored[:, -1], suffix)
     new = torch.cat([codes, suffix.unsqueeze(1)], 1)
     size = max(int(suffix.max()), int(old[:, -1].max()) if n_old else 0) + 1
-    changed, final = raw[:n_old] != old[:, :-1], new[:n_old] != old
-    churn = Churn(
+    return new, (*sizes, size), churn_of(raw, new, old)
+
+
+def churn_of(raw, new, old):
+    """:class:`Churn` from new codes ``[N, L]``, new SIDs ``[N, L + 1]`` and old ``[n, L + 1]``."""
+    changed, final = raw[: len(old)] != old[:, :-1], new[: len(old)] != old
+    return Churn(
         *(figure for part in (changed, final) for figure in (_shares(part), _share(part.any(1))))
     )
-    return new, (*sizes, size), churn
 
 
 def _free_suffixes(group, suffix, kept):

@@ -161,6 +161,13 @@ class DACT(RQVAE):
         content, collaborative, known = self._inputs(content, signals)
         if self.options["kmeans_init"]:
             self._initialize_codebooks(content)
+        epochs = self.positive("tokenizer_epochs")
+        rate = self.positive("tokenizer_learning_rate", float)
+        loss_of = self._first_loss(content, collaborative, known)
+        return self._train(loss_of, content, epochs, rate, progress)
+
+    def _first_loss(self, content, collaborative, known):
+        """The loss of the first period as :meth:`_train` takes it."""
 
         def loss_of(rows):
             loss = self.branch_loss(
@@ -169,11 +176,9 @@ class DACT(RQVAE):
             )  # fmt: skip
             return loss, {"loss": loss.detach()}
 
-        epochs = self.positive("tokenizer_epochs")
-        rate = self.positive("tokenizer_learning_rate", float)
-        return self._train(loss_of, content, epochs, rate, progress)
+        return loss_of
 
-    def fit_continual(self, previous, content, collaborative, progress=True):
+    def fit_continual(self, previous, content, collaborative, progress=True, drift_aware=True):
         """Go on from the tokenizer of the period before.
 
         Args:
@@ -181,6 +186,8 @@ class DACT(RQVAE):
             content: float tensor ``[n, d]`` of all items known now, no padding row.
             collaborative: float tensor ``[n, e]``, their vectors of this period.
             progress: show a progress bar.
+            drift_aware: False goes on with the loss of the first period alone, plain fine-tuning
+                (section 7.5).
 
         Returns:
             tuple: closing figures, and the figures of the evaluated epochs.
@@ -197,6 +204,11 @@ class DACT(RQVAE):
         self.load_state_dict(previous.state_dict())
         with self.seeded():
             content, collaborative, known = self._inputs(content, {"cf_vectors": collaborative})
+            epochs = self.positive("continual_epochs")
+            rate = self.positive("continual_learning_rate", float)
+            if not drift_aware:
+                loss_of = self._first_loss(content, collaborative, known)
+                return self._train(loss_of, content, epochs, rate, progress)
             temperature = self.options["kl_temperature"]
             with torch.no_grad():
                 before = torch.cat([self.encoder(part) for part in content.split(_ROWS)])
@@ -212,8 +224,6 @@ class DACT(RQVAE):
                     None if known is None else known[rows],
                 )  # fmt: skip
 
-            epochs = self.positive("continual_epochs")
-            rate = self.positive("continual_learning_rate", float)
             return self._train(loss_of, content, epochs, rate, progress)
 
     def _inputs(self, content, signals):

@@ -1,0 +1,268 @@
+"""All periods of a data set, all methods: what `run_recbole_gr.py --model=DACT` does.
+
+Source: DACT (arXiv 2603.29705), sections 2.3, 4 and 7.5 of the method.
+"""
+
+import logging
+from time import perf_counter
+
+from recbole.utils import ModelType, init_seed
+
+from recbole_gr import registry
+from recbole_gr.config import Config
+from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
+from recbole_gr.continual.report import write_continual_report
+from recbole_gr.continual.store import Store, read_json, settings_digest, write_json
+from recbole_gr.continual.tokens import PeriodItems, TokenizerChain, log_churn
+from recbole_gr.continual.vectors import CollaborativeVectors
+from recbole_gr.data import create_dataset, data_preparation
+from recbole_gr.errors import ConfigError
+from recbole_gr.run_files import report_folder, start_log
+from recbole_gr.settings import external_settings
+from recbole_gr.single_run import Start, check_catalogue, run_model
+
+
+def asks_for_one_period(config_file_list, config_dict, cmd_args):
+    """Whether the settings name a period, which is then an ordinary run."""
+    sources = external_settings(config_file_list, config_dict, cmd_args)
+    return any(settings.get("continual_period") is not None for _, settings in sources)
+
+
+def run_continual(models, dataset, config_file_list=None, config_dict=None, cmd_args=None):
+    """Run every period with every method, and write the table of periods and methods.
+
+    Period 0 is learned from scratch once; every method goes on from it. In later periods
+
+    * collaborative vectors are trained on with that period's interactions, or read from a file,
+    * the tokenizer follows as its method says (:class:`TokenizerChain`),
+    * the recommender stays as it was (``frozen``), goes on with the targets of the period
+      (``finetune``), or starts anew with all targets so far (``retrain``),
+
+    and what results is tested on the period's own targets. Everything is kept in one folder, in
+    which the same command goes on: what is finished is not done again, and a recommender that was
+    interrupted goes on from its last checkpoint.
+
+    Args:
+        models (list): the model `DACT`, and RecBole's sequential models to stand beside it.
+        dataset (str | None): data set name.
+        config_file_list, config_dict, cmd_args: as for `run_recbole_gr`.
+
+    Returns:
+        dict: ``results`` (one dict a period and method: ``period``, ``method``, ``model``,
+        ``tokenizer``, ``recommender``, ``test_result``, ``best_valid_result``, ``churn``,
+        ``tokenizer_seconds``, ``recommender_seconds``, ...), ``table`` (markdown),
+        ``bucket_table`` (None), ``folder`` and ``files``.
+
+    Raises:
+        ConfigError: settings or data cannot be used; before anything is trained.
+    """
+    return ContinualRun(models, dataset, config_file_list, config_dict, cmd_args).run()
+
+
+class ContinualRun:
+    """One continual run; arguments as of :func:`run_continual`."""
+
+    def __init__(self, models, dataset, config_file_list, config_dict, cmd_args):
+        self.given = _Given(dataset, config_file_list, config_dict, cmd_args)
+        own = next(m for m in models if getattr(registry.get_model(m), "continual", False))
+        self.baselines = [model for model in models if model != own]
+        recommender = self.given.settings.get("continual_model") or "TIGER"
+        self.config = self.given.config(own, [*self.baselines, recommender])
+        self.recommender = self.config["continual_model"]
+        self._check_models()
+        self.methods = methods(self.config, self.baselines)
+        self.others = [own, self.recommender, *self.baselines]
+        self.n_periods = self._check_periods()
+
+    def run(self):
+        """Do what is not done yet; see :func:`run_continual`."""
+        start_log(self.config)
+        logger = logging.getLogger()
+        self.store = Store(self.config)
+        logger.info("Everything of every period is kept in %s", self.store.root)
+        folder = report_folder([self.config])
+        chains = {how: TokenizerChain(how, self.config) for how in self._tokenizers()}
+        needed = any("cf_vectors" in chain.signals for chain in chains.values())
+        vectors = CollaborativeVectors(self.config, self._config, needed)
+        results, files, table = [], None, None
+        for period in range(self.n_periods):
+            given = self._semantic_ids(period, chains, vectors)
+            for method in self.methods:
+                results.append(self._result(period, method, *given.get(method.tokenizer, ())))
+            # After each period: what is finished stays, whatever happens to the next.
+            files, table = write_continual_report(results, folder)
+        logger.info("Results in %s", folder)
+        return {
+            "results": results, "table": table, "bucket_table": None,
+            "folder": str(self.store.root), "files": files,
+        }  # fmt: skip
+
+    def _tokenizers(self):
+        return list(dict.fromkeys(m.tokenizer for m in self.methods if m.tokenizer))
+
+    def _check_models(self):
+        recommender = registry.get_model(self.recommender)
+        if not getattr(recommender, "generative", False) or getattr(recommender, "continual", 0):
+            raise ConfigError(
+                f"continual_model: {self.recommender} is no generative recommender; take TIGER or "
+                "IntRR, and put RecBole's models beside DACT: --model=DACT,SASRec"
+            )
+        if getattr(recommender, "needs_content", False):
+            raise ConfigError(
+                f"continual_model: {self.recommender} learns its SIDs itself and cannot follow "
+                "those of a tokenizer; take TIGER or IntRR"
+            )
+        for name in self.baselines:
+            model = registry.get_model(name)
+            if getattr(model, "generative", False) or model.type != ModelType.SEQUENTIAL:
+                raise ConfigError(
+                    f"{name} cannot stand beside DACT: give RecBole's sequential models there, and "
+                    f"a generative one as --continual.model={name}"
+                )
+
+    def _check_periods(self):
+        """Number of periods to run, after a look at all data, settings and files."""
+        config = self._config(0, self.recommender)
+        for name in self.baselines:
+            self._config(0, name)
+        dataset = create_dataset(config)
+        last = self.config["continual_last"]
+        n_periods = dataset.n_periods if last is None else last + 1
+        if not 1 < n_periods <= dataset.n_periods:
+            raise ConfigError(
+                f"continual_last: {last} is not one of 1 to {dataset.n_periods - 1}, the periods "
+                f"of '{config['dataset']}' after the first"
+            )
+        check_catalogue(config, dataset)
+        for key in ("continual_sid_files", "continual_cf_files"):
+            files = self.config[key]
+            if files and len(files) < n_periods:
+                raise ConfigError(
+                    f"{key}: {len(files)} files for {n_periods} periods; give one for each, or "
+                    f"stop earlier with --continual.last={max(1, len(files) - 1)}"
+                )
+            for period, path in enumerate(files or ()):
+                self._check_file(key, path, period)
+        return n_periods
+
+    def _check_file(self, key, path, period):
+        """Read a file of a period as that period will."""
+        from recbole_gr.data.vector_files import collaborative_vectors
+        from recbole_gr.tokenizer.pipeline import read_sid_file
+
+        overrides = {"sid_file" if key == "continual_sid_files" else "cf_file": path}
+        config = self._config(period, self.recommender, **overrides)
+        dataset = create_dataset(config)
+        if "sid_file" in overrides:
+            read_sid_file(config, [str(t) for t in dataset.field2id_token[dataset.iid_field]])
+        else:
+            collaborative_vectors(config, dataset)
+
+    def _config(self, period, model, **overrides):
+        """Configuration of a model in a period."""
+        keys = ("tokenizer", "continual_cuts", "continual_field", "continual_part_field")
+        fixed = {key: self.config[key] for key in keys}
+        files = self.config["continual_cf_files"]
+        if files and period < len(files):
+            fixed["cf_file"] = files[period]
+        if period and "continual_train" not in overrides:
+            for key in ("epochs", "learning_rate"):
+                if self.config[f"finetune_{key}"]:
+                    fixed[key] = self.config[f"finetune_{key}"]
+        fixed = {**fixed, "continual_period": period, **overrides}
+        return self.given.config(model, self.others, **fixed)
+
+    def _semantic_ids(self, period, chains, vectors):
+        """Content, code table, quality and figures of each tokenizer method in a period."""
+        if not chains:
+            return {}
+        config = self._config(period, self.recommender)
+        init_seed(config["seed"], config["reproducibility"])
+        dataset = create_dataset(config)
+        train = data_preparation(config, dataset)[0]._dataset
+        items = PeriodItems.of(period, self.store.period(period), config, train)
+        cf = vectors.advance(items)
+        made = {}
+        for how, chain in chains.items():
+            made[how] = chain.advance(items, cf)
+            log_churn(how, period, made[how][1])
+        return made
+
+    def _result(self, period, method, semantic_ids=None, figures=None):
+        """Train (where the method does) and test one recommender in one period."""
+        shared = period == 0
+        stem = self._stem(period, method)
+        folder = self.store.period(period)
+        way = FINETUNE if shared else method.recommender
+        train_on = {"continual_train": "all"} if way == RETRAIN else {}
+        config = self._config(period, method.model, checkpoint_dir=str(folder), **train_on)
+        digest = settings_digest(config)
+        record = read_json(folder / f"{stem}.json")
+        if record is None or record["settings"] != digest:
+            record = self._run(config, folder / f"{stem}.pth", way, period, method, semantic_ids)
+            record["settings"] = digest
+            write_json(folder / f"{stem}.json", record)
+        figures = figures or {"seconds": None, "churn": None}
+        return {
+            "period": period, "method": str(method), **method._asdict(), **record,
+            "churn": figures["churn"], "tokenizer_seconds": figures["seconds"],
+        }  # fmt: skip
+
+    def _run(self, config, checkpoint, way, period, method, semantic_ids):
+        weights = None
+        if period and way == FROZEN:
+            weights = self._checkpoint(0, method)
+        elif period and way == FINETUNE:
+            weights = self._checkpoint(period - 1, method)
+        train = not (period and way == FROZEN)
+        if train and checkpoint.is_file():
+            config["resume"] = str(checkpoint)  # of a run that was interrupted
+        logging.getLogger().info("Period %d, %s, %s", period, method.model, method)
+        began = perf_counter()
+        start = Start(semantic_ids, weights, str(checkpoint), train)
+        result = run_model(config, start=start)
+        seconds = result["seconds_per_epoch"] or 0.0
+        kept = ("best_valid_score", "best_valid_result", "test_result", "test_targets",
+                "test_buckets", "best_epoch", "epochs_run", "seconds_per_epoch", "parameters",
+                "peak_memory_bytes", "checkpoint", "generation")  # fmt: skip
+        return {
+            **{key: result[key] for key in kept},
+            "recommender_seconds": seconds * result["epochs_run"],
+            "total_seconds": perf_counter() - began,
+        }
+
+    def _stem(self, period, method):
+        """Name of a recommender's files: methods share the first period."""
+        if period == 0:
+            method = Method(method.model, None if method.tokenizer is None else "start", "start")
+        return "-".join(part for part in method if part)
+
+    def _checkpoint(self, period, method):
+        return str(self.store.period(period) / f"{self._stem(period, method)}.pth")
+
+
+class _Given:
+    """What the user gave, as the source of the configurations of all parts of the run."""
+
+    def __init__(self, dataset, config_file_list, config_dict, cmd_args):
+        sources = external_settings(config_file_list, config_dict, cmd_args)
+        self.settings = {}
+        for _, settings in sources:
+            self.settings.update(settings)
+        self.dataset = dataset or self.settings.get("dataset")
+        self.files = [
+            source.removeprefix("file '").removesuffix("'")
+            for source, _ in sources
+            if source.startswith("file ")
+        ]
+        self.direct = {}
+        for source, settings in sources:
+            if not source.startswith("file "):
+                self.direct.update(settings)
+        self.direct.pop("model", None)
+        self.direct.pop("dataset", None)
+
+    def config(self, model, others, **overrides):
+        """Configuration of `model`, with `overrides` over everything the user gave."""
+        settings = {**self.direct, **overrides}
+        return Config(model, self.dataset, self.files, settings, other_models=others)

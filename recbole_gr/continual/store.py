@@ -1,0 +1,73 @@
+"""The folder of a continual run: everything of every period, found again by the same command."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+from recbole_gr.trainer.checkpoint import plain_config
+
+FORMAT_VERSION = 1
+# Keys that decide where or how far a run goes, not what comes out of a part of it.
+_ELSEWHERE = frozenset(
+    "model continual_model continual_tokenizer continual_recommender continual_last continual_dir "
+    "show_progress device gpu_id use_gpu worker state checkpoint_dir result_dir log_wandb sid_dir "
+    "content_cache_dir data_path resume eval_buckets dataset_save_path dataloaders_save_path "
+    "save_dataset save_dataloaders nproc world_size ip port group_offset encoding".split()
+)
+
+
+def settings_digest(config, without=()):
+    """sha256 (hexadecimal) of a configuration, but for keys that change no result."""
+    values = {
+        key: value
+        for key, value in plain_config(config).items()
+        if key not in _ELSEWHERE and key not in without
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+class Store:
+    """One folder a run: ``period-<p>/`` with collaborative vectors, tokenizers, code tables,
+    recommenders and their results.
+
+    Args:
+        config: of the continual run; the folder's name holds a hash of it.
+    """
+
+    def __init__(self, config):
+        digest = settings_digest(config)
+        name = f"{config['dataset']}-v{FORMAT_VERSION}-{digest[:12]}"
+        self.root = Path(config["continual_dir"], name)
+        about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
+        if not (self.root / "config.json").is_file():
+            write_json(self.root / "config.json", about)
+
+    def period(self, period):
+        """Folder of a period; made if missing."""
+        folder = self.root / f"period-{period}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def write_json(path, value):
+    """Write `value` as JSON, completely or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """What :func:`write_json` wrote; None where there is no such file.
+
+    Raises:
+        ConfigError: the file holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"{path} is no readable JSON ({error}); remove it to do it anew"
+        ) from error

@@ -1,0 +1,191 @@
+"""Collaborative vectors, tokenizers and code tables of one period after the other."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from recbole_gr.continual.options import DRIFT_AWARE, FILES, FINETUNE, FROZEN
+from recbole_gr.continual.store import read_json, write_json
+from recbole_gr.data.content import item_content
+from recbole_gr.data.signals import item_behaviour, tokenizer_signals
+from recbole_gr.errors import ConfigError
+from recbole_gr.registry import get_tokenizer
+from recbole_gr.sid.collision import add_suffix
+from recbole_gr.sid.quality import collision_figures
+from recbole_gr.sid.reassign import churn_of, reassign
+from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer.assessment import assess
+from recbole_gr.tokenizer.pipeline import read_sid_file
+
+
+@dataclass(frozen=True)
+class PeriodItems:
+    """What tokenizers see of a period.
+
+    Attributes:
+        period (int): which one.
+        folder (pathlib.Path): where its files are kept.
+        config (Config): a recommender's configuration of this period.
+        train (SequentialDataset): its training split.
+        content (ItemContent): content of all items so far.
+    """
+
+    period: int
+    folder: object
+    config: object
+    train: object
+    content: object
+
+    @classmethod
+    def of(cls, period, folder, config, train):
+        return cls(period, folder, config, train, item_content(config, train))
+
+
+class TokenizerChain:
+    """SIDs of every period by one way of following the data.
+
+    * ``frozen``: the tokenizer of the first period codes new items; old ones keep their SIDs.
+    * ``finetune``: it goes on learning in every period and all items are coded anew.
+    * ``dact``: drift-aware fine-tuning, then hierarchical reassignment (DACT, sections 3.5 to 5).
+    * ``files``: a table of SIDs is given for each period.
+
+    All but ``files`` share the first period. The suffix level has the same number of codes in every
+    period, so that a recommender's weights fit from one to the next.
+
+    Args:
+        how: one of `recbole_gr.continual.options.TOKENIZERS`.
+        config: of the continual run.
+    """
+
+    def __init__(self, how, config):
+        self.how, self.config = how, config
+        self.tokenizer_class = None if how == FILES else get_tokenizer(config["tokenizer"])
+        self.signals = getattr(self.tokenizer_class, "signals", ())
+        self.tokenizer = self.table = None
+        if how in (FINETUNE, DRIFT_AWARE) and not hasattr(self.tokenizer_class, "fit_continual"):
+            raise ConfigError(
+                f"continual_tokenizer: {how} needs a tokenizer that goes on learning, DACT or "
+                f"LETTER; {config['tokenizer']} can only stay frozen"
+            )
+
+    def advance(self, items, vectors):
+        """Go on to the next period.
+
+        Args:
+            items (PeriodItems): the period.
+            vectors: collaborative vectors ``[n_items - 1, e]``, or None.
+
+        Returns:
+            tuple: content, SIDTable and quality for a recommender, and a dict of figures:
+            ``seconds``, ``churn`` (None in the first period), ``fit``.
+        """
+        shared = items.period == 0 and self.how != FILES
+        stem = "start" if shared else self.how
+        table_file, figures_file = (items.folder / f"{stem}.{end}" for end in ("npz", "json"))
+        tokenizer_file = items.folder / f"{stem}.tokenizer.pth"
+        figures, tokens = read_json(figures_file), items.content.item_tokens
+        if figures is None:  # written last
+            started = perf_counter()
+            table, figures = self._make(items, vectors, tokenizer_file)
+            figures["seconds"] = perf_counter() - started
+            table.save(table_file, tokens)
+            write_json(figures_file, figures)
+        else:
+            table = SIDTable.load(table_file, tokens)
+            if tokenizer_file.is_file():
+                self.tokenizer = self.tokenizer_class.load(tokenizer_file)
+                self.tokenizer.to(self.config["device"])
+        self.table = table
+        behaviour = item_behaviour(items.train)
+        quality = assess(table, items.content.vectors, self.tokenizer, behaviour)
+        if dataclasses.is_dataclass(quality):
+            quality = dataclasses.asdict(quality)
+        return (items.content, table, quality), figures
+
+    def _make(self, items, vectors, tokenizer_file):
+        if self.how == FILES:
+            return self._from_file(items)
+        content = items.content.vectors
+        if items.period == 0:
+            self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
+            self.tokenizer.to(self.config["device"])
+            signals = self._signals(items, vectors)
+            progress = self.config["show_progress"]
+            fit = self.tokenizer.fit(content[1:], signals=signals, progress=progress)
+            self.tokenizer.save(tokenizer_file)
+            table = self.tokenizer.tokenize(content)
+            if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
+                codes, sizes = add_suffix(table.codes[1:], table.sizes)
+                table = SIDTable.from_item_codes(codes, sizes, table.meta)
+            return self._widened(table), {"churn": None, "fit": fit.figures}
+        fit = None
+        if self.how != FROZEN:
+            following = self.tokenizer_class(items.config, content.shape[1])
+            following.to(self.config["device"])
+            fit, _ = following.fit_continual(
+                self.tokenizer, content[1:], vectors, self.config["show_progress"],
+                drift_aware=self.how == DRIFT_AWARE,
+            )  # fmt: skip
+            following.save(tokenizer_file)
+            self.tokenizer = following
+        raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]
+        keep = {FROZEN: 0, DRIFT_AWARE: self.config["keep_depth"]}.get(self.how)
+        sizes = self.tokenizer.sizes
+        if keep is None:  # every item takes its new codes
+            new, sizes, _ = reassign(raw, old[:0], sizes)
+        else:
+            new, sizes, _ = reassign(raw, old, sizes, keep, self.config["suffix_mode"])
+        meta = {
+            "tokenizer": type(self.tokenizer).__name__,
+            "options": dict(self.tokenizer.options),
+            "content_levels": raw.shape[1],
+            "before_policy": collision_figures(raw, self.tokenizer.sizes),
+        }
+        churn = dataclasses.asdict(churn_of(raw, new, old))
+        table = self._widened(SIDTable.from_item_codes(new, sizes, meta))
+        return table, {"churn": churn, "fit": fit}
+
+    def _signals(self, items, vectors):
+        if "cf_vectors" in self.signals:
+            return {"cf_vectors": vectors}
+        return tokenizer_signals(items.config, items.train)()
+
+    def _from_file(self, items):
+        path = self.config["continual_sid_files"][items.period]
+        given = {
+            "sid_file": path, "collision": "suffix", "dataset": self.config["dataset"],
+            "data_path": self.config["data_path"],
+        }  # fmt: skip
+        table = self._widened(read_sid_file(given, items.content.item_tokens))
+        churn = None
+        if self.table is not None:
+            old = self.table.codes[1:]
+            churn = dataclasses.asdict(churn_of(table.codes[1:, :-1], table.codes[1:], old))
+        return table, {"churn": churn, "fit": None}
+
+    def _widened(self, table):
+        """The table with the suffix level that all periods have."""
+        size = self.config["continual_suffix_size"]
+        if table.sizes[-1] > size:
+            raise ConfigError(
+                f"continual_suffix_size: {size} codes do not tell apart the {table.sizes[-1]} "
+                "items on one SID; raise it, or use larger codebooks"
+            )
+        sizes = table.sizes[:-1]
+        if self.how == FILES:  # most state no codebooks, and a later one may use more codes
+            given = self.config["codebook_size"]
+            given = given if isinstance(given, (list, tuple)) else [given] * len(sizes)
+            sizes = tuple(map(max, zip(sizes, given)))
+        return replace(table, sizes=(*sizes, size))
+
+
+def log_churn(how, period, figures):
+    """Say how many of the old items changed their SIDs."""
+    churn = figures["churn"]
+    if churn is not None:
+        logging.getLogger().info(
+            "period %d, tokenizer %s: codes of old items changed %.1f %% (levels %s), SIDs %.1f %%",
+            period, how, 100 * churn["raw_any"],
+            ", ".join(f"{100 * share:.1f}" for share in churn["raw"]), 100 * churn["final_any"],
+        )  # fmt: skip

@@ -1,0 +1,168 @@
+"""One run: from the configuration of one model to its test results."""
+
+import dataclasses
+import hashlib
+import logging
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from recbole.utils import EvaluatorType, init_seed
+
+from recbole_gr import memory, registry
+from recbole_gr.buckets import check_edges
+from recbole_gr.errors import ConfigError
+from recbole_gr.run_files import checkpoint_file, start_log
+from recbole_gr.trainer.buckets import ItemBuckets
+from recbole_gr.trainer.checkpoint import plain_config
+from recbole_gr.trainer.growth import load_grown
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from in place of what its configuration alone would give.
+
+    Attributes:
+        semantic_ids (tuple | None): item content, SID table and its quality, as `semantic_ids`
+            returns them.
+        weights (str | None): a checkpoint of the same model on the same or fewer items.
+        checkpoint (str | None): where to keep the best model.
+        train (bool): False tests the weights as they are.
+    """
+
+    semantic_ids: tuple | None = None
+    weights: str | None = None
+    checkpoint: str | None = None
+    train: bool = True
+
+
+def run_model(config, saved=True, start=Start()):
+    """Train and test the one model of `config`.
+
+    Args:
+        config (Config): its settings.
+        saved (bool): as in `run_recbole_gr`.
+        start (Start): what it starts from.
+
+    Returns:
+        dict: as `run_recbole_gr` returns for one model, without `table` and `files`.
+    """
+    from recbole_gr.data import create_dataset, data_preparation
+
+    began = perf_counter()
+    memory.reset_peak()
+    init_seed(config["seed"], config["reproducibility"])
+    log = start_log(config)
+    logger = logging.getLogger()
+    logger.info(config)
+
+    dataset = create_dataset(config)
+    logger.info(dataset)
+    check_catalogue(config, dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    content, sid_table, quality = start.semantic_ids or semantic_ids(config, train_data)
+
+    # Again, so that a model starts the same whatever was drawn for its data.
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    parts = [config, train_data._dataset]
+    if sid_table is not None:
+        parts.append(sid_table)
+    if getattr(config.model_class, "needs_content", False):
+        parts.append(content.vectors)
+    model = config.model_class(*parts).to(config["device"])
+    logger.info(model)
+    if start.weights:
+        load_grown(model, start.weights, config)
+    trainer = registry.get_trainer(config, config.model_class)(config, model)
+    trainer.saved_model_file = start.checkpoint or checkpoint_file(config)
+    if config["resume"]:
+        trainer.resume_checkpoint(config["resume"])
+
+    progress = config["show_progress"]
+    score = valid_result = None
+    if start.train:
+        score, valid_result = trainer.fit(
+            train_data, valid_data, saved=saved, show_progress=progress
+        )
+    trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
+    test_result = trainer.evaluate(
+        test_data, load_best_model=saved and start.train, show_progress=progress
+    )
+    logger.info("best valid: %s", valid_result)
+    logger.info("test: %s", test_result)
+    test_buckets = buckets.results(trainer.evaluator) if buckets else {}
+
+    epoch_seconds = list(getattr(trainer, "epoch_seconds", []))
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "best_valid_score": None if score is None else float(score),
+        "best_valid_result": _plain_metrics(valid_result),
+        "test_result": _plain_metrics(test_result),
+        "test_buckets": test_buckets or None,
+        "test_targets": _targets(test_data._dataset),
+        "best_epoch": getattr(trainer, "best_epoch", None),
+        "epochs_run": len(epoch_seconds),
+        "seconds_per_epoch": float(np.mean(epoch_seconds)) if epoch_seconds else None,
+        "seconds_total": perf_counter() - began,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "peak_memory_bytes": memory.peak_memory(config["device"]),
+        "checkpoint": trainer.saved_model_file if saved and start.train else start.weights,
+        "sid": quality,
+        "generation": getattr(trainer, "generation_figures", None),
+        "epoch_figures": getattr(trainer, "epoch_figures", None),
+        "redistribution": model.redistribution() if hasattr(model, "redistribution") else None,
+        "log": log,
+        "config": plain_config(config),
+    }
+
+
+def semantic_ids(config, train_data):
+    """A generative model's item content, SID table and its quality as plain numbers; None for
+    other models."""
+    if not getattr(config.model_class, "generative", False):
+        return None, None, None
+    from recbole_gr.data.content import item_content
+    from recbole_gr.data.signals import item_behaviour, tokenizer_signals
+    from recbole_gr.sid.gate import apply_gate
+    from recbole_gr.tokenizer.pipeline import prepare_sid
+
+    content = item_content(config, train_data._dataset)
+    signals = tokenizer_signals(config, train_data._dataset)
+    table, quality = prepare_sid(config, content, signals, item_behaviour(train_data._dataset))
+    apply_gate(config, quality)
+    if dataclasses.is_dataclass(quality):
+        quality = dataclasses.asdict(quality)
+    return content, table, quality
+
+
+def _item_buckets(config, train_dataset):
+    """Collects the test by the training frequency of the target item; None where it is off."""
+    from recbole_gr.data.frequency import training_counts
+
+    edges = check_edges(config["eval_buckets"])
+    return ItemBuckets(edges, training_counts(train_dataset), config) if edges else None
+
+
+def check_catalogue(config, dataset):
+    ranking = config["eval_type"] == EvaluatorType.RANKING
+    if ranking and max(config["topk"]) > dataset.item_num - 1:
+        raise ConfigError(
+            f"topk {max(config['topk'])} is larger than the catalogue: '{config['dataset']}' has "
+            f"{dataset.item_num - 1} items."
+        )
+
+
+def _plain_metrics(result):
+    return None if result is None else {name: float(value) for name, value in result.items()}
+
+
+def _targets(dataset):
+    """How many (user, item) pairs are tested, and a digest of them in any order."""
+    if dataset.uid_field is None:
+        return None
+    users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field].numpy())
+    items = dataset.id2token(dataset.iid_field, dataset.inter_feat[dataset.iid_field].numpy())
+    pairs = sorted(zip(map(str, users), map(str, items)))
+    digest = hashlib.sha256("\n".join("\t".join(pair) for pair in pairs).encode()).hexdigest()
+    return {"count": len(pairs), "digest": digest}

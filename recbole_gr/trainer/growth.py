@@ -1,0 +1,42 @@
+"""Going on with a model whose catalogue has grown."""
+
+import torch
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.trainer.baseline import load_checkpoint_of
+
+
+@torch.no_grad()
+def load_grown(model, file, config):
+    """Take over the weights of a model that knew fewer items or users.
+
+    Ids only ever grow (:mod:`recbole_gr.data.continual`), so row i of a table of items or users
+    means the same in both models: the rows it had are taken over, those of new items and users
+    stay as `model` was made. The SIDs (buffer ``codes``) are those of `model`. Optimiser state is
+    not taken over (DACT, section 11).
+
+    Args:
+        model (AbstractRecommender): the new model; changed in place.
+        file (str): a checkpoint of the same model on the same data set.
+        config (Config): the configuration of `model`.
+
+    Raises:
+        ConfigError: the checkpoint is of another model or data set, or does not fit otherwise.
+    """
+    saved = load_checkpoint_of(config, file, map_location=config["device"])["state_dict"]
+    present = model.state_dict()
+    if saved.keys() != present.keys():
+        odd = sorted(saved.keys() ^ present.keys())
+        raise ConfigError(f"the weights in '{file}' are of another kind of model: {odd[0]!r}")
+    counts = {getattr(model, name, None) for name in ("n_items", "n_users")}
+    for name, value in present.items():
+        if name == "codes":
+            continue
+        old = saved[name]
+        grown = old.dim() > 0 and old.shape[1:] == value.shape[1:] and len(value) in counts
+        if old.shape != value.shape and not (grown and len(old) < len(value)):
+            raise ConfigError(
+                f"the weights in '{file}' do not fit: {name} has shape {list(old.shape)} there and "
+                f"{list(value.shape)} here; the same settings are needed in every period"
+            )
+        (value[: len(old)] if old.dim() else value).copy_(old)
