@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.sid.reassign import SUFFIX_MODES
 
 FROZEN, FINETUNE, RETRAIN = "frozen", "finetune", "retrain"
 DRIFT_AWARE, FILES = "dact", "files"
@@ -41,6 +42,13 @@ def prepare(config: dict) -> None:
         value = config[key]
         if value is not None and (type(value) is not int or value < least):
             raise ConfigError(f"{key}: {value!r} must be an integer of at least {least}")
+    depth, levels = config["keep_depth"], config.get("sid_levels") or 3
+    if isinstance(depth, bool) or not isinstance(depth, int) or not 0 <= depth <= levels:
+        raise ConfigError(f"keep_depth: {depth!r} must be an integer from 0 to {levels}")
+    if config["suffix_mode"] not in SUFFIX_MODES:
+        raise ConfigError(
+            f"suffix_mode: {config['suffix_mode']!r} is not one of {', '.join(SUFFIX_MODES)}"
+        )
     for key in ("continual_cf_files", "continual_sid_files"):
         if config[key] is not None:
             config[key] = _texts(config[key])

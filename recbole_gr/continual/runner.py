@@ -72,6 +72,8 @@ class ContinualRun:
         self._check_models()
         self.methods = methods(self.config, self.baselines)
         self.others = [own, self.recommender, *self.baselines]
+        ways = dict.fromkeys(method.tokenizer for method in self.methods if method.tokenizer)
+        self.chains = {how: TokenizerChain(how, self.config) for how in ways}
         self.n_periods = self._check_periods()
 
     def run(self):
@@ -81,12 +83,11 @@ class ContinualRun:
         self.store = Store(self.config)
         logger.info("Everything of every period is kept in %s", self.store.root)
         folder = report_folder([self.config])
-        chains = {how: TokenizerChain(how, self.config) for how in self._tokenizers()}
-        needed = any("cf_vectors" in chain.signals for chain in chains.values())
+        needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
         vectors = CollaborativeVectors(self.config, self._config, needed)
         results, files, table = [], None, None
         for period in range(self.n_periods):
-            given = self._semantic_ids(period, chains, vectors)
+            given = self._semantic_ids(period, vectors)
             for method in self.methods:
                 results.append(self._result(period, method, *given.get(method.tokenizer, ())))
             # After each period: what is finished stays, whatever happens to the next.
@@ -96,9 +97,6 @@ class ContinualRun:
             "results": results, "table": table, "bucket_table": None,
             "folder": str(self.store.root), "files": files,
         }  # fmt: skip
-
-    def _tokenizers(self):
-        return list(dict.fromkeys(m.tokenizer for m in self.methods if m.tokenizer))
 
     def _check_models(self):
         recommender = registry.get_model(self.recommender)
@@ -150,7 +148,9 @@ class ContinualRun:
         from recbole_gr.data.vector_files import collaborative_vectors
         from recbole_gr.tokenizer.pipeline import read_sid_file
 
-        overrides = {"sid_file" if key == "continual_sid_files" else "cf_file": path}
+        overrides = {"cf_file": path}
+        if key == "continual_sid_files":
+            overrides = {"sid_file": path, "collision": "suffix"}
         config = self._config(period, self.recommender, **overrides)
         dataset = create_dataset(config)
         if "sid_file" in overrides:
@@ -172,10 +172,8 @@ class ContinualRun:
         fixed = {**fixed, "continual_period": period, **overrides}
         return self.given.config(model, self.others, **fixed)
 
-    def _semantic_ids(self, period, chains, vectors):
+    def _semantic_ids(self, period, vectors):
         """Content, code table, quality and figures of each tokenizer method in a period."""
-        if not chains:
-            return {}
         config = self._config(period, self.recommender)
         init_seed(config["seed"], config["reproducibility"])
         dataset = create_dataset(config)
@@ -183,7 +181,7 @@ class ContinualRun:
         items = PeriodItems.of(period, self.store.period(period), config, train)
         cf = vectors.advance(items)
         made = {}
-        for how, chain in chains.items():
+        for how, chain in self.chains.items():
             made[how] = chain.advance(items, cf)
             log_churn(how, period, made[how][1])
         return made

@@ -161,6 +161,12 @@ class TokenizerChain:
         churn = None
         if self.table is not None:
             old = self.table.codes[1:]
+            if table.n_levels != self.table.n_levels:
+                raise ConfigError(
+                    f"continual_sid_files: SIDs have {table.n_levels} levels in {path} and "
+                    f"{self.table.n_levels} before; give the level that makes them unique in every "
+                    "file"
+                )
             churn = dataclasses.asdict(churn_of(table.codes[1:, :-1], table.codes[1:], old))
         return table, {"churn": churn, "fit": None}
 

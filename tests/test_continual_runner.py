@@ -1,0 +1,369 @@
+"""Continual runs: what is shared, kept and found again, and that a period is what it claims."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from runs import SMALL
+from tiny import write_tiny_dataset
+
+from recbole_gr.config import Config
+from recbole_gr.continual import runner
+from recbole_gr.continual.options import Method, methods
+from recbole_gr.continual.report import continual_table
+from recbole_gr.data.content import item_content
+from recbole_gr.data.prepare import create_dataset, data_preparation
+from recbole_gr.errors import ConfigError
+from recbole_gr.model.intrr.model import IntRR
+from recbole_gr.model.tiger import TIGER
+from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.sid.table import SIDTable
+from recbole_gr.single_run import Start, run_model
+from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.growth import load_grown
+
+CUTS = [0.5, 0.75, 1.0]
+TOKENIZER = {
+    "tokenizer_epochs": 12,
+    "continual_epochs": 6,
+    "tokenizer_batch_size": 16,
+    "tokenizer_warmup_epochs": 2,
+    "tokenizer_evaluate_every": 6,
+    "rqvae_dim": 4,
+    "rqvae_hidden": [16],
+    "codebook_size": 6,
+    "content_dim": 8,
+    "continual_suffix_size": 40,
+    "sid_gate": "off",
+    "cf_epochs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """80 users, 30 items, of which the last eight arrive late."""
+    folder = write_tiny_dataset(tmp_path_factory.mktemp("continual"), n_users=80, n_items=30)
+    path = folder / "tiny" / "tiny.inter"
+    header, *rows = path.read_text().splitlines()
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(header + "\n")
+        for row in rows:
+            user, item, rating, time = row.split("\t")
+            number = int(item[1:])
+            late = 2_500 if number >= 26 else 800 if number >= 22 else 0
+            file.write(f"{user}\t{item}\t{rating}\t{int(time) + late}\n")
+    return folder
+
+
+@pytest.fixture
+def settings(data, tmp_path):
+    return {
+        **SMALL,
+        **TOKENIZER,
+        "epochs": 2,
+        "data_path": str(data),
+        "continual_cuts": CUTS,
+        "continual_dir": str(tmp_path / "continual"),
+        "checkpoint_dir": str(tmp_path / "saved"),
+        "result_dir": str(tmp_path / "results"),
+        "content_cache_dir": str(tmp_path / "content"),
+    }
+
+
+def run(settings, model="DACT", **more):
+    return run_recbole_gr(model, "tiny", config_dict={**settings, **more})
+
+
+def metrics(outcome):
+    return {
+        (r["period"], r["model"], r["method"]): (r["test_result"], r["churn"])
+        for r in outcome["results"]
+    }
+
+
+def files_of(outcome):
+    return {
+        path: path.stat().st_mtime_ns
+        for path in Path(outcome["folder"]).rglob("*")
+        if path.is_file()
+    }
+
+
+def test_every_method_of_the_matrix_in_every_period(settings):
+    outcome = run(
+        settings,
+        "DACT,SASRec",
+        continual_tokenizer="frozen,finetune,dact",
+        continual_recommender=["frozen", "finetune", "retrain"],
+    )
+    results = metrics(outcome)
+    assert len(results) == 3 * (9 + 3)
+    first = {
+        str(value)
+        for (period, model, _), value in results.items()
+        if (period, model) == (0, "TIGER")
+    }
+    assert len(first) == 1  # all methods go on from one and the same first period
+    for (period, model, method), (test, churn) in results.items():
+        assert 0 <= test["ndcg@10"] <= 1
+        if period == 0 or model == "SASRec":
+            assert churn is None
+        elif method.startswith("frozen/"):
+            assert churn["final_any"] == 0
+        else:
+            assert len(churn["raw"]) == 3 and len(churn["final"]) == 4
+        if method.startswith("dact/"):
+            assert period == 0 or churn["final"][0] == churn["raw"][0]
+    names = {path.name for path in files_of(outcome)}
+    assert {"config.json", "cf.pth", "start.npz", "dact.npz", "dact.tokenizer.pth"} <= names
+    assert "TIGER-dact-retrain.pth" in names and "SASRec-finetune.pth" in names
+    rows = list(csv.reader(open(outcome["files"]["csv"], encoding="utf-8")))
+    assert rows[0][:3] == ["period", "model", "method"]
+    assert [row[0] for row in rows[1:]].count("mean") == 12
+    assert "dact/finetune" in outcome["table"] and Path(outcome["files"]["png"]).stat().st_size
+    assert len(json.load(open(outcome["files"]["json"], encoding="utf-8"))) == len(
+        outcome["results"]
+    )
+
+
+def test_the_same_command_finds_everything_again_and_more_methods_share_it(settings):
+    first = run(settings)
+    before = files_of(first)
+    again = run(settings)
+    assert files_of(again) == before and metrics(again) == metrics(first)
+    more = run(settings, continual_recommender="frozen,finetune")
+    assert more["folder"] == first["folder"]
+    assert {path: time for path, time in files_of(more).items() if path in before} == before
+    other = run(settings, hidden_size=8)
+    assert other["folder"] != first["folder"]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monkeypatch):
+    whole = run(settings)
+    real, calls = runner.run_model, []
+
+    def failing(config, **options):
+        calls.append(config["continual_period"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(config, **options)
+
+    settings["continual_dir"] = str(tmp_path / "other")
+    monkeypatch.setattr(runner, "run_model", failing)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    resumed = run(settings)
+    assert metrics(resumed) == metrics(whole)
+    assert calls == [0, 1, 1, 2]  # period 0 was not done again
+    for path in files_of(whole):
+        if path.suffix == ".npz":
+            twin = Path(resumed["folder"], path.relative_to(whole["folder"]))
+            assert SIDTable.load(twin).digest() == SIDTable.load(path).digest()
+
+
+def test_retraining_is_an_ordinary_run_on_all_targets_with_the_same_sids(settings, tmp_path):
+    outcome = run(settings, continual_recommender="retrain", continual_last=1)
+    table = Path(outcome["folder"], "period-1", "dact.npz")
+    config = Config(
+        "TIGER",
+        "tiny",
+        config_dict={
+            **settings,
+            "continual_period": 1,
+            "continual_train": "all",
+            "tokenizer": "DACT",
+        },
+        other_models=["DACT"],
+    )
+    dataset = create_dataset(config)
+    train = data_preparation(config, dataset)[0]._dataset
+    content = item_content(config, train)
+    sids = (content, SIDTable.load(table, content.item_tokens), None)
+    expected = run_model(config, start=Start(sids, checkpoint=str(tmp_path / "plain.pth")))
+    assert metrics(outcome)[1, "TIGER", "dact/retrain"][0] == expected["test_result"]
+
+
+def test_finetuning_starts_from_the_period_before_and_frozen_from_the_first(settings):
+    outcome = run(settings, continual_recommender="frozen,finetune", learning_rate=0.0)
+    folder = Path(outcome["folder"])
+    first = load_checkpoint(folder / "period-0" / "TIGER-start-start.pth")["state_dict"]
+    last = load_checkpoint(folder / "period-2" / "TIGER-dact-finetune.pth")["state_dict"]
+    assert len(last["codes"]) > len(first["codes"])  # there are new items
+    for name, value in first.items():
+        assert name == "codes" or torch.equal(value, last[name])  # nothing moves at rate zero
+    # So both are the same model on the same SIDs.
+    results = metrics(outcome)
+    for period in (1, 2):
+        frozen, tuned = (
+            results[period, "TIGER", f"dact/{way}"][0] for way in ("frozen", "finetune")
+        )
+        assert frozen == tuned
+
+
+def test_items_that_arrive_are_recommended_by_a_frozen_recommender(settings):
+    """Nothing is trained after period 0, yet items unknown to it have SIDs and can be returned."""
+    outcome = run(settings, continual_tokenizer="frozen", continual_recommender="frozen")
+    folder = Path(outcome["folder"])
+    before = SIDTable.load(folder / "period-0" / "start.npz")
+    after = SIDTable.load(folder / "period-1" / "frozen.npz")
+    assert after.n_items > before.n_items
+    assert torch.equal(after.codes[: before.n_items], before.codes)
+    assert len(torch.unique(after.codes[1:], dim=0)) == after.n_items - 1
+    config = Config(
+        "TIGER", "tiny", config_dict={**settings, "continual_period": 1, "tokenizer": "DACT"},
+        other_models=["DACT"],
+    )  # fmt: skip
+    dataset = create_dataset(config)
+    train, _, test = data_preparation(config, dataset)
+    model = TIGER(config, train._dataset, after)
+    load_grown(model, folder / "period-0" / "TIGER-start-start.pth", config)
+    batch = next(iter(test))[0]
+    ranked = model.eval().generate(batch, after.n_items - 1, beam_size=after.n_items).items
+    new = torch.arange(before.n_items, after.n_items)
+    assert all(bool((row.unsqueeze(1) == new).any(0).all()) for row in ranked)
+
+
+def test_growth_keeps_known_rows_and_leaves_new_ones(settings, tmp_path):
+    """IntRR has a row of weights for each item."""
+    outcome = run(
+        settings, continual_model="IntRR", continual_last=1, ran_hidden_size=8, uid_size=8
+    )
+    assert {result["model"] for result in outcome["results"]} == {"IntRR"}
+    file = Path(outcome["folder"], "period-0", "IntRR-start-start.pth")
+    saved = load_checkpoint(file)["state_dict"]
+    config = Config(
+        "IntRR",
+        "tiny",
+        config_dict={
+            **settings,
+            "continual_period": 1,
+            "tokenizer": "DACT",
+            "ran_hidden_size": 8,
+            "uid_size": 8,
+        },
+        other_models=["DACT"],
+    )
+    train = data_preparation(config, create_dataset(config))[0]._dataset
+    table = SIDTable.load(Path(outcome["folder"], "period-1", "dact.npz"))
+    torch.manual_seed(5)
+    model = IntRR(config, train, table)
+    made = model.uid_embedding.weight.detach().clone()
+    load_grown(model, file, config)
+    known = len(saved["uid_embedding.weight"])
+    assert known < model.n_items
+    assert torch.equal(model.uid_embedding.weight[:known], saved["uid_embedding.weight"])
+    assert torch.equal(model.uid_embedding.weight[known:], made[known:])
+    assert torch.equal(model.codes[1:], table.codes[1:])
+    with pytest.raises(ConfigError, match="do not fit.*same settings"):
+        load_grown(
+            IntRR(
+                Config(
+                    "IntRR", "tiny", config_dict={**config.external_config_dict, "hidden_size": 8}
+                ),
+                train,
+                table,
+            ),
+            file,
+            config,
+        )
+
+
+def test_tables_from_files(settings, data, tmp_path):
+    tokens = [f"i{i}" for i in range(30)]
+    rng = np.random.default_rng(0)
+    paths = []
+    for period in range(2):
+        codes = rng.integers(0, 6, size=(30, 3))
+        rows = {
+            t: [f"<{'abc'[level]}_{c}>" for level, c in enumerate(row)]
+            for t, row in zip(tokens, codes)
+        }
+        paths.append(tmp_path / f"sid{period}.json")
+        paths[-1].write_text(json.dumps(rows))
+    outcome = run(
+        settings, continual_tokenizer="files", continual_sid_files=[str(p) for p in paths],
+        continual_last=1,
+    )  # fmt: skip
+    churn = metrics(outcome)[1, "TIGER", "files/finetune"][1]
+    assert churn["raw_any"] > 0.9
+    with pytest.raises(
+        ConfigError, match="continual_sid_files: 2 files for 3 periods.*continual.last=1"
+    ):
+        run(settings, continual_tokenizer="files", continual_sid_files=[str(p) for p in paths])
+    with pytest.raises(ConfigError, match="sid_file .*gone.json does not exist"):
+        run(
+            settings, continual_tokenizer="files", continual_last=1,
+            continual_sid_files=[str(paths[0]), str(tmp_path / "gone.json")],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "model, change, message",
+    [
+        ("DACT", {"continual_tokenizer": "frozn"}, "'frozn'.*did you mean 'frozen'"),
+        ("DACT", {"continual_recommender": []}, "continual_recommender: give at least one"),
+        ("DACT", {"continual_last": 7}, "continual_last: 7 is not one of 1 to 2"),
+        ("DACT", {"continual_last": 0}, "continual_last: 0 must be an integer of at least 1"),
+        ("DACT", {"continual_suffix_size": 0}, "continual_suffix_size: 0 must be an integer"),
+        ("DACT", {"suffix_mode": "other"}, "suffix_mode: 'other' is not one of unique, repo"),
+        ("DACT", {"continual_model": "PIT"}, "continual_model: PIT learns its SIDs itself"),
+        ("DACT", {"continual_model": "SASRec"}, "continual_model: SASRec is no generative"),
+        ("DACT,Pop", {}, "Pop cannot stand beside DACT"),
+        ("DACT,IntRR", {}, "--continual.model=IntRR"),
+        ("DACT", {"tokenizer": "RKMeans"}, "dact needs a tokenizer that goes on"),
+        ("DACT", {"continual_cuts": [0.5, 0.4, 1.0]}, "continual_cuts: .* must ascend"),
+        ("DACT", {"continual_sid_files": ["a.json"]}, "belongs to continual_tokenizer=files"),
+        ("DACT", {"continual_cf_files": ["a.npy"]}, "continual_cf_files: 1 files for 3 periods"),
+        ("DACT", {"finetune_epochs": 0}, "finetune_epochs: 0 must be an integer"),
+        ("DACT", {"keep_depth": 9}, "keep_depth: 9 must be an integer from 0 to 3"),
+    ],
+)  # fmt: skip
+def test_bad_input(settings, tmp_path, model, change, message):
+    if "tokenizer" in change:
+        settings = {key: value for key, value in settings.items() if key not in TOKENIZER}
+    with pytest.raises(ConfigError, match=message):
+        run(settings, model, **change)
+    assert not list((tmp_path / "continual").rglob("TIGER*.pth"))
+
+
+def test_a_suffix_level_too_small_is_named(settings):
+    with pytest.raises(ConfigError, match="continual_suffix_size: 1 codes do not tell apart"):
+        run(settings, continual_suffix_size=1, codebook_size=2)
+
+
+def test_dots_in_arguments_are_underscores(settings, data):
+    config = Config(
+        "DACT", "tiny", config_dict=settings, cmd_args=["--continual.tokenizer=frozen,dact"]
+    )
+    assert config["continual_tokenizer"] == ["frozen", "dact"]
+    assert methods(config, ["SASRec"]) == [
+        Method("TIGER", "frozen", "finetune"),
+        Method("TIGER", "dact", "finetune"),
+        Method("SASRec", None, "finetune"),
+    ]
+
+
+def test_the_table_averages_the_later_periods():
+    shares = {"raw": [0.5], "raw_any": 0.5, "final": [0.1, 0.2]}
+
+    def result(period, method, recall, churn):
+        return {
+            "period": period, "model": "TIGER", "method": method, "tokenizer_seconds": 1.0,
+            "test_result": {"ndcg@5": recall / 2, "recall@10": recall, "recall@5": recall / 4},
+            "churn": churn and {**shares, "final_any": churn},
+            "recommender_seconds": 2.5,
+        }  # fmt: skip
+
+    columns, rows = continual_table(
+        [result(0, "a/b", 0.4, None), result(0, "c/d", 0.4, None),
+         result(1, "a/b", 0.2, 0.3), result(1, "c/d", 0.1, 0.1),
+         result(2, "a/b", 0.4, 0.1), result(2, "c/d", 0.3, 0.1)]
+    )  # fmt: skip
+    assert columns[:6] == ["period", "model", "method", "Recall@5", "Recall@10", "NDCG@5"]
+    assert [row[0] for row in rows] == ["0", "1", "1", "2", "2", "mean", "mean"]
+    mean = rows[-2]
+    assert mean[:3] == ["mean", "TIGER", "a/b"]
+    assert mean[4] == pytest.approx(0.3) and mean[6] == pytest.approx(0.5)
