@@ -29,6 +29,7 @@ TOKENIZERS = {
     "R3VAE": "recbole_gr.tokenizer.r3vae:R3VAE",
     "RVQ": "recbole_gr.tokenizer.rvq:RVQ",
     "DACT": "recbole_gr.tokenizer.dact:DACT",
+    "LETTER": "recbole_gr.tokenizer.letter:LETTER",
 }
 
 # Causal sequence encoders, made from the configuration: `forward` maps [B, T, d] to [B, T, d].

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.tokenizer.dact import (
-    DACT,
+from recbole_gr.tokenizer.collaborative import (
     collaborative_loss,
     quantization_loss,
     quantize_straight,
 )
+from recbole_gr.tokenizer.dact import DACT
 from recbole_gr.tokenizer.drift import (
     DriftIdentification,
     assignment_drift,
@@ -310,3 +310,28 @@ def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_pa
         tokenize("tiny", "out", config_dict=settings)
     tokenize("tiny", "out", config_dict={**settings, "cf_file": "cf.npy"})
     assert (tmp_path / "out" / "sid.json").is_file()
+
+
+def test_plain_fine_tuning_follows_the_loss_of_the_first_period_by_hand(first):
+    """One epoch of one batch, against a step of AdamW written out."""
+    options = {**first.options, "continual_epochs": 1, "tokenizer_batch_size": 64}
+    content, collaborative = draw(24, first.dim, seed=3), draw(24, WIDTH, seed=4)
+    tuned = DACT(options, first.dim)
+    tuned.fine_tune(first, content, collaborative, progress=False)
+    slow = DACT(options, first.dim)
+    slow.load_state_dict(first.state_dict())
+    unit = torch.nn.functional.normalize(content, dim=1)
+    loss = slow.branch_loss(unit, slow.encoder(unit), collaborative)
+    names = [name for name, _ in slow.named_parameters()]
+    gradients = torch.autograd.grad(loss, list(slow.parameters()), allow_unused=True)
+    norm = torch.sqrt(sum(g.square().sum() for g in gradients if g is not None))
+    rate, decay = options["continual_learning_rate"], options["tokenizer_weight_decay"]
+    after = dict(tuned.named_parameters())
+    for name, value, gradient in zip(names, slow.parameters(), gradients):
+        if gradient is None:
+            assert name.startswith("drift.") and torch.equal(after[name], value)
+            continue
+        gradient = gradient * min(1.0, 1.0 / float(norm))
+        step = gradient / (gradient.abs() + 1e-8)
+        expected = value.detach() * (1 - rate * decay) - rate * step
+        torch.testing.assert_close(after[name].detach(), expected, rtol=1e-4, atol=1e-7)

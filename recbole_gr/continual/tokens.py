@@ -63,10 +63,12 @@ class TokenizerChain:
         self.tokenizer_class = None if how == FILES else get_tokenizer(config["tokenizer"])
         self.signals = getattr(self.tokenizer_class, "signals", ())
         self.tokenizer = self.table = None
-        if how in (FINETUNE, DRIFT_AWARE) and not hasattr(self.tokenizer_class, "fit_continual"):
+        needs = {FINETUNE: "fine_tune", DRIFT_AWARE: "fit_continual"}.get(how)
+        if needs and not hasattr(self.tokenizer_class, needs):
+            able = "DACT or LETTER" if how == FINETUNE else "DACT"
             raise ConfigError(
-                f"continual_tokenizer: {how} needs a tokenizer that goes on learning, DACT or "
-                f"LETTER; {config['tokenizer']} can only stay frozen"
+                f"continual_tokenizer: {how} needs a tokenizer that goes on learning, {able}; "
+                f"{config['tokenizer']} cannot"
             )
 
     def advance(self, items, vectors):
@@ -123,10 +125,8 @@ class TokenizerChain:
         if self.how != FROZEN:
             following = self.tokenizer_class(items.config, content.shape[1])
             following.to(self.config["device"])
-            fit, _ = following.fit_continual(
-                self.tokenizer, content[1:], vectors, self.config["show_progress"],
-                drift_aware=self.how == DRIFT_AWARE,
-            )  # fmt: skip
+            go_on = following.fit_continual if self.how == DRIFT_AWARE else following.fine_tune
+            fit, _ = go_on(self.tokenizer, content[1:], vectors, self.config["show_progress"])
             following.save(tokenizer_file)
             self.tokenizer = following
         raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]

@@ -1,0 +1,231 @@
+"""RQ-VAEs that know the items' collaborative vectors: what LETTER and DACT have in common."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.tokenizer.rqvae import RQVAE
+
+
+def quantize_straight(latent, codebooks):
+    """Residual quantisation that subtracts straight-through vectors.
+
+    Level by level ``v^ = v + sg(q - v)`` for the nearest codeword ``q`` of the residual ``v``, and
+    ``v - v^`` is handed on. So the sum of the ``v^`` has the value of the sum of the codewords and
+    the identity for its Jacobian, and nothing of a deeper level reaches the latent (the published
+    code of LETTER and DACT).
+
+    Returns:
+        tuple: codes ``[n, L]``; the sum ``[n, e]``; the residual of each level and its codeword,
+        ``L`` tensors ``[n, e]`` each.
+    """
+    residual, total, codes, residuals, words = latent, 0.0, [], [], []
+    for codebook in codebooks:
+        with torch.no_grad():
+            code = (codebook.square().sum(1) - 2 * residual @ codebook.T).argmin(1)
+        word = F.embedding(code, codebook)
+        straight = residual + (word - residual).detach()
+        codes.append(code)
+        residuals.append(residual)
+        words.append(word)
+        residual, total = residual - straight, total + straight
+    return torch.stack(codes, 1), total, residuals, words
+
+
+def quantization_loss(residuals, words, commitment_weight):
+    """Codebook and commitment terms as means over entries and levels (LC-Rec, LETTER, DACT)."""
+    terms = [
+        F.mse_loss(word, residual.detach())
+        + commitment_weight * F.mse_loss(residual, word.detach())
+        for residual, word in zip(residuals, words)
+    ]
+    return sum(terms) / len(terms)
+
+
+def collaborative_loss(quantized, collaborative, known=None, cosine=True):
+    """InfoNCE of quantised vectors with the items' collaborative vectors ``[n, e]``.
+
+    ``-mean_i log softmax_j(s(Q_i, h_j))[i]``: the other items of the batch are the negatives, at
+    temperature 1; ``s`` is the cosine (DACT) or the inner product (LETTER). Items that are not
+    ``known [n]`` are left out of mean and negatives.
+    """
+    if cosine:
+        quantized, collaborative = F.normalize(quantized, dim=1), F.normalize(collaborative, dim=1)
+    scores = quantized @ collaborative.T
+    target = torch.arange(len(scores), device=scores.device)
+    if known is None:
+        return F.cross_entropy(scores, target)
+    own = target.unsqueeze(1) == target
+    losses = F.cross_entropy(
+        scores.masked_fill(~(known | own), -torch.inf), target, reduction="none"
+    )
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
+class CollaborativeRQVAE(RQVAE):
+    """RQ-VAE whose quantised vectors are drawn to collaborative vectors; base class.
+
+    The loss is reconstruction + quantisation + ``cf_weight`` * :func:`collaborative_loss`, and what
+    a subclass adds to it (:meth:`code_loss`). The last weights are kept.
+
+    Content and signals: content vectors, scaled to length 1, and ``cf_vectors`` ``[n, e]``,
+    ``e = rqvae_dim``, from a collaborative model. An item unknown to that model (a zero row) takes
+    part like all others; ``cf_mask_untrained`` leaves such items out of the collaborative loss.
+    """
+
+    signals = ("cf_vectors",)
+    without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
+    cosine = True  # whether the collaborative loss compares directions alone
+
+    @classmethod
+    def default_options(cls):
+        """Those of RQVAE but for what this training has no use for."""
+        options = super().default_options()
+        return {key: value for key, value in options.items() if key not in cls.without}
+
+    def build(self):
+        super().build()
+        self.not_negative("cf_weight")
+
+    def not_negative(self, *keys):
+        """See that these options are numbers of at least 0, as weights are."""
+        for key in keys:
+            value = self.options[key]
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+                raise ConfigError(f"{key} must be a number of at least 0, got {value!r}")
+
+    def code_loss(self, codes, words):
+        """What a subclass adds to the loss of a batch with codes ``[n, L]`` and their codewords,
+        ``L`` tensors ``[n, e]``."""
+        return 0.0
+
+    def start_epoch(self):
+        """Called before each pass over the items."""
+
+    def branch_loss(self, content, latent, collaborative, known=None):
+        """Loss of a batch ``[n, d]`` whose latents ``[n, e]`` are given."""
+        codes, quantized, residuals, words = quantize_straight(latent, self.codebooks)
+        loss = F.mse_loss(self.decoder(quantized), content)
+        loss = loss + quantization_loss(residuals, words, self.options["commitment_weight"])
+        shared = collaborative_loss(quantized, collaborative, known, self.cosine)
+        return loss + self.options["cf_weight"] * shared + self.code_loss(codes, words)
+
+    def fit_content(self, content, signals, progress):
+        content, collaborative, known = self._inputs(content, signals)
+        if self.options["kmeans_init"]:
+            self._initialize_codebooks(content)
+        epochs = self.positive("tokenizer_epochs")
+        rate = self.positive("tokenizer_learning_rate", float)
+        loss_of = self._loss_of(content, collaborative, known)
+        return self._train(loss_of, content, epochs, rate, progress)
+
+    def fine_tune(self, previous, content, collaborative, progress=True):
+        """Go on from the tokenizer of an earlier period with the same loss (DACT, section 7.5).
+
+        Args:
+            previous (CollaborativeRQVAE): that tokenizer; not changed.
+            content: float tensor ``[n, d]`` of all items known now, no padding row.
+            collaborative: float tensor ``[n, e]``, their vectors of this period.
+            progress: show a progress bar.
+
+        Returns:
+            tuple: closing figures, and the figures of the evaluated epochs.
+
+        Raises:
+            ConfigError: tokenizers of other sizes, or content that cannot be used.
+        """
+        content = self._take_over(previous, content)
+        with self.seeded():
+            content, collaborative, known = self._inputs(content, {"cf_vectors": collaborative})
+            return self._train_on(self._loss_of(content, collaborative, known), content, progress)
+
+    def _take_over(self, previous, content):
+        """Load the weights of an earlier tokenizer; returns the checked content on the device."""
+        if (previous.sizes, previous.dim) != (self.sizes, self.dim):
+            raise ConfigError(
+                f"the tokenizer of the last period has codebooks {previous.sizes} over content of "
+                f"{previous.dim} dimensions, this one {self.sizes} over {self.dim}"
+            )
+        self.load_state_dict(previous.state_dict())
+        return self._check(content).to(self.device)
+
+    def _loss_of(self, content, collaborative, known):
+        """The loss of a first period as :meth:`_train` takes it."""
+
+        def loss_of(rows):
+            loss = self.branch_loss(
+                content[rows], self.encoder(content[rows]), collaborative[rows],
+                None if known is None else known[rows],
+            )  # fmt: skip
+            return loss, {"loss": loss.detach()}
+
+        return loss_of
+
+    def _train_on(self, loss_of, content, progress):
+        """Train for a later period."""
+        epochs = self.positive("continual_epochs")
+        rate = self.positive("continual_learning_rate", float)
+        return self._train(loss_of, content, epochs, rate, progress)
+
+    def _inputs(self, content, signals):
+        """Normalised content, collaborative vectors, and which items these know (None: no mask)."""
+        collaborative = (signals or {}).get("cf_vectors")
+        width = self.positive("rqvae_dim")
+        if collaborative is None:
+            raise ConfigError(f"{type(self).__name__} needs the signal cf_vectors")
+        if list(collaborative.shape) != [len(content), width]:
+            raise ConfigError(
+                f"cf_vectors must have shape [{len(content)}, {width}] (items, rqvae_dim), got "
+                f"{list(collaborative.shape)}"
+            )
+        collaborative = collaborative.to(content)
+        if not bool(torch.isfinite(collaborative).all()):
+            raise ConfigError("cf_vectors has NaN or infinite values; mend or remove them")
+        known = collaborative.any(1) if self.options["cf_mask_untrained"] else None
+        return self._normalized(content), collaborative, known
+
+    def _train(self, loss_of, content, epochs, learning_rate, progress):
+        """Train on shuffled batches with linear warm-up and decay; returns figures and history."""
+        n_items = len(content)
+        batch_size = min(self.positive("tokenizer_batch_size"), n_items)
+        steps = -(-n_items // batch_size)
+        warm = min(epochs, self.positive("tokenizer_warmup_epochs")) * steps
+        optimizer = torch.optim.AdamW(
+            self.parameters(),
+            lr=learning_rate,
+            weight_decay=float(self.options["tokenizer_weight_decay"]),
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: min((step + 1) / warm, (epochs * steps - step) / (epochs * steps)),
+        )
+        every, history = self.positive("tokenizer_evaluate_every"), []
+        bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
+        for epoch in bar:
+            self.start_epoch()
+            totals = {}
+            for rows in torch.randperm(n_items).to(content.device).split(batch_size):
+                with torch.enable_grad():
+                    loss, parts = loss_of(rows)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                for name, value in parts.items():
+                    totals[name] = totals.get(name, 0) + value * len(rows)
+            if epoch % every and epoch != epochs:
+                continue
+            means = (torch.stack(list(totals.values())) / n_items).tolist()
+            figures = {"epoch": epoch, **dict(zip(totals, means)), **self._evaluate(content)}
+            history.append(figures)
+            if not math.isfinite(figures["loss"]):
+                raise ConfigError(
+                    f"{type(self).__name__} diverged in epoch {epoch}: lower the learning rate "
+                    f"({learning_rate})"
+                )
+            bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
+        return dict(history[-1]), history
