@@ -189,7 +189,7 @@ def test_retraining_is_an_ordinary_run_on_all_targets_with_the_same_sids(setting
 def test_finetuning_starts_from_the_period_before_and_frozen_from_the_first(settings):
     outcome = run(settings, continual_recommender="frozen,finetune", learning_rate=0.0)
     folder = Path(outcome["folder"])
-    first = load_checkpoint(folder / "period-0" / "TIGER-start-start.pth")["state_dict"]
+    first = load_checkpoint(folder / "period-0" / "TIGER-start.pth")["state_dict"]
     last = load_checkpoint(folder / "period-2" / "TIGER-dact-finetune.pth")["state_dict"]
     assert len(last["codes"]) > len(first["codes"])  # there are new items
     for name, value in first.items():
@@ -219,7 +219,7 @@ def test_items_that_arrive_are_recommended_by_a_frozen_recommender(settings):
     dataset = create_dataset(config)
     train, _, test = data_preparation(config, dataset)
     model = TIGER(config, train._dataset, after)
-    load_grown(model, folder / "period-0" / "TIGER-start-start.pth", config)
+    load_grown(model, folder / "period-0" / "TIGER-start.pth", config)
     batch = next(iter(test))[0]
     ranked = model.eval().generate(batch, after.n_items - 1, beam_size=after.n_items).items
     new = torch.arange(before.n_items, after.n_items)
@@ -232,7 +232,7 @@ def test_growth_keeps_known_rows_and_leaves_new_ones(settings, tmp_path):
         settings, continual_model="IntRR", continual_last=1, ran_hidden_size=8, uid_size=8
     )
     assert {result["model"] for result in outcome["results"]} == {"IntRR"}
-    file = Path(outcome["folder"], "period-0", "IntRR-start-start.pth")
+    file = Path(outcome["folder"], "period-0", "IntRR-start.pth")
     saved = load_checkpoint(file)["state_dict"]
     config = Config(
         "IntRR",
@@ -289,6 +289,17 @@ def test_tables_from_files(settings, data, tmp_path):
     )  # fmt: skip
     churn = metrics(outcome)[1, "TIGER", "files/finetune"][1]
     assert churn["raw_any"] > 0.9
+    # What lies in the folder is of these SIDs alone: with other ones the period is done anew.
+    paths[1].write_text(paths[0].read_text())
+    other = run(
+        settings, continual_tokenizer="files", continual_sid_files=[str(p) for p in paths],
+        continual_last=1,
+    )  # fmt: skip
+    assert other["folder"] == outcome["folder"]
+    assert metrics(other)[1, "TIGER", "files/finetune"][1]["final_any"] == 0
+    names = {path.name for path in files_of(other)}
+    tuned = [name for name in names if name.startswith("TIGER-files") and "finetune.pth" in name]
+    assert len(tuned) == 2
     with pytest.raises(
         ConfigError, match="continual_sid_files: 2 files for 3 periods.*continual.last=1"
     ):

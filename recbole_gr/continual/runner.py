@@ -10,7 +10,7 @@ from recbole.utils import ModelType, init_seed
 
 from recbole_gr import registry
 from recbole_gr.config import Config
-from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
+from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, methods
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import Store, read_json, settings_digest, write_json
 from recbole_gr.continual.tokens import PeriodItems, TokenizerChain, log_churn
@@ -231,9 +231,9 @@ class ContinualRun:
 
     def _stem(self, period, method):
         """Name of a recommender's files: methods share the first period."""
-        if period == 0:
-            method = Method(method.model, None if method.tokenizer is None else "start", "start")
-        return "-".join(part for part in method if part)
+        sids = self.chains[method.tokenizer].names[period] if method.tokenizer else None
+        way = method.recommender if period else None
+        return "-".join(part for part in (method.model, sids, way) if part)
 
     def _checkpoint(self, period, method):
         return str(self.store.period(period) / f"{self._stem(period, method)}.pth")

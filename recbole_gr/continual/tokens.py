@@ -63,6 +63,7 @@ class TokenizerChain:
         self.tokenizer_class = None if how == FILES else get_tokenizer(config["tokenizer"])
         self.signals = getattr(self.tokenizer_class, "signals", ())
         self.tokenizer = self.table = None
+        self.names = []  # of what each period's SIDs are kept under
         needs = {FINETUNE: "fine_tune", DRIFT_AWARE: "fit_continual"}.get(how)
         if needs and not hasattr(self.tokenizer_class, needs):
             able = "DACT or LETTER" if how == FINETUNE else "DACT"
@@ -82,22 +83,13 @@ class TokenizerChain:
             tuple: content, SIDTable and quality for a recommender, and a dict of figures:
             ``seconds``, ``churn`` (None in the first period), ``fit``.
         """
-        shared = items.period == 0 and self.how != FILES
-        stem = "start" if shared else self.how
-        table_file, figures_file = (items.folder / f"{stem}.{end}" for end in ("npz", "json"))
-        tokenizer_file = items.folder / f"{stem}.tokenizer.pth"
-        figures, tokens = read_json(figures_file), items.content.item_tokens
-        if figures is None:  # written last
-            started = perf_counter()
-            table, figures = self._make(items, vectors, tokenizer_file)
-            figures["seconds"] = perf_counter() - started
-            table.save(table_file, tokens)
-            write_json(figures_file, figures)
+        tokens = items.content.item_tokens
+        if self.how == FILES:  # read anew each time, as a file may have changed
+            table, figures = self._from_file(items)
+            self.names.append(f"{FILES}-{table.digest()[:8]}")
         else:
-            table = SIDTable.load(table_file, tokens)
-            if tokenizer_file.is_file():
-                self.tokenizer = self.tokenizer_class.load(tokenizer_file)
-                self.tokenizer.to(self.config["device"])
+            self.names.append(self.how if items.period else "start")
+            table, figures = self._learned(items, vectors, items.folder / self.names[-1], tokens)
         self.table = table
         behaviour = item_behaviour(items.train)
         quality = assess(table, items.content.vectors, self.tokenizer, behaviour)
@@ -105,9 +97,25 @@ class TokenizerChain:
             quality = dataclasses.asdict(quality)
         return (items.content, table, quality), figures
 
+    def _learned(self, items, vectors, stem, tokens):
+        """Table and figures of a period, found in its folder or made and kept there."""
+        table_file, figures_file, tokenizer_file = (
+            stem.with_suffix(end) for end in (".npz", ".json", ".tokenizer.pth")
+        )
+        figures = read_json(figures_file)  # written last
+        if figures is not None:
+            if tokenizer_file.is_file():
+                self.tokenizer = self.tokenizer_class.load(tokenizer_file)
+                self.tokenizer.to(self.config["device"])
+            return SIDTable.load(table_file, tokens), figures
+        started = perf_counter()
+        table, figures = self._make(items, vectors, tokenizer_file)
+        figures["seconds"] = perf_counter() - started
+        table.save(table_file, tokens)
+        write_json(figures_file, figures)
+        return table, figures
+
     def _make(self, items, vectors, tokenizer_file):
-        if self.how == FILES:
-            return self._from_file(items)
         content = items.content.vectors
         if items.period == 0:
             self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
@@ -168,7 +176,7 @@ class TokenizerChain:
                     "file"
                 )
             churn = dataclasses.asdict(churn_of(table.codes[1:, :-1], table.codes[1:], old))
-        return table, {"churn": churn, "fit": None}
+        return table, {"churn": churn, "fit": None, "seconds": None}
 
     def _widened(self, table):
         """The table with the suffix level that all periods have."""
