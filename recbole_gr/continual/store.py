@@ -12,7 +12,8 @@ FORMAT_VERSION = 1
 # Keys that decide where or how far a run goes, not what comes out of a part of it.
 _ELSEWHERE = frozenset(
     "model continual_model continual_sid_files continual_tokenizer continual_recommender "
-    "continual_last continual_dir show_progress device gpu_id use_gpu worker state checkpoint_dir result_dir log_wandb sid_dir "
+    "continual_last continual_dir show_progress device gpu_id use_gpu worker state sid_dir "
+    "checkpoint_dir result_dir log_wandb "
     "content_cache_dir data_path resume eval_buckets dataset_save_path dataloaders_save_path "
     "save_dataset save_dataloaders nproc world_size ip port group_offset encoding".split()
 )
