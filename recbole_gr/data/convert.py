@@ -1,0 +1,241 @@
+"""Atomic files with item text from raw public files.
+
+python -m recbole_gr.data.convert --format=movielens --archive=ml-1m.zip --dataset=ml-1m
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from recbole_gr.errors import ConfigError, did_you_mean
+
+USAGE = """\
+usage: python -m recbole_gr.data.convert --format=FORMAT --dataset=NAME [--output=DIR] SOURCES
+                                         [--key=value ...]
+
+Writes DIR/NAME/NAME.inter and, where the sources have them, NAME.item and NAME.user (DIR: dataset),
+to be used with --data_path=DIR --dataset=NAME. Files may be gzipped. FORMAT and its SOURCES:
+  amazon2014, amazon2018   --reviews=FILE [--metadata=FILE]
+  movielens                --archive=ZIP_OR_FOLDER   (100k, 1m, 10m, 20m, 25m, 32m, latest)
+  table                    --interactions=FILE --columns=user_id:COL,item_id:COL[,timestamp:COL]
+                           [,rating:COL] [--items=FILE [--item_columns=item_id:COL,title:COL,...]]
+Keys:
+  --k_core=N               only users and items with N interactions, until all left have as many
+  --duplicates=keep        or first, last: one interaction for each user and item, by time
+  --max_broken=0.01        share of lines that may be broken (counted, reported and skipped)
+  --allow_truncated=True   take a gzip file that ends too early as far as it goes
+  --force=True             replace files that are there
+  --show_progress=False    no bars
+The same command given again goes on after the last part that is complete.
+"""
+
+SOURCES = {
+    "amazon2014": (("reviews",), ("metadata",)),
+    "amazon2018": (("reviews",), ("metadata",)),
+    "movielens": (("archive",), ()),
+    "table": (("interactions", "columns"), ("items", "item_columns")),
+}
+DEFAULTS = {
+    "output": "dataset",
+    "k_core": None,
+    "duplicates": "keep",
+    "max_broken": 0.01,
+    "allow_truncated": False,
+    "force": False,
+    "show_progress": True,
+}
+_TEXTS = ("columns", "item_columns", "format", "dataset", "duplicates")
+
+
+def convert(format, dataset, **options):
+    """Convert raw files to the atomic files of a data set.
+
+    Args:
+        format (str): `amazon2014`, `amazon2018`, `movielens` or `table`.
+        dataset (str): name of the data set.
+        **options: the keys of the command line, see `USAGE`.
+
+    Returns:
+        tuple[list[pathlib.Path], dict]: the files, and the figures of each by its suffix.
+
+    Raises:
+        ConfigError: an option or a file cannot be used, files are there already, or too many lines
+            are broken. Files that were there stay as they were.
+    """
+    from recbole_gr.data.raw.record import Record, source_of
+    from recbole_gr.data.raw.write import ids_of, write_entities, write_interactions
+
+    options = check_options({"format": format, "dataset": dataset, **options})
+    reader = _reader(options)
+    folder = Path(options["output"]) / dataset
+    record = Record(folder, dataset, options["force"])
+    shared = {
+        key: options.get(key)
+        for key in ("format", "columns", "k_core", "duplicates", "max_broken", "allow_truncated")
+    }
+    inter_source = next(options[k] for k in ("reviews", "archive", "interactions") if k in options)
+    item_source = options.get("metadata") or options.get("items") or inter_source
+    plan = {**shared, "source": source_of(inter_source)}
+    item_plan = {
+        **plan, "item source": source_of(item_source), "item_columns": reader.item_columns,
+        "item map": options.get("item_columns"),
+    }  # fmt: skip
+    inter = folder / f"{dataset}.inter"
+
+    def entities(lines_of, field, columns):
+        def write(path):
+            return write_entities(lines_of, field, columns, ids_of(inter, field), path)
+
+        return write
+
+    parts = [(inter, plan, lambda path: write_interactions(
+        reader, path, options["k_core"], options["duplicates"]
+    ))]  # fmt: skip
+    if reader.item_columns:
+        write = entities(reader.items, "item_id", reader.item_columns)
+        parts.append((folder / f"{dataset}.item", item_plan, write))
+    if reader.user_columns:
+        write = entities(reader.users, "user_id", reader.user_columns)
+        parts.append((folder / f"{dataset}.user", plan, write))
+    done = [record.check(path, part_plan) for path, part_plan, _ in parts]
+    for (path, part_plan, write), is_done in zip(parts, done):
+        if is_done:
+            logging.getLogger().info("%s is complete already", path)
+            continue
+        record.begin(path, part_plan)
+        record.done(path, part_plan, write(path))
+    return [path for path, _, _ in parts], {p.suffix: record.figures(p) for p, _, _ in parts}
+
+
+def check_options(given):
+    """All options of a conversion, checked but for the contents of the files.
+
+    Args:
+        given (dict): by name; None counts as not given.
+
+    Returns:
+        dict: with the defaults, and the sources that were given.
+
+    Raises:
+        ConfigError: a key is unknown, missing or has a value that cannot be used.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    kind = given.get("format")
+    if kind not in SOURCES:
+        raise ConfigError(
+            f"--format={kind}: not one of {list(SOURCES)}{did_you_mean(kind, SOURCES)}"
+        )
+    needed, possible = SOURCES[kind]
+    known = ("format", "dataset", *needed, *possible, *DEFAULTS)
+    for key in given:
+        if key not in known:
+            raise ConfigError(
+                f"--{key}: --format={kind} has no such key{did_you_mean(key, known)}; its keys are "
+                f"{list(known)}"
+            )
+    for key in ("dataset", *needed):
+        if key not in given:
+            raise ConfigError(f"--{key} is missing; --format={kind} needs {['dataset', *needed]}")
+    if "item_columns" in given and "items" not in given:
+        raise ConfigError("--item_columns is about the file --items, which is missing")
+    options = {**DEFAULTS, **given}
+    _check_values(options)
+    for key in ("reviews", "metadata", "archive", "interactions", "items"):
+        if key in options:
+            options[key] = str(options[key])
+            exists = os.path.exists if key == "archive" else os.path.isfile
+            if not exists(options[key]):
+                raise ConfigError(f"--{key}={options[key]}: there is no such file")
+    return options
+
+
+def _check_values(options):
+    from recbole_gr.data.raw.kcore import DUPLICATES
+
+    name = options["dataset"]
+    if not isinstance(name, str) or not name or name.startswith(".") or set(name) & set('/\\"\t\n'):
+        raise ConfigError(f"--dataset={name!r} is no name for a folder and files")
+    k = options["k_core"]
+    if k is not None and (type(k) is not int or k < 1):
+        raise ConfigError(f"--k_core={k!r} must be a positive whole number")
+    if options["duplicates"] not in DUPLICATES:
+        raise ConfigError(f"--duplicates={options['duplicates']} is not one of {list(DUPLICATES)}")
+    share = options["max_broken"]
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise ConfigError(f"--max_broken={share!r} must be a share between 0 and 1")
+    for key in ("allow_truncated", "force", "show_progress"):
+        if not isinstance(options[key], bool):
+            raise ConfigError(f"--{key}={options[key]!r} must be True or False")
+
+
+def _reader(options):
+    from recbole_gr.data.raw.amazon import Amazon
+    from recbole_gr.data.raw.lines import LineFile
+    from recbole_gr.data.raw.movielens import MovieLens
+    from recbole_gr.data.raw.table import Table
+
+    def open_file(path, member=None, encoding="utf-8"):
+        return LineFile(
+            path,
+            member,
+            encoding,
+            options["max_broken"],
+            options["allow_truncated"],
+            options["show_progress"],
+        )
+
+    if options["format"] == "movielens":
+        return MovieLens(open_file, options["archive"])
+    if options["format"] == "table":
+        keys = ("interactions", "columns", "items", "item_columns")
+        return Table(open_file, *(options.get(key) for key in keys))
+    year = int(options["format"][-4:])
+    return Amazon(open_file, year, options["reviews"], options.get("metadata"))
+
+
+def read_arguments(arguments):
+    """`--key=value` arguments as options; names of files and columns stay text.
+
+    Raises:
+        ConfigError: an argument of another form.
+    """
+    from recbole_gr.settings import parse_arguments
+
+    texts = {key for sources in SOURCES.values() for part in sources for key in part}
+    texts |= {*_TEXTS, "output"}
+    given = parse_arguments(arguments)
+    for argument in arguments:
+        key, _, value = argument[2:].partition("=")
+        if key in texts:
+            given[key] = value or None
+    return given
+
+
+def main(argv=None):
+    """The command line; returns the exit code, 2 where something given cannot be used."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        given = read_arguments(arguments)
+        files, figures = convert(given.pop("format", None), given.pop("dataset", None), **given)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on after the last complete file.", file=sys.stderr)
+        return 130
+    for file in files:
+        numbers = ", ".join(f"{value} {key}" for key, value in figures[file.suffix].items())
+        print(f"{file}: {numbers}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

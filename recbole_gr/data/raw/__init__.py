@@ -1,0 +1,1 @@
+"""Reading public raw files line by line; `recbole_gr.data.convert` is the command."""

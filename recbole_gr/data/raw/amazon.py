@@ -1,0 +1,125 @@
+"""Amazon reviews and product metadata, 2014 and 2018.
+
+Formats: J. McAuley's pages of He & McAuley 2016 (`reviews_*_5.json.gz`, `meta_*.json.gz`, whose
+metadata are Python literals) and of Ni et al. 2019 (`*_5.json.gz`, `meta_*.json.gz`, all JSON).
+"""
+
+import ast
+import json
+import re
+import warnings
+
+from recbole_gr.data.raw.cells import id_cell, number, price_cell, text_cell, tokens_cell
+from recbole_gr.data.raw.lines import BrokenLine
+
+ITEM_COLUMNS = {
+    "title": "token_seq",
+    "brand": "token",
+    "categories": "token_seq",
+    "price": "float",
+    "description": "token_seq",
+}
+_ASIN = re.compile(r"\{'asin': '(\w+)'")
+_UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
+
+
+class Amazon:
+    """Reader of one category.
+
+    Args:
+        open_file (Callable): from a path to a `LineFile`.
+        year (int): 2014 or 2018; the latter has the column `feature` too.
+        reviews, metadata (str): the files.
+    """
+
+    fields = ("user_id", "item_id", "rating", "timestamp")
+    user_columns = {}
+
+    def __init__(self, open_file, year, reviews, metadata=None):
+        self._open, self._reviews, self._metadata = open_file, reviews, metadata
+        self.item_columns = dict(ITEM_COLUMNS) if metadata else {}
+        if metadata and year == 2018:
+            self.item_columns["feature"] = "token_seq"
+
+    def interactions(self):
+        """The file of reviews, and (line, function to user, item, rating, time) of each."""
+        file = self._open(self._reviews)
+        return file, ((n, lambda text=text: _review(text)) for n, text in file.lines())
+
+    def items(self, kept):
+        """The file of metadata, and (line, function to item id and cells) of each kept item.
+
+        2014's lines begin with the item's id; those of other items are not parsed, as that takes
+        long, so that what is broken in them is not seen.
+        """
+        file = self._open(self._metadata)
+
+        def lines():
+            for n, text in file.lines():
+                asin = _ASIN.match(text)
+                if asin is None or asin[1] in kept:
+                    yield n, lambda text=text: self._item(text)
+
+        return file, lines()
+
+    def _item(self, text):
+        record = _record(text)
+        item = id_cell(_get(record, "asin"), "asin")
+        texts = [key for key in self.item_columns if key not in ("categories", "price")]
+        cells = {key: text_cell(record.get(key), key) for key in texts}
+        if "getTime" in cells["title"]:
+            cells["title"] = ""  # some pages of 2018 were scraped as their script
+        cells["categories"] = tokens_cell(_categories(record))
+        cells["price"] = price_cell(record.get("price"))
+        return item, cells
+
+
+def _review(text):
+    record = _record(text)
+    return (
+        id_cell(_get(record, "reviewerID"), "reviewerID"),
+        id_cell(_get(record, "asin"), "asin"),
+        _plain_number(record, "overall"),
+        _plain_number(record, "unixReviewTime"),
+    )
+
+
+def _record(text):
+    """The mapping in a line, JSON or a Python literal; nothing in it is executed."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        if not text.startswith("{'") and not text.startswith('{"'):
+            raise BrokenLine("neither JSON nor a Python literal") from None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)
+                record = ast.literal_eval(text)
+        except _UNREADABLE:
+            raise BrokenLine("neither JSON nor a Python literal") from None
+    if not isinstance(record, dict):
+        raise BrokenLine("no mapping of keys to values")
+    return record
+
+
+def _get(record, key):
+    if key not in record:
+        raise BrokenLine(f"the key {key} is missing")
+    return record[key]
+
+
+def _plain_number(record, key):
+    value = _get(record, key)
+    if isinstance(value, str):
+        raise BrokenLine(f"{key} is no number")
+    return number(value, key)
+
+
+def _categories(record):
+    """2014 has a list of paths under `categories`, 2018 one path under `category`."""
+    paths = record.get("categories") or record.get("category") or []
+    paths = paths if isinstance(paths, list) else [paths]
+    names = [name for path in paths for name in (path if isinstance(path, list) else [path])]
+    if not all(isinstance(name, str) for name in names):
+        raise BrokenLine("categories are no lists of text")
+    return names

@@ -1,0 +1,216 @@
+"""Lines of plain, gzipped and zipped files in bounded memory, and a count of the broken ones."""
+
+import contextlib
+import csv
+import os
+import zipfile
+import zlib
+from collections import Counter
+from logging import getLogger
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recbole_gr.errors import ConfigError
+
+CHUNK = 1 << 20  # bytes held at a time
+MAX_LINE = 1 << 24  # a longer line means that this is no text file
+EARLY = 1000  # lines after which a file that is mostly broken is given up
+SHOWN = 10  # reasons named in a message
+
+
+class BrokenLine(ValueError):
+    """A line that cannot be used; the text is the reason, free of what varies from line to line."""
+
+
+class LineFile:
+    """The lines of one raw file, and what was wrong with those that could not be used.
+
+    Gzip is told by its first bytes, not by the name. At most about `MAX_LINE` bytes are held.
+
+    Args:
+        path (str | os.PathLike): the file, or the zip that holds it.
+        member (str | None): the file inside a zip.
+        encoding (str): of the text.
+        max_broken (float): share of broken lines above which reading ends in an error.
+        allow_truncated (bool): take a gzip file that ends too early as far as it goes.
+        progress (bool): show a bar of the bytes read.
+
+    Attributes:
+        name (str): for messages.
+        n_lines, n_broken (int): lines read so far, and how many of them were broken.
+        reasons (collections.Counter): broken lines by reason.
+    """
+
+    def __init__(
+        self,
+        path,
+        member=None,
+        encoding="utf-8",
+        max_broken=0.01,
+        allow_truncated=False,
+        progress=True,
+    ):
+        self.path, self.member, self.encoding = Path(path), member, encoding
+        self.name = str(path) if member is None else f"{path}: {member}"
+        self.max_broken, self.allow_truncated = max_broken, allow_truncated
+        self.progress = progress
+        self.n_lines = self.n_broken = 0
+        self.reasons, self._first = Counter(), {}
+
+    def lines(self):
+        """Yield (line number from 1, text without line end); undecodable lines are counted broken.
+
+        Raises:
+            ConfigError: the file cannot be opened, is cut or damaged, is no text file, or has too
+                many broken lines.
+        """
+        rest = b""
+        for chunk in self._chunks():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield from self._decoded(line)
+            if len(rest) > MAX_LINE:
+                raise ConfigError(
+                    f"{self.name}: no line end in {MAX_LINE} bytes after line {self.n_lines}; "
+                    "is this a text file?"
+                )
+        if rest:
+            yield from self._decoded(rest)
+        self._check_share()
+
+    def rows(self, separator=","):
+        """Yield (line number, cells) of CSV with RFC 4180 quotes; the number is that of its end."""
+
+        def texts():
+            for number, text in self.lines():
+                self._row_line = number
+                yield text + "\n"
+
+        reader = csv.reader(texts(), delimiter=separator)
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                self.broken(self._row_line, f"not CSV ({error})")
+                continue
+            if cells:
+                yield self._row_line, cells
+
+    def broken(self, number, reason):
+        """Count a broken line."""
+        reason = str(reason)
+        self.n_broken += 1
+        self.reasons[reason] += 1
+        self._first.setdefault(reason, number)
+        if self.n_lines >= EARLY and self.n_broken > max(self.max_broken, 0.5) * self.n_lines:
+            self._check_share()
+
+    def summary(self):
+        """Count, reasons and first line numbers of the broken lines in one sentence, or ""."""
+        if not self.n_broken:
+            return ""
+        parts = [
+            f"{reason} ({count}, first in line {self._first[reason]})"
+            for reason, count in self.reasons.most_common(SHOWN)
+        ]
+        if len(self.reasons) > SHOWN:
+            parts.append(f"{len(self.reasons) - SHOWN} more reasons")
+        share = self.n_broken / max(self.n_lines, 1)
+        return (
+            f"{self.name}: {self.n_broken} of {self.n_lines} lines ({share:.2%}) are broken: "
+            + "; ".join(parts)
+        )
+
+    def _check_share(self):
+        if self.n_broken > self.max_broken * self.n_lines:
+            raise ConfigError(
+                f"{self.summary()}. That is more than max_broken={self.max_broken}; is this the "
+                "right file for --format? A higher --max_broken skips them"
+            )
+
+    def _decoded(self, line):
+        self.n_lines += 1
+        try:
+            text = line.rstrip(b"\r").decode(self.encoding)
+        except UnicodeDecodeError:
+            self.broken(self.n_lines, f"not {self.encoding}")
+            return
+        if self.n_lines == 1:
+            text = text.removeprefix("\ufeff")
+        if text.strip():
+            yield self.n_lines, text
+
+    def _chunks(self):
+        try:
+            with (
+                self._open() as (file, size),
+                tqdm(
+                    total=size,
+                    unit="B",
+                    unit_scale=True,
+                    desc=Path(self.member or self.path).name,
+                    disable=not self.progress,
+                ) as bar,
+            ):
+                yield from self._decompressed(_counted(file, bar))
+        except zipfile.BadZipFile as error:
+            raise ConfigError(
+                f"{self.name} is not a whole zip file ({error}); download it again"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"{self.name} cannot be read: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def _open(self):
+        if self.member is None:
+            with open(self.path, "rb") as file:
+                yield file, os.path.getsize(self.path)
+        else:
+            with zipfile.ZipFile(self.path) as archive:
+                with archive.open(self.member) as file:
+                    yield file, archive.getinfo(self.member).file_size
+
+    def _decompressed(self, chunks):
+        first = next(chunks, b"")
+        if first[:4] == b"PK\x03\x04":
+            raise ConfigError(f"{self.name} is a zip file; unpack it and give the file inside")
+        if first[:2] != b"\x1f\x8b":
+            yield first
+            yield from chunks
+            return
+        stream, data = zlib.decompressobj(31), first
+        while True:
+            try:
+                while data:
+                    yield stream.decompress(data, CHUNK)
+                    data = stream.unconsumed_tail
+                    if stream.eof:  # files may be several gzip streams one after the other
+                        data = stream.unused_data.lstrip(b"\0")
+                        stream = zlib.decompressobj(31) if data else None
+            except zlib.error as error:
+                self._cut(f"is damaged: its gzip stream has an error ({error})")
+                return
+            data = next(chunks, b"")
+            if not data:
+                break
+            stream = stream or zlib.decompressobj(31)
+        if stream is not None:
+            yield stream.flush()
+            self._cut("is truncated: it ends in the middle of its gzip stream")
+
+    def _cut(self, what):
+        message = f"{self.name} {what}, after line {self.n_lines}"
+        if not self.allow_truncated:
+            raise ConfigError(
+                f"{message}; download it again, or take what is there by --allow_truncated=True"
+            )
+        getLogger().warning("%s; only what comes before is used", message)
+
+
+def _counted(file, bar):
+    while chunk := file.read(CHUNK):
+        bar.update(len(chunk))
+        yield chunk

@@ -1,0 +1,99 @@
+"""What a conversion has done so far, so that the same command goes on and another one does not."""
+
+import json
+import os
+from pathlib import Path
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+
+
+class Record:
+    """`<dataset>.convert.json`: for each part its sources, its options and its outcome.
+
+    A part is begun before its file is written and done afterwards. So a file that stands there is
+    ours if its part was begun with the same sources and options, and whole if it was done.
+
+    Args:
+        folder (pathlib.Path): of the data set.
+        dataset (str): its name.
+        force (bool): replace whatever is there.
+
+    Raises:
+        ConfigError: the record cannot be read.
+    """
+
+    def __init__(self, folder, dataset, force=False):
+        self.path, self._force = Path(folder) / f"{dataset}.convert.json", force
+        self.parts = {}
+        if self.path.is_file() and not force:
+            try:
+                self.parts = dict(json.loads(self.path.read_text(encoding="utf-8"))["parts"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(
+                    f"{self.path} is damaged ({error}); --force=True converts anew"
+                ) from error
+
+    def check(self, path, plan):
+        """Whether the part of the file `path` is done already.
+
+        Raises:
+            ConfigError: the file is there, but not from this command, or it was changed since.
+        """
+        known = self.parts.get(path.suffix)
+        if self._force or not path.exists():
+            return False
+        if known is None or known["plan"] != plan:
+            changed = [key for key in plan if known and known["plan"].get(key) != plan[key]]
+            why = f"was made with other {', '.join(changed)}" if known else "exists already"
+            raise ConfigError(
+                f"{path} {why}; give another --dataset or --output, or replace it by --force=True"
+            )
+        if "size" in known and known["size"] != path.stat().st_size:
+            raise ConfigError(f"{path} was changed since; --force=True replaces it")
+        return "size" in known
+
+    def begin(self, path, plan):
+        """Note that the file is about to be written; remove what a killed run left of it."""
+        remove_leftovers(path)
+        self.parts[path.suffix] = {"plan": plan}
+        self._write()
+
+    def done(self, path, plan, figures):
+        """Note that the file is whole."""
+        self.parts[path.suffix] = {"plan": plan, "size": path.stat().st_size, "figures": figures}
+        self._write()
+
+    def figures(self, path):
+        """What `done` was told about a file."""
+        return self.parts[path.suffix]["figures"]
+
+    def _write(self):
+        with atomic_write(self.path) as temporary:
+            temporary.write_text(json.dumps({"parts": self.parts}, indent=1) + "\n", "utf-8")
+
+
+def source_of(path):
+    """Name, size and time of change of a raw file (of a folder: of its files)."""
+    path = Path(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    status = [(file, file.stat()) for file in files]
+    return [[str(file.name), s.st_size, s.st_mtime_ns] for file, s in status]
+
+
+def remove_leftovers(path):
+    """Remove temporary files of `atomic_write(path)` whose process has ended."""
+    for file in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        pid = file.name.removeprefix(f".{path.stem}.").partition("-")[0]
+        if pid.isdigit() and not _runs(int(pid)):
+            file.unlink(missing_ok=True)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True

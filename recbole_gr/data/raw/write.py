@@ -1,0 +1,160 @@
+"""Atomic files from a reader of raw files, one part after the other."""
+
+from array import array
+from logging import getLogger
+
+import numpy as np
+import pandas as pd
+
+from recbole_gr.data.raw.cells import float_cell
+from recbole_gr.data.raw.kcore import k_core, without_duplicates
+from recbole_gr.data.raw.lines import BrokenLine
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+
+_TYPES = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
+_ROWS = 100_000  # lines formatted at a time
+
+
+class _Codes(dict):
+    """Numbers of tokens in the order in which they appear."""
+
+    def __missing__(self, token):
+        self[token] = code = len(self)
+        return code
+
+
+def write_interactions(reader, path, k=None, duplicates="keep"):
+    """Write the `.inter` file: repeated interactions removed first, then the k-core taken.
+
+    Lines keep the order of the raw file, which decides among equal times. Held in memory are two
+    integer codes and two floats per interaction, and every id once.
+
+    Args:
+        reader: of `raw.amazon`, `raw.movielens` or `raw.table`.
+        path (pathlib.Path): the file.
+        k (int | None): of the k-core; None keeps all.
+        duplicates (str): see `kcore.without_duplicates`.
+
+    Returns:
+        dict: `lines`, `broken`, `kept`, `users`, `items`.
+
+    Raises:
+        ConfigError: nothing is left, or too much is broken.
+    """
+    users, items = _Codes(), _Codes()
+    columns = array("i"), array("i"), array("d"), array("d")
+    file, lines = reader.interactions()
+    for n, parse in lines:
+        try:
+            user, item, rating, time = parse()
+        except BrokenLine as reason:
+            file.broken(n, reason)
+            continue
+        for column, value in zip(columns, (users[user], items[item], rating, time)):
+            column.append(value)
+    _report(file)
+    user, item, rating, time = (np.frombuffer(c, c.typecode) if c else np.zeros(0) for c in columns)
+    if not len(user):
+        raise ConfigError(f"{file.name} has no interaction that can be used; is it the right file?")
+    times = time if "timestamp" in reader.fields else None
+    kept = without_duplicates(user, item, times, duplicates)
+    if k:
+        kept = kept[k_core(user[kept], item[kept], k)]
+    if not len(kept):
+        raise ConfigError(
+            f"k_core={k} leaves none of the {len(user)} interactions of {file.name}; "
+            "take a smaller one"
+        )
+    user, item, rating, time = user[kept], item[kept], rating[kept], time[kept]
+    columns = {
+        "user_id": (user, np.array(list(users), dtype=object)),
+        "item_id": (item, np.array(list(items), dtype=object)),
+        "rating": (rating, None),
+        "timestamp": (time, None),
+    }
+    columns = {field: columns[field] for field in reader.fields}
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+        out.write("\t".join(f"{field}:{_TYPES[field]}" for field in columns) + "\n")
+        for start in range(0, len(kept), _ROWS):
+            cells = [
+                map(float_cell, values[start : start + _ROWS])
+                if names is None
+                else names[values[start : start + _ROWS]]
+                for values, names in columns.values()
+            ]
+            out.writelines("\t".join(row) + "\n" for row in zip(*cells))
+    return {
+        "lines": file.n_lines,
+        "broken": file.n_broken,
+        "kept": len(kept),
+        "users": len(np.unique(user)),
+        "items": len(np.unique(item)),
+    }
+
+
+def write_entities(lines_of, id_field, columns, kept, path):
+    """Write the `.item` or `.user` file of what occurs in the interactions.
+
+    Lines are written as they are read. The first line of an id counts; an id without one gets a
+    line of empty cells at the end, as RecBole drops the interactions of items that have no line.
+
+    Args:
+        lines_of (Callable): the reader's `items` or `users`.
+        id_field (str): `item_id` or `user_id`.
+        columns (dict[str, str]): atomic types by field.
+        kept (dict): ids of the interactions, in the order for those without a line.
+        path (pathlib.Path): the file.
+
+    Returns:
+        dict: `lines`, `broken`, `kept`, `empty` (ids without a line of their own).
+    """
+    missing = dict.fromkeys(kept)
+    file, lines = lines_of(missing)
+    head = [f"{id_field}:token", *(f"{name}:{kind}" for name, kind in columns.items())]
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+        out.write("\t".join(head) + "\n")
+        for n, parse in lines:
+            try:
+                token, cells = parse()
+            except BrokenLine as reason:
+                file.broken(n, reason)
+                continue
+            if token in missing:
+                del missing[token]
+                out.write("\t".join([token, *(cells.get(name, "") for name in columns)]) + "\n")
+        _report(file)
+        out.writelines(token + "\t" * len(columns) + "\n" for token in missing)
+    if missing:
+        getLogger().warning(
+            "%d of %d have no line in %s, first %r; their other cells are empty",
+            len(missing), len(kept), file.name, next(iter(missing)),
+        )  # fmt: skip
+    return {
+        "lines": file.n_lines,
+        "broken": file.n_broken,
+        "kept": len(kept),
+        "empty": len(missing),
+    }
+
+
+def ids_of(path, field):
+    """Ids in a column of an `.inter` file, in the order in which they appear; read in pieces."""
+    found = {}
+    pieces = pd.read_csv(
+        path,
+        sep="\t",
+        usecols=[f"{field}:token"],
+        dtype=str,
+        keep_default_na=False,
+        quoting=3,
+        chunksize=1_000_000,
+    )
+    for piece in pieces:
+        found.update(dict.fromkeys(piece[f"{field}:token"].unique()))
+    return found
+
+
+def _report(file):
+    if file.n_broken:
+        getLogger().warning("%s; skipped", file.summary())
