@@ -6,10 +6,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+import raw_files
 import yaml
 
 from recbole_gr import registry
 from recbole_gr.config import Config
+from recbole_gr.data.convert import main as convert_main
 from recbole_gr.errors import ConfigError
 from recbole_gr.settings import external_settings
 
@@ -73,6 +75,19 @@ def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch
             # The data sets of the last examples are not part of the project.
             if "there is no folder" not in str(error) or os.path.isdir(str(given.get("data_path"))):
                 raise
+
+
+def test_conversions_run_on_miniatures_of_the_files_they_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw_files.amazon(tmp_path)
+    raw_files.movielens(tmp_path, "ml-1m")
+    raw_files.table(tmp_path)
+    commands = re.findall(r"^python -m recbole_gr\.data\.convert (.*)$", README, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        assert convert_main([*command.split(), "--show_progress=False"]) == 0
+    for name in ("Beauty", "ml-1m", "shop"):
+        assert Path("dataset", name, f"{name}.item").is_file()
 
 
 def test_the_presets_are_complete_configurations():
