@@ -119,11 +119,13 @@ def test_any_text_comes_back_from_recboles_loader_as_it_was_cleaned(tmp_path):
     check()
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_float_is_written_as_it_reads_back(value):
     assert float(float_cell(value)) == value
 
 
+@settings(deadline=None)
 @given(ANY)
 def test_an_id_is_kept_whole_or_refused(value):
     try:
@@ -316,6 +318,46 @@ def test_items_without_metadata_keep_an_empty_line(tmp_path, caplog):
         "B000", "unknown"
     ]  # fmt: skip
     assert "1 of 2 have no line" in caplog.text
+
+
+def test_lines_swallowed_by_a_stray_quote_are_all_counted(tmp_path):
+    lines = [f"u{n},i{n % 5}" for n in range(300)]
+    lines[10] = 'u10,"i'
+    lines[30] = 'u30"x",i'
+    raw_files.write(tmp_path / "t.csv", ["u,i", *lines])
+    given = {"interactions": "t.csv", "columns": "user_id:u,item_id:i", **QUIET}
+    with pytest.raises(ConfigError, match="first in line 12"):
+        convert("table", "x", **given)
+    _, figures = convert("table", "x", **given, max_broken=0.9)
+    assert figures[".inter"]["kept"] + figures[".inter"]["broken"] + 1 == 301
+    lines[30] = "u30,i"  # the quote is never closed
+    raw_files.write(tmp_path / "t.csv", ["u,i", *lines * 200])
+    _, figures = convert("table", "y", **given, max_broken=0.9999)
+    assert figures[".inter"]["kept"] + figures[".inter"]["broken"] + 1 == 60_001
+
+
+def test_a_run_stopped_by_broken_metadata_goes_on_with_a_higher_share(tmp_path):
+    amazon(tmp_path, broken=True, max_broken=0.2, output="whole")
+    with pytest.raises(ConfigError, match="meta_Beauty.json.gz: 2 of 15"):
+        amazon(tmp_path, max_broken=0.1)
+    before = os.stat("dataset/shop/shop.inter").st_mtime_ns
+    amazon(tmp_path, max_broken=0.2)
+    assert os.stat("dataset/shop/shop.inter").st_mtime_ns == before
+
+
+def test_a_full_disk_is_reported_and_what_was_there_stays(tmp_path, monkeypatch, capsys):
+    amazon(tmp_path)
+    old = open("dataset/shop/shop.inter").read()
+
+    def full(value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("recbole_gr.data.raw.write.float_cell", full)
+    arguments = ["--format=amazon2014", "--dataset=shop", "--show_progress=False", "--force=True"]
+    assert main([*arguments, f"--reviews={tmp_path / '2014_reviews.gz'}"]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert open("dataset/shop/shop.inter").read() == old
+    assert not [name for name in os.listdir("dataset/shop") if name.startswith(".")]
 
 
 AMAZON = ["--format=amazon2014", "--dataset=x", "--reviews=r.json"]

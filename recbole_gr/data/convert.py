@@ -70,15 +70,12 @@ def convert(format, dataset, **options):
     reader = _reader(options)
     folder = Path(options["output"]) / dataset
     record = Record(folder, dataset, options["force"])
-    shared = {
-        key: options.get(key)
-        for key in ("format", "columns", "k_core", "duplicates", "max_broken", "allow_truncated")
-    }
-    inter_source = next(options[k] for k in ("reviews", "archive", "interactions") if k in options)
-    item_source = options.get("metadata") or options.get("items") or inter_source
-    plan = {**shared, "source": source_of(inter_source)}
+    shared = {key: options.get(key) for key in ("format", "columns", "k_core", "duplicates")}
+    sources = [options[key] for key in ("reviews", "interactions") if key in options]
+    item_sources = [options[key] for key in ("metadata", "items") if key in options]
+    plan = {**shared, "source": source_of(sources or reader.files)}
     item_plan = {
-        **plan, "item source": source_of(item_source), "item_columns": reader.item_columns,
+        **plan, "item source": source_of(item_sources), "item_columns": reader.item_columns,
         "item map": options.get("item_columns"),
     }  # fmt: skip
     inter = folder / f"{dataset}.inter"

@@ -56,6 +56,7 @@ class LineFile:
         self.max_broken, self.allow_truncated = max_broken, allow_truncated
         self.progress = progress
         self.n_lines = self.n_broken = 0
+        self._span = 1  # a stray quote in CSV can swallow lines, which must not go uncounted
         self.reasons, self._first = Counter(), {}
 
     def lines(self):
@@ -89,22 +90,27 @@ class LineFile:
 
         reader = csv.reader(texts(), delimiter=separator)
         while True:
+            before = reader.line_num
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
+                self._span = reader.line_num - before
                 self.broken(self._row_line, f"not CSV ({error})")
                 continue
             if cells:
+                self._span = reader.line_num - before
                 yield self._row_line, cells
 
     def broken(self, number, reason):
-        """Count a broken line."""
-        reason = str(reason)
-        self.n_broken += 1
-        self.reasons[reason] += 1
-        self._first.setdefault(reason, number)
+        """Count what ends in this line as broken: all lines of a row of CSV, else the line."""
+        self._count_broken(number, str(reason), self._span)
+
+    def _count_broken(self, number, reason, n_lines):
+        self.n_broken += n_lines
+        self.reasons[reason] += n_lines
+        self._first.setdefault(reason, number - n_lines + 1)
         if self.n_lines >= EARLY and self.n_broken > max(self.max_broken, 0.5) * self.n_lines:
             self._check_share()
 
@@ -136,7 +142,7 @@ class LineFile:
         try:
             text = line.rstrip(b"\r").decode(self.encoding)
         except UnicodeDecodeError:
-            self.broken(self.n_lines, f"not {self.encoding}")
+            self._count_broken(self.n_lines, f"not {self.encoding}", 1)
             return
         if self.n_lines == 1:
             text = text.removeprefix("\ufeff")

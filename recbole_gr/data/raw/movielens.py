@@ -61,6 +61,10 @@ class MovieLens:
         self._members_by_name, self._encoding = members, encoding
         self._ratings, self._movies, self._users = ratings, movies, users
         self._separator, self._other = separator, other
+        #: The files that are read.
+        self.files = [self._archive]
+        if self._archive.is_dir():
+            self.files = [members[name] for name in layout[:3] if name in members]
         self.item_columns = self.user_columns = {}
         if movies in members:
             self.item_columns = {

@@ -73,12 +73,10 @@ class Record:
             temporary.write_text(json.dumps({"parts": self.parts}, indent=1) + "\n", "utf-8")
 
 
-def source_of(path):
-    """Name, size and time of change of a raw file (of a folder: of its files)."""
-    path = Path(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    status = [(file, file.stat()) for file in files]
-    return [[str(file.name), s.st_size, s.st_mtime_ns] for file, s in status]
+def source_of(paths):
+    """Name, size and time of change of raw files."""
+    status = [(Path(path).name, os.stat(path)) for path in paths]
+    return [[name, s.st_size, s.st_mtime_ns] for name, s in status]
 
 
 def remove_leftovers(path):
