@@ -307,7 +307,7 @@ def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_pa
         "show_progress": False, "sid_gate": "off",
     }  # fmt: skip
     with pytest.raises(ConfigError, match="cf_file.*does not exist"):
-        tokenize("tiny", "out", config_dict=settings)
+        tokenize("tiny", "out", config_dict={**settings, "cf_file": "absent.npy"})
     tokenize("tiny", "out", config_dict={**settings, "cf_file": "cf.npy"})
     assert (tmp_path / "out" / "sid.json").is_file()
 

@@ -3,7 +3,7 @@
 import torch
 
 from recbole_gr.data.frequency import training_counts
-from recbole_gr.data.vector_files import collaborative_vectors
+from recbole_gr.data.vector_files import collaborative_file, collaborative_vectors
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.tokenizer.assessment import Behaviour
@@ -57,7 +57,7 @@ def tokenizer_signals(config, dataset):
 
 def _signal(config, dataset, name):
     if name == "cf_vectors":
-        return collaborative_vectors(config, dataset)
+        return _collaborative(config, dataset)
     if name != "item_pairs":
         raise ConfigError(
             f"the tokenizer asks for the signal {name!r}; there are item_pairs and cf_vectors"
@@ -66,6 +66,17 @@ def _signal(config, dataset, name):
     if type(window) is not int or window < 1:
         raise ConfigError(f"i2i_window: {window!r} must be an integer of at least 1")
     return item_pairs(dataset, window)
+
+
+def _collaborative(config, dataset):
+    """Collaborative vectors ``[n_items - 1, e]`` from a file, or else of a SASRec trained here."""
+    if collaborative_file(config):
+        return collaborative_vectors(config, dataset)
+    # Imported here because it trains a model, and so stands above this package.
+    from recbole_gr.collaborative import cached_item_vectors
+
+    tokens = dataset.field2id_token[dataset.iid_field]
+    return cached_item_vectors(config, item_tokens=tokens).vectors
 
 
 def item_behaviour(dataset):

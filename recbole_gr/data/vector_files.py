@@ -11,8 +11,22 @@ from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
 
 
+def collaborative_file(config):
+    """The file of collaborative vectors: ``cf_file`` if that is given, else
+    ``<dataset>.itemcf.npy`` beside the data if it is there, else None.
+
+    The latter is of the whole log, so in a period it would tell what is yet to come: it is not
+    taken there."""
+    if config["cf_file"]:
+        return config["cf_file"]
+    if config["continual_period"] is not None:
+        return None
+    path = atomic_path(config, "itemcf.npy")
+    return path if os.path.isfile(path) else None
+
+
 def collaborative_vectors(config, dataset):
-    """Collaborative vectors of all items but padding, ``[n_items - 1, e]``, from ``cf_file``.
+    """Collaborative vectors of all items but padding, ``[n_items - 1, e]``, from a file.
 
     The file is read as a ``content_file`` is: row i belongs to the i-th data line of ``.item``.
     Items of which it knows nothing have zero rows.
@@ -20,11 +34,11 @@ def collaborative_vectors(config, dataset):
     Raises:
         ConfigError: no such file, or one that does not fit the items.
     """
-    path = config["cf_file"] or atomic_path(config, "itemcf.npy")
-    if not os.path.isfile(path):
+    path = collaborative_file(config)
+    if path is None or not os.path.isfile(path):
         raise ConfigError(
             f"cf_file: {path} does not exist; give a .npy matrix of collaborative vectors, row i "
-            "for the i-th data line of .item"
+            "for the i-th data line of .item, or leave it out to train them"
         )
     tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
     vectors = vectors_of_file(config, tokens, path, "cf_file")
