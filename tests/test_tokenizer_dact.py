@@ -247,6 +247,23 @@ def test_fine_tuning_goes_on_from_the_last_period_and_leaves_it_alone(first):
     assert {name.split(".")[0] for name in changed} == {"encoder", "decoder", "codebooks", "drift"}
 
 
+def test_drift_confidence_is_that_of_the_latents_of_both_periods(first):
+    content, vectors = draw(N + 6, DIM), draw(N + 6, WIDTH, seed=11)
+    second = dact()
+    second.fit_continual(first, content, vectors, progress=False)
+    found = second.drift_confidence(first, content, vectors)
+    unit = content / content.norm(dim=1, keepdim=True)
+    expected = second.drift(first.encoder(unit), second.encoder(unit), vectors)
+    assert torch.allclose(found, expected, atol=1e-6) and not found.requires_grad
+    # Not that of one item for all: movement and vectors decide.
+    assert found.std() > 0
+    assert not torch.allclose(found, second.drift_confidence(second, content, vectors))
+    with pytest.raises(ConfigError, match="cf_vectors must have shape"):
+        second.drift_confidence(first, content, vectors[:3])
+    with pytest.raises(ConfigError, match="codebooks"):
+        second.drift_confidence(dact(codebook_size=5), content, vectors)
+
+
 def test_a_heavy_anchor_and_kl_keep_more_first_level_codes_than_plain_fine_tuning(first):
     content, vectors = draw(N, DIM), draw(N, WIDTH, seed=11)
     before, kept = first.encode(content), []

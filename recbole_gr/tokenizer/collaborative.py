@@ -144,13 +144,16 @@ class CollaborativeRQVAE(RQVAE):
 
     def _take_over(self, previous, content):
         """Load the weights of an earlier tokenizer; returns the checked content on the device."""
+        self._check_previous(previous)
+        self.load_state_dict(previous.state_dict())
+        return self._check(content).to(self.device)
+
+    def _check_previous(self, previous):
         if (previous.sizes, previous.dim) != (self.sizes, self.dim):
             raise ConfigError(
                 f"the tokenizer of the last period has codebooks {previous.sizes} over content of "
                 f"{previous.dim} dimensions, this one {self.sizes} over {self.dim}"
             )
-        self.load_state_dict(previous.state_dict())
-        return self._check(content).to(self.device)
 
     def _loss_of(self, content, collaborative, known):
         """The loss of a first period as :meth:`_train` takes it."""

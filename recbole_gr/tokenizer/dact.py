@@ -1,5 +1,7 @@
 """DACT's tokenizer: an RQ-VAE that knows collaborative vectors and follows their drift."""
 
+from copy import deepcopy
+
 import torch
 import torch.nn.functional as F
 
@@ -116,3 +118,26 @@ class DACT(CollaborativeRQVAE):
                 )  # fmt: skip
 
             return self._train_on(loss_of, content, progress)
+
+    @torch.no_grad()
+    def drift_confidence(self, previous, content, collaborative):
+        """How sure CDIM is, after :meth:`fit_continual`, that each item has drifted.
+
+        Args:
+            previous (DACT): the tokenizer of the period before, whose latents are the old ones.
+            content: float tensor ``[n, d]`` without the padding row.
+            collaborative: float tensor ``[n, e]``, vectors of this period.
+
+        Returns:
+            float tensor ``[n]`` in (0, 1), on the device of ``content``.
+
+        Raises:
+            ConfigError: as :meth:`fit_continual`.
+        """
+        self._check_previous(previous)
+        inputs = self._inputs(self._check(content), {"cf_vectors": collaborative})
+        encoder, parts = deepcopy(previous.encoder).to(self.device), []
+        for part, vectors in zip(inputs[0].split(_ROWS), inputs[1].split(_ROWS)):
+            part, vectors = part.to(self.device), vectors.to(self.device)
+            parts.append(self.drift(encoder(part), self.encoder(part), vectors))
+        return torch.cat(parts).to(content.device)

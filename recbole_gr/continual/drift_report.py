@@ -1,0 +1,137 @@
+"""Did the items whose neighbourhood moved change their SIDs? Per item, by decile, and as a picture.
+
+Source: DACT (arXiv 2603.29705); its published tables give the change rates by decile of
+collaborative drift that a test holds this to.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+
+N_BINS = 10
+
+
+def collaborative_drift(before, now):
+    """1 - cosine of each item's collaborative vectors of two periods.
+
+    Args:
+        before, now: float tensors ``[n, e]``, equal rows being the same item.
+
+    Returns:
+        float64 tensor ``[n]`` in [0, 2]; NaN where a vector is zero, as of items that the
+        collaborative model does not know.
+    """
+    before, now = before.double(), now.double()
+    lengths = before.norm(dim=1) * now.norm(dim=1)  # zero divides to NaN
+    return 1 - ((before * now).sum(1) / lengths).clamp(-1, 1)
+
+
+def change_by_decile(values, changed, n_bins=N_BINS):
+    """Share of changed items in equally large groups of falling values.
+
+    Args:
+        values: float tensor ``[n]``; items with NaN are left out.
+        changed: BoolTensor ``[n]``.
+        n_bins: groups, fewer if there are fewer items; their sizes differ by one at most. Of equal
+            values the item of the lower row comes first.
+
+    Returns:
+        list[dict]: for each group, the highest values first, ``items``, ``highest``, ``lowest`` and
+        ``change_rate``.
+    """
+    values, changed = values.double().cpu().numpy(), changed.cpu().numpy().astype(bool)
+    rows = np.flatnonzero(~np.isnan(values))
+    rows = rows[np.argsort(-values[rows], kind="stable")]
+    groups = np.array_split(rows, max(1, min(n_bins, len(rows))))
+    return [
+        {
+            "items": len(group),
+            "highest": float(values[group[0]]),
+            "lowest": float(values[group[-1]]),
+            "change_rate": float(changed[group].mean()),
+        }
+        for group in groups
+        if len(group)
+    ]
+
+
+def drift_report(folder, item_tokens, before, now, changed, confidence=None):
+    """Write ``drift.csv`` (a row per item), ``drift.json`` and ``drift.png`` (by decile).
+
+    The items are those that were there before, ``n`` rows of everything: a longer ``now`` is cut,
+    as new items are numbered last.
+
+    Args:
+        folder (pathlib.Path): made if missing.
+        item_tokens (Sequence[str]): ``[n]`` names.
+        before, now: collaborative vectors ``[n, e]`` and ``[N >= n, e]`` of the last period and
+            this one.
+        changed: BoolTensor ``[n]``, whether the final SID is another.
+        confidence: float tensor ``[n]`` or longer, of DACT's ``drift_confidence``; None for
+            tokenizers without it.
+
+    Returns:
+        tuple: figures ``n_items``, ``change_rate``, ``without_vector`` (items whose drift is not
+        defined), ``by_cf_drift`` and ``by_confidence`` (lists of :func:`change_by_decile`; the
+        latter is None without confidence); and the paths by "csv", "json", "png".
+
+    Raises:
+        ConfigError: numbers of items or dimensions that do not fit.
+    """
+    n = len(item_tokens)
+    short = len(now) < n or (confidence is not None and len(confidence) < n)
+    if len(before) != n or len(changed) != n or before.shape[1:] != now.shape[1:] or short:
+        raise ConfigError(
+            f"drift report of {n} items: vectors {list(before.shape)} before and "
+            f"{list(now.shape)} now, {len(changed)} flags and "
+            f"{'no' if confidence is None else len(confidence)} confidences do not fit; give one "
+            "row for each item of the last period"
+        )
+    drift = collaborative_drift(before.cpu(), now[:n].cpu())
+    changed = changed.cpu().bool()
+    columns = {"item": [str(token) for token in item_tokens], "cf_drift": drift.numpy()}
+    if confidence is not None:
+        confidence = confidence[:n].detach().cpu().double()
+        columns["drift_confidence"] = confidence.numpy()
+    columns["changed"] = changed.numpy().astype(int)
+    figures = {
+        "n_items": n,
+        "change_rate": float(changed.double().mean()) if n else 0.0,
+        "without_vector": int(torch.isnan(drift).sum()),
+        "by_cf_drift": change_by_decile(drift, changed),
+        "by_confidence": None if confidence is None else change_by_decile(confidence, changed),
+    }
+    files = {kind: folder / f"drift.{kind}" for kind in ("csv", "json", "png")}
+    with atomic_write(files["csv"]) as tmp:
+        pd.DataFrame(columns).to_csv(tmp, index=False, float_format="%.6g")
+    with atomic_write(files["json"]) as tmp:
+        tmp.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    with atomic_write(files["png"]) as tmp:
+        plot_drift(figures, tmp)
+    return figures, files
+
+
+def plot_drift(figures, path):
+    """Change rate by decile of collaborative drift and of drift confidence, as PNG at `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    titles = {"by_cf_drift": "collaborative drift", "by_confidence": "drift confidence"}
+    shown = [key for key in titles if figures[key]] or ["by_cf_drift"]
+    figure = Figure(figsize=(5.5 * len(shown), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+    for panel, key in zip(panels, shown):
+        rates = [group["change_rate"] for group in figures[key]]
+        panel.bar(range(1, len(rates) + 1), rates)
+        panel.axhline(figures["change_rate"], color="grey", linewidth=0.8, label="all old items")
+        panel.set(title=f"By {titles[key]}", xlabel="decile, the highest first")
+        panel.set_xticks(range(1, len(rates) + 1))
+        panel.legend()
+    panels[0].set_ylabel("share of items with another SID")
+    figure.savefig(path, dpi=110, format="png")
