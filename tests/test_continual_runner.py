@@ -119,6 +119,9 @@ def test_every_method_of_the_matrix_in_every_period(settings):
             assert period == 0 or churn["final"][0] == churn["raw"][0]
     names = {path.name for path in files_of(outcome)}
     assert {"config.json", "cf.pth", "start.npz", "dact.npz", "dact.tokenizer.pth"} <= names
+    assert {"drift.csv", "drift.json", "drift.png"} <= names
+    drift = json.loads(Path(outcome["folder"], "period-1/drift-dact/drift.json").read_text())
+    assert drift["change_rate"] == results[1, "TIGER", "dact/frozen"][1]["final_any"]
     assert "TIGER-dact-retrain.pth" in names and "SASRec-finetune.pth" in names
     rows = list(csv.reader(open(outcome["files"]["csv"], encoding="utf-8")))
     assert rows[0][:3] == ["period", "model", "method"]

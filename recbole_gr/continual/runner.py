@@ -83,8 +83,7 @@ class ContinualRun:
         self.store = Store(self.config)
         logger.info("Everything of every period is kept in %s", self.store.root)
         folder = report_folder([self.config])
-        needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
-        vectors = CollaborativeVectors(self.config, self._config, needed)
+        vectors = CollaborativeVectors()
         results, files, table = [], None, None
         for period in range(self.n_periods):
             given = self._semantic_ids(period, vectors)
@@ -179,11 +178,15 @@ class ContinualRun:
         dataset = create_dataset(config)
         train = data_preparation(config, dataset)[0]._dataset
         items = PeriodItems.of(period, self.store.period(period), config, train)
-        cf = vectors.advance(items)
         made = {}
+        needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
+        cf = vectors.advance(items) if needed else None
         for how, chain in self.chains.items():
+            old_tokenizer, old_table = chain.tokenizer, chain.table
             made[how] = chain.advance(items, cf)
             log_churn(how, period, made[how][1])
+            if needed and period:
+                vectors.report_drift(items, chain, old_tokenizer, old_table.codes[1:])
         return made
 
     def _result(self, period, method, semantic_ids=None, figures=None):
