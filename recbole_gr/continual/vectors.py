@@ -50,7 +50,7 @@ class CollaborativeVectors:
         return self.now
 
     def report_drift(self, items, chain, old_tokenizer, old_codes):
-        """Write the drift report of a tokenizer into the period's folder.
+        """Write the drift report of a tokenizer into the period's folder, if it is not there.
 
         Args:
             items (PeriodItems): the period.
@@ -58,7 +58,8 @@ class CollaborativeVectors:
             old_tokenizer: that of the period before.
             old_codes: SIDs ``[n_old, L]`` of that period without padding.
         """
-        if self.before is None:
+        folder = items.folder / f"drift-{chain.how}"
+        if self.before is None or (folder / "drift.json").is_file():
             return
         n_old = len(old_codes)
         changed = (chain.table.codes[1 : n_old + 1] != old_codes).any(1)
@@ -67,6 +68,6 @@ class CollaborativeVectors:
             content = items.content.vectors[1:]
             confidence = chain.tokenizer.drift_confidence(old_tokenizer, content, self.now)
         drift_report(
-            items.folder / f"drift-{chain.how}", items.content.item_tokens[1 : n_old + 1],
+            folder, items.content.item_tokens[1 : n_old + 1],
             torch.as_tensor(self.before), self.now, changed, confidence,
         )  # fmt: skip
