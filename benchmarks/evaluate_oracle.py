@@ -7,34 +7,27 @@ no beam can be expected to beat by more than chance.
 
 Run: ``python benchmarks/evaluate_oracle.py`` trains a few epochs on RecBole's bundled ml-100k
 first; ``--checkpoint saved/TIGER-....pth`` takes a trained model with its settings, whose data and
-SIDs are found as in its training (``--data_path``, ``--sid_file`` say where, if not there).
+SIDs come with it (``--data_path`` says where the data set is, if not where it was).
 """
 
 import argparse
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 
 import torch
 from paired import print_setting, print_table
 from recbole.utils import init_seed
 
+from recbole_gr import load_data_and_model
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.data.content import item_content
-from recbole_gr.data.signals import tokenizer_signals
-from recbole_gr.defaults import default_settings
 from recbole_gr.generation import best
 from recbole_gr.oracle import beam_regret
-from recbole_gr.registry import get_model, get_trainer
-from recbole_gr.tokenizer.pipeline import prepare_sid
-from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.registry import get_trainer
+from recbole_gr.single_run import build_model, semantic_ids
 from recbole_gr.trainer.evaluation import sample_users
 
 TOPK = (5, 10)
-# Settings that a checkpoint's run had for itself, or that RecBole has turned into something else.
-OF_ITS_RUN = {"nproc", "world_size", "ip", "port", "group_offset", "device", "gpu_id", "resume"}
-OF_ITS_RUN |= {"train_neg_sample_args", "valid_neg_sample_args", "test_neg_sample_args"}
 
 
 def main(arguments=None):
@@ -111,35 +104,22 @@ def _add(figure, ranking, target, regret, seconds):
 def trained_model(options):
     """``(config, model, validation loader)``, from the checkpoint or trained now."""
     settings = {"show_progress": False}
-    dataset, state = options.dataset, None
-    if options.checkpoint:
-        state = load_checkpoint(options.checkpoint, map_location="cpu")
-        dataset = state["config"]["dataset"]
-        past = state["config"]
-        defaults, known = default_settings(get_model("TIGER"), dataset, past["tokenizer"])
-        wanted = (set(defaults) & known & set(past)) - OF_ITS_RUN
-        saved = {name: past[name] for name in wanted}
-        # A run keeps the folder of the data set itself, the key `data_path` is its parent.
-        saved["data_path"] = str(Path(past["data_path"]).parent)
-        settings = {**saved, **settings}
-    else:
-        settings.update(epochs=options.epochs, eval_step=0)
     if options.data_path:
         settings["data_path"] = options.data_path
+    if options.checkpoint:
+        config, model, _, _, valid, _ = load_data_and_model(options.checkpoint, **settings)
+        return config, model, valid
+    settings.update(epochs=options.epochs, eval_step=0)
     if options.sid_file:
         settings["sid_file"] = options.sid_file
-    config = Config("TIGER", dataset, options.config_files, settings)
+    config = Config("TIGER", options.dataset, options.config_files, settings)
     init_seed(config["seed"], True)
     train, valid, _ = data_preparation(config, create_dataset(config))
-    signals = tokenizer_signals(config, train._dataset)
-    table, _ = prepare_sid(config, item_content(config, train._dataset), signals)
+    _, table, _ = semantic_ids(config, train)
     init_seed(config["seed"], True)
-    model = get_model("TIGER")(config, train._dataset, table).to(config["device"])
-    if state is not None:
-        model.load_state_dict(state["state_dict"])
-    else:
-        trainer = get_trainer(config, get_model("TIGER"))(config, model)
-        trainer.fit(train, valid, saved=False, show_progress=False)
+    model = build_model(config, train._dataset, table)
+    trainer = get_trainer(config, config.model_class)(config, model)
+    trainer.fit(train, valid, saved=False, show_progress=False)
     return config, model, valid
 
 
@@ -152,7 +132,7 @@ def parser():
     made.add_argument("--checkpoint", help="a trained TIGER; trains one without")
     made.add_argument("--dataset", default="ml-100k", help="to train on without a checkpoint")
     made.add_argument("--data_path", help="parent folder of the data set")
-    made.add_argument("--sid_file", help="the SIDs of the training, if they were given so")
+    made.add_argument("--sid_file", help="SIDs to train on without a checkpoint")
     made.add_argument("--config_files", nargs="*", help="YAML files of settings")
     number("--epochs", default=8, help="of training without a checkpoint")
     number("--users", default=300, help="validation users, drawn by the seed; 0: all")

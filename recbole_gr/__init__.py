@@ -19,4 +19,8 @@ def __getattr__(name):
         from recbole_gr.config import Config
 
         return Config
+    if name == "load_data_and_model":
+        from recbole_gr.restore import load_data_and_model
+
+        return load_data_and_model
     raise AttributeError(f"module 'recbole_gr' has no attribute '{name}'")

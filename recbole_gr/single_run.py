@@ -64,12 +64,8 @@ def run_model(config, saved=True, start=Start()):
 
     # Again, so that a model starts the same whatever was drawn for its data.
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    parts = [config, train_data._dataset]
-    if sid_table is not None:
-        parts.append(sid_table)
-    if getattr(config.model_class, "needs_content", False):
-        parts.append(content.vectors)
-    model = config.model_class(*parts).to(config["device"])
+    vectors = None if content is None else content.vectors
+    model = build_model(config, train_data._dataset, sid_table, vectors)
     logger.info(model)
     if start.weights:
         load_grown(model, start.weights, config)
@@ -115,6 +111,17 @@ def run_model(config, saved=True, start=Start()):
         "log": log,
         "config": plain_config(config),
     }
+
+
+def build_model(config, train_dataset, sid_table=None, vectors=None):
+    """The untrained model of a configuration, on its device; `sid_table` and the item content
+    `vectors` [n_items, d] for those that take them."""
+    parts = [config, train_dataset]
+    if sid_table is not None:
+        parts.append(sid_table)
+    if getattr(config.model_class, "needs_content", False):
+        parts.append(vectors)
+    return config.model_class(*parts).to(config["device"])
 
 
 def semantic_ids(config, train_data):

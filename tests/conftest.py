@@ -13,12 +13,13 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
 from recbole.utils import init_seed  # noqa: E402
-from runs import SMALL  # noqa: E402
+from runs import RUNS, SMALL, arguments  # noqa: E402
 from tiny import write_tiny_dataset  # noqa: E402
 
 from recbole_gr import registry  # noqa: E402
 from recbole_gr.config import Config  # noqa: E402
 from recbole_gr.data import create_dataset, data_preparation  # noqa: E402
+from recbole_gr.quick_start import run_recbole_gr  # noqa: E402
 from recbole_gr.sid.table import SIDTable  # noqa: E402
 
 
@@ -53,3 +54,24 @@ def parts(tiny_folder, tmp_path, monkeypatch):
         return config, trainer(config, network), *loaders
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_folder, tmp_path_factory):
+    """A function from a name of `runs.RUNS` to the result of that run, which takes place once."""
+    results, place = {}, tmp_path_factory.mktemp("runs")
+    folders = {
+        key: place / key for key in ("checkpoint_dir", "result_dir", "sid_dir", "content_cache_dir")
+    }
+
+    def run(name):
+        if name not in results:
+            model, settings = RUNS[name]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(place)  # logs
+                results[name] = run_recbole_gr(
+                    cmd_args=arguments(model, tiny_folder, **{**settings, **folders})
+                )
+        return results[name]
+
+    return run

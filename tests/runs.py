@@ -1,4 +1,4 @@
-"""Short runs of a very small TIGER on the generated data set."""
+"""Short runs of very small models on the generated data set."""
 
 SMALL = {
     "hidden_size": 16,
@@ -24,3 +24,26 @@ def arguments(model, folder, name="tiny", **settings):
     settings = {"epochs": 1, "show_progress": False, "data_path": folder, **settings}
     pairs = [f"--{key}={value}" for key, value in settings.items()]
     return [f"--model={model}", f"--dataset={name}", *pairs]
+
+
+SIDS = {"codebook_size": 8, "content_dim": 8, "epochs": 1}
+PIT = {"n_i2t_layers": 1, "n_context_layers": 1, "n_candidates": 3, "csa_negatives": 2}
+SHORT = {"epochs": 1, "MAX_ITEM_LIST_LENGTH": 10}
+NEGATIVES = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False}
+
+# Models of every kind by a name: the model and its settings.
+RUNS = {
+    "TIGER": ("TIGER", {**SMALL, **SIDS}),
+    "TIGER-encoder": ("TIGER", {**SMALL, **SIDS, "architecture": "encoder_decoder"}),
+    "TIGER-share": ("TIGER", {**SMALL, **SIDS, "collision": "share", "sid_levels": 2}),
+    "PIT": ("PIT", {**SMALL, **SIDS, **PIT, "epochs": 2, "warmup_epochs": 1}),
+    "IntRR": ("IntRR", {**SMALL, **SIDS, "uid_size": 12, "ran_hidden_size": 24}),
+    "R3VAE": ("R3VAE", {**SMALL, **SIDS, "tokenizer_steps": 4, "sid_gate": "off"}),
+    "SASRec": ("SASRec", SHORT),
+    "SASRec-BPR": (
+        "SASRec",
+        {**SHORT, "loss_type": "BPR", "train_neg_sample_args": {**NEGATIVES, "candidate_num": 0}},
+    ),
+    "BERT4Rec": ("BERT4Rec", SHORT),
+    "Pop": ("Pop", {"epochs": 1}),
+}

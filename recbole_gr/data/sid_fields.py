@@ -35,7 +35,7 @@ def prefix_tokens(table, hash_size=None):
     """
     if hash_size is not None and (type(hash_size) is not int or hash_size < 1):
         raise ConfigError(f"hash_size: {hash_size!r} must be a positive integer")
-    levels = min(table.meta.get("content_levels", table.n_levels), table.n_levels)
+    levels = table.content_levels
     codes, columns = table.codes[1:].cpu(), []
     for depth in range(1, levels + 1):
         if hash_size is None:

@@ -12,6 +12,8 @@ from recbole_gr.ranking import Generated, rank_items
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 
+EXCLUDED = "excluded_items"  # [B, H] in a batch: items that may not be returned (0 = none)
+
 
 class GenerativeRecommender(SequentialRecommender):
     """A recommender that answers with SIDs, on RecBole's sequential interface.
@@ -29,6 +31,8 @@ class GenerativeRecommender(SequentialRecommender):
     generative = True
     needs_content = False  # whether the constructor takes the item content as its last argument
 
+    weights_per_item = False  # whether a new item would need training
+
     def __init__(self, config, dataset, sid: SIDTable):
         super().__init__(config, dataset)
         if len(sid.codes) != self.n_items:
@@ -37,6 +41,7 @@ class GenerativeRecommender(SequentialRecommender):
                 "make the table from this data set"
             )
         self.sizes, self.n_levels = tuple(sid.sizes), len(sid.sizes)
+        self.sid_meta = dict(sid.meta)
         self.register_buffer("codes", sid.codes.clamp_min(0))
         self.trie = SIDTrie.from_table(sid)
         self.beam_size = config["beam_size"]
@@ -67,8 +72,30 @@ class GenerativeRecommender(SequentialRecommender):
         )
 
     def _excluded(self, interaction) -> Tensor | None:
-        """``[B, T]`` items that may not be returned, None where all may."""
+        """``[B, H]`` items that may not be returned, None where all may."""
+        if EXCLUDED in interaction:
+            return interaction[EXCLUDED]
         return interaction[self.ITEM_SEQ] if self.exclude_history else None
+
+    def sid_table(self) -> SIDTable:
+        """The SIDs of the items, on the CPU."""
+        return SIDTable.from_item_codes(self.codes[1:].cpu(), self.sizes, self.sid_meta)
+
+    @torch.no_grad()
+    def add_sids(self, codes: Tensor) -> Tensor:
+        """Take in new items by their SIDs ``[n, L]``, without training; returns their ids ``[n]``.
+
+        For models whose weights belong to codes, not to items (``weights_per_item``).
+
+        Raises:
+            ConfigError: a code is outside its codebook.
+        """
+        new = SIDTable.from_item_codes(codes, self.sizes).codes[1:].to(self.codes)
+        ids = torch.arange(self.n_items, self.n_items + len(new), device=new.device)
+        self.codes = torch.cat([self.codes, new])
+        self.n_items += len(new)
+        self.trie = SIDTrie.from_table(self.sid_table()).to(new.device)
+        return ids
 
     def compiled_loss(self, **options):
         """:meth:`calculate_loss` for batches of any size, compiled: what the trainer calls where

@@ -114,6 +114,11 @@ class SIDTable:
         """Levels of a SID."""
         return self.codes.shape[1]
 
+    @property
+    def content_levels(self):
+        """Levels that come from content; the suffix of a collision policy follows them."""
+        return min(self.meta.get("content_levels", self.n_levels), self.n_levels)
+
     def groups(self):
         """Items grouped by SID.
 

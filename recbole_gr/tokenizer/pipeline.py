@@ -94,8 +94,7 @@ def read_sid_file(config, item_tokens):
     if not before["collision_rate"]:
         return table
     codes, sizes = resolve(table.codes[1:], table.sizes, _get(config, "collision") or "suffix")
-    levels = table.meta.get("content_levels", table.n_levels)
-    meta = {**table.meta, "before_policy": before, "content_levels": levels}
+    meta = {**table.meta, "before_policy": before, "content_levels": table.content_levels}
     return SIDTable.from_item_codes(codes, sizes, meta)
 
 
@@ -149,7 +148,7 @@ def _learned_table(config, content, signals, seen, report_of):
         try:
             table = SIDTable.load(path, content.item_tokens)
             logging.getLogger().info("SIDs from %s", path)
-            return table, report_of(table, _fitted(tokenizer, path))
+            return _of_file(table, path), report_of(table, _fitted(tokenizer, path))
         except ConfigError as error:
             logging.getLogger().warning("%s; the SIDs are learned anew", error)
     show = _get(config, "show_progress")
@@ -170,18 +169,28 @@ def _learned_table(config, content, signals, seen, report_of):
         "report": figures,
     }
     table = replace(table, meta=meta)
-    tokenizer.save(path.with_suffix(".tokenizer.pth"))
+    tokenizer.save(tokenizer_file(path))
     table.save(path, content.item_tokens)
     logging.getLogger().info(
         "%s learned SIDs in %.1f s: %s; kept in %s", fit.tokenizer, fit.seconds, fit.figures, path
     )
     report.meta.update(content=content.digest, fit=meta["fit"])
-    return table, report
+    return _of_file(table, path), report
+
+
+def tokenizer_file(path):
+    """Where the fitted tokenizer of the table ``path`` is kept."""
+    return Path(path).with_suffix(".tokenizer.pth")
+
+
+def _of_file(table, path):
+    """The table, knowing by what name it is kept: its tokenizer serves items that come later."""
+    return replace(table, meta={**table.meta, "file": path.name})
 
 
 def _fitted(tokenizer, path):
     """The fitted tokenizer kept beside a table, or None: the report can do without."""
-    path = path.with_suffix(".tokenizer.pth")
+    path = tokenizer_file(path)
     return type(tokenizer).load(path) if path.is_file() else None
 
 

@@ -7,6 +7,7 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import early_stopping
 
+from recbole_gr.data.identity import identity_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.buckets import collecting
 from recbole_gr.trainer.checkpoint import (
@@ -42,6 +43,7 @@ class SafeTrainerMixin:
         self.buckets = None
         self._epoch = -1
         self._train_data = None
+        self._identity = None
         self._loader_states = []
         self._resumed = False
         self._validates = False
@@ -49,6 +51,7 @@ class SafeTrainerMixin:
     def fit(self, train_data, valid_data=None, *args, **kwargs):
         """As RecBole's; after `resume_checkpoint` the batches go on where they stopped."""
         self._train_data = train_data
+        self._identity = identity_of(train_data._dataset)
         self._validates = bool(valid_data) and self.eval_step > 0
         for generator, state in zip(_generators(train_data), self._loader_states):
             generator.set_state(state.cpu())
@@ -78,6 +81,7 @@ class SafeTrainerMixin:
     def _checkpoint_state(self, epoch):
         return {
             "config": plain_config(self.config),
+            "data": self._identity,
             "epoch": epoch,
             "best_epoch": self.best_epoch,
             "cur_step": self.cur_step,
@@ -146,19 +150,29 @@ class SafeTrainerMixin:
 
     def _load_model(self, file):
         state = load_checkpoint_of(self.config, file, map_location=self.device)
-        try:
-            self.model.load_state_dict(state["state_dict"])
-        except RuntimeError as error:
-            raise ConfigError(
-                f"The weights in '{file}' do not fit this model: it was saved with other settings "
-                f"or other data. {error}"
-            ) from error
-        present = self.model.other_parameter()
-        self.model.load_other_parameter(
-            {name: decode(value, present[name]) for name, value in state["other_parameter"].items()}
-        )
+        load_weights(self.model, state, file)
         self.logger.info(f"Loaded {file}")
         return state
+
+
+def load_weights(model, state, file):
+    """Put the weights and other parameters of the checkpoint `state`, read from `file`, into a
+    model.
+
+    Raises:
+        ConfigError: they are of other shapes, or of other SIDs.
+    """
+    try:
+        model.load_state_dict(state["state_dict"])
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The weights in '{file}' do not fit this model: it was saved with other settings "
+            f"or other data. {error}"
+        ) from error
+    present = model.other_parameter()
+    model.load_other_parameter(
+        {name: decode(value, present[name]) for name, value in state["other_parameter"].items()}
+    )
 
 
 def load_checkpoint_of(config, file, map_location=None):

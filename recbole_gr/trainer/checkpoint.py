@@ -163,7 +163,7 @@ def decode(value, into=None):
 
 def plain_config(config):
     """A Config, or a dict, as a dict of plain values; what has no plain form becomes its text."""
-    return {str(key): _plain(value) for key, value in dict(config.final_config_dict).items()}
+    return plain(dict(config.final_config_dict))
 
 
 def random_states():
@@ -188,7 +188,9 @@ def restore_random_states(states):
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
-def _plain(value):
+def plain(value):
+    """Settings and figures as plain values, for reading and not for restoring: sets and tuples
+    become lists, what has no plain form its text."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, np.generic):
@@ -196,9 +198,9 @@ def _plain(value):
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return str(value)
 
 

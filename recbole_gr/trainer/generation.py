@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.baseline import SafeTrainerMixin
+from recbole_gr.trainer.checkpoint import plain
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
 
 SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
@@ -171,7 +172,9 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
         return score, result
 
     def _checkpoint_state(self, epoch):
-        return {**super()._checkpoint_state(epoch), "n_steps": self.n_steps}
+        table = self.model.sid_table()  # its codes are among the weights
+        sid = {"sizes": table.sizes, "digest": table.digest(), "meta": plain(table.meta)}
+        return {**super()._checkpoint_state(epoch), "n_steps": self.n_steps, "sid": sid}
 
     def _resume_from(self, state):
         self.n_steps = state["n_steps"]

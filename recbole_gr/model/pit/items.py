@@ -31,6 +31,14 @@ class ItemVectors(nn.Module):
         self.offset = nn.Parameter(torch.zeros(len(content), size), requires_grad=trainable)
         self.norm = nn.LayerNorm(size)
 
+    @classmethod
+    def saved_content(cls, state_dict, prefix: str = "items.") -> Tensor:
+        """``[n_items, d_m]`` the content that a saved model was made with, row 0 zero."""
+        content, mean, spread = (state_dict[prefix + n] for n in ("content", "mean", "spread"))
+        content = content * spread + mean
+        content[0] = 0.0
+        return content
+
     def forward(self, items: Tensor) -> Tensor:
         """``[...]`` item ids -> ``[..., d]``."""
         return self.norm(self.projection(self.content[items]) + self.offset[items])

@@ -105,6 +105,11 @@ class IndexedRecommender(GenerativeRecommender):
         self.rebuild()
         self.register_load_state_dict_post_hook(lambda model, keys: model.rebuild())
 
+    @staticmethod
+    def saved_content(state_dict) -> Tensor:
+        """The content that a saved model was made with (the constructor's last argument)."""
+        return ItemVectors.saved_content(state_dict)
+
     def rebuild(self) -> None:
         """Build the trie and the order of popularity from the index; called after every change."""
         prior = self.popularity + 1 if self.by_popularity else None
@@ -135,8 +140,9 @@ class IndexedRecommender(GenerativeRecommender):
         rank[self.tail] = torch.arange(len(self.tail), device=rank.device, dtype=rank.dtype)
         dense = (TAIL_SCORE - rank).repeat(len(found.items), 1)
         dense.scatter_(1, found.items, found.scores)
-        if self.exclude_history:
-            dense.scatter_(1, interaction[self.ITEM_SEQ], float("-inf"))
+        exclude = self._excluded(interaction)
+        if exclude is not None:
+            dense.scatter_(1, exclude, float("-inf"))
         dense[:, 0] = float("-inf")
         return dense
 
@@ -168,7 +174,11 @@ class IndexedRecommender(GenerativeRecommender):
         Returns:
             ``[n]`` their item ids.
         """
-        n_old = self.n_items
+        n_old, width = self.n_items, self.items.content.shape[1]
+        if content.shape[1] != width:
+            raise ConfigError(
+                f"new items: {content.shape[1]} numbers of content each, the model has {width}"
+            )
         self.items.append(content)
         ids = torch.arange(n_old, n_old + len(content), device=self.codes.device)
         codes, log_prob = self._proposals(ids, self._codebooks(n_old))

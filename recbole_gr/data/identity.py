@@ -1,0 +1,69 @@
+"""Which users and items a model's ids stand for, so that it is not put on other data."""
+
+import hashlib
+
+from recbole_gr.errors import ConfigError
+
+_SEPARATOR = "\0"
+
+
+def identity_of(dataset):
+    """The users and items of a data set by id, as plain values for a checkpoint.
+
+    Args:
+        dataset (Dataset): any split of it.
+
+    Returns:
+        dict: `items`, all item tokens in one text (a single value loads far faster than one per
+        item); `n_users`, and `users`, the sha256 of their tokens. A field that the data set does
+        not have is None.
+    """
+    items, users = (_text(dataset, field) for field in (dataset.iid_field, dataset.uid_field))
+    digest = None if users is None else hashlib.sha256(users.encode()).hexdigest()
+    n_users = None if users is None else users.count(_SEPARATOR) + 1
+    return {"items": items, "n_users": n_users, "users": digest}
+
+
+def check_identity(saved, dataset, file):
+    """See that ids of a data set stand for the users and items that a checkpoint's do.
+
+    Args:
+        saved (dict): of `identity_of`, from the checkpoint.
+        dataset (Dataset): the data set as it is now.
+        file (str): the checkpoint, for the message.
+
+    Raises:
+        ConfigError: says what differs.
+    """
+    now, name = identity_of(dataset), dataset.dataset_name
+    remedy = (
+        f"Give the data it was trained on (data_path; now {dataset.dataset_path}, with the filters "
+        "of its configuration), or train on these."
+    )
+    if now["items"] != saved["items"]:
+        before, present = (part["items"].split(_SEPARATOR)[1:] for part in (saved, now))
+        raise ConfigError(
+            f"'{file}' was trained on other items than '{name}' has now: "
+            f"{_difference(before, present)}. {remedy}"
+        )
+    if now["users"] != saved["users"]:
+        counts = f"{saved['n_users'] - 1} users in training, {now['n_users'] - 1} now"
+        if saved["n_users"] == now["n_users"]:
+            counts = f"{now['n_users'] - 1} users, but not the same or in another order"
+        raise ConfigError(
+            f"'{file}' was trained on other users than '{name}' has now: {counts}. {remedy}"
+        )
+
+
+def _text(dataset, field):
+    return None if field is None else _SEPARATOR.join(map(str, dataset.field2id_token[field]))
+
+
+def _difference(before, present):
+    gone, new = set(before) - set(present), set(present) - set(before)
+    parts = [
+        f"{len(items)} {what}, such as {min(items)!r}"
+        for items, what in ((gone, "are missing"), (new, "are new"))
+        if items
+    ]
+    return " and ".join(parts) or "the same items in another order"

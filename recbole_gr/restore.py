@@ -1,0 +1,166 @@
+"""From a checkpoint back to its configuration, data and model."""
+
+import os
+from typing import Any, NamedTuple
+
+from recbole.utils import init_seed
+
+from recbole_gr import registry
+from recbole_gr.config import Config
+from recbole_gr.data import create_dataset, data_preparation
+from recbole_gr.data.histories import Histories
+from recbole_gr.data.identity import check_identity
+from recbole_gr.defaults import default_settings
+from recbole_gr.errors import ConfigError
+from recbole_gr.known_keys import RUN_KEYS
+from recbole_gr.sid.table import SIDTable
+from recbole_gr.single_run import build_model, semantic_ids
+from recbole_gr.trainer.baseline import load_weights
+from recbole_gr.trainer.checkpoint import load_checkpoint
+
+# What a configuration says of the machine and the course of its run, which end with it.
+OF_ITS_RUN = RUN_KEYS | {
+    *("nproc", "world_size", "ip", "port", "group_offset", "offset", "local_rank"),
+    *("gpu_id", "use_gpu", "resume", "warmup_from"),
+}
+CLASS_KEYS = ("tokenizer", "backbone")  # may name a class as package.module:Class
+
+
+class Restored(NamedTuple):
+    """A trained model with its data, the first six as RecBole's `load_data_and_model` returns them.
+
+    Attributes:
+        histories: what every user has taken, or None where there is no log of it.
+    """
+
+    config: Config
+    model: Any
+    dataset: Any
+    train_data: Any
+    valid_data: Any
+    test_data: Any
+    histories: Histories | None
+
+
+def load_data_and_model(checkpoint, model=None, **overrides):
+    """The trained model of a checkpoint, and its data split as in its training.
+
+    For our models and RecBole's. Everything but the data set comes from the checkpoint: settings,
+    weights, SIDs and the content that a model holds. The random generators are seeded by the
+    configuration, as in a run.
+
+    Args:
+        checkpoint (str | os.PathLike): a file that a run kept.
+        model (str | type | None): for a class of your own, the class or `"package.module:Class"`;
+            a file does not say what code to import.
+        **overrides: settings that differ from those of the training, such as `data_path` (parent
+            folder of the data set), `eval_batch_size`, `beam_size` or `show_progress`.
+
+    Returns:
+        tuple: config, model (in evaluation mode, on the configured device), data set, loaders of
+        the training, validation and test split.
+
+    Raises:
+        ConfigError: the file cannot be used, or its data set is missing, or holds other users or
+            items than it was trained with; says which.
+    """
+    return tuple(restore(checkpoint, model, overrides))[:6]
+
+
+def restore(checkpoint, model=None, overrides=None, with_histories=False):
+    """As `load_data_and_model`, with what the users have taken.
+
+    Returns:
+        Restored: `histories` is None unless asked for.
+    """
+    file = os.fspath(checkpoint)
+    state = load_checkpoint(file, map_location="cpu")
+    config = restored_config(state, file, model, overrides)
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config)
+    histories = Histories.known(dataset) if with_histories else None
+    loaders = data_preparation(config, dataset)
+    train_dataset = loaders[0]._dataset
+    if "data" in state:  # not in those of the first versions
+        check_identity(state["data"], train_dataset, file)
+    network = build_model(config, train_dataset, *_saved_parts(state, config, loaders[0], file))
+    load_weights(network, state, file)
+    network.eval()
+    return Restored(config, network, dataset, *loaders, histories)
+
+
+def restored_config(state, file, model=None, overrides=None):
+    """The configuration that a checkpoint was trained with, for this machine.
+
+    Settings of its machine and its processes take their defaults.
+
+    Args:
+        state (dict): the checkpoint.
+        file (str): its name, for messages.
+        model, overrides: as for `load_data_and_model`.
+
+    Returns:
+        Config
+
+    Raises:
+        ConfigError: the model is not known, or settings no longer hold.
+    """
+    saved, overrides = state["config"], dict(overrides or {})
+    model_class = registry.get_model(model) if isinstance(model, str) else model
+    if model_class is None:
+        model_class = _known_model(saved["model"], file)
+    if model_class.__name__ != saved["model"]:
+        raise ConfigError(
+            f"'{file}' is a checkpoint of model '{saved['model']}', not '{model_class.__name__}'."
+        )
+    for key in CLASS_KEYS:
+        if ":" in str(saved.get(key)) and key not in overrides:
+            raise ConfigError(
+                f"'{file}' was trained with {key} {saved[key]}, a class outside of RecBole-GR. A "
+                f"file does not say what code to import: give {key}='{saved[key]}' yourself."
+            )
+    dataset = overrides.get("dataset") or saved["dataset"]
+    tokenizer = overrides.get("tokenizer") or saved.get("tokenizer")
+    known = default_settings(model_class, dataset, tokenizer)[1]
+    settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
+    _undo_recbole(settings)
+    return Config(model_class, dataset, config_dict={**settings, **overrides})
+
+
+def _known_model(name, file):
+    try:
+        return registry.get_model(name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"'{file}' is a checkpoint of model '{name}', which is neither of RecBole-GR nor of "
+            "RecBole: give the class yourself, model=package.module:Class."
+        ) from error
+
+
+def _undo_recbole(settings):
+    """Give settings that RecBole's Config has changed the form in which it takes them."""
+    folder = os.path.dirname(settings.pop("data_path", "").rstrip("/"))
+    if os.path.isdir(folder):  # else the default, which may hold the data set on this machine
+        settings["data_path"] = folder
+    negatives = settings.get("train_neg_sample_args")
+    if isinstance(negatives, dict) and negatives.get("distribution") == "none":
+        settings["train_neg_sample_args"] = None
+
+
+def _saved_parts(state, config, train_data, file):
+    """The SID table and the item content that a model was made with; None where it has none."""
+    if not getattr(config.model_class, "generative", False):
+        return None, None
+    if "sid" not in state:  # of the first versions; the model refuses codes that are not its own
+        content, table, _ = semantic_ids(config, train_data)
+        return table, content.vectors
+    saved, weights = state["sid"], state["state_dict"]
+    table = SIDTable.from_item_codes(weights["codes"][1:], saved["sizes"], saved["meta"])
+    if table.digest() != saved["digest"]:
+        raise ConfigError(
+            f"The SIDs in '{file}' do not have the hash saved with them: the file was changed. "
+            "Take another one, or train the model again."
+        )
+    if not getattr(config.model_class, "needs_content", False):
+        return table, None
+    return table, config.model_class.saved_content(weights)
