@@ -23,4 +23,8 @@ def __getattr__(name):
         from recbole_gr.restore import load_data_and_model
 
         return load_data_and_model
+    if name == "Recommender":
+        from recbole_gr.inference import Recommender
+
+        return Recommender
     raise AttributeError(f"module 'recbole_gr' has no attribute '{name}'")

@@ -14,9 +14,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
 from recbole.utils import init_seed  # noqa: E402
 from runs import RUNS, SMALL, arguments  # noqa: E402
-from tiny import write_tiny_dataset  # noqa: E402
+from tiny import read_sequences, write_tiny_dataset  # noqa: E402
 
-from recbole_gr import registry  # noqa: E402
+from recbole_gr import Recommender, registry  # noqa: E402
 from recbole_gr.config import Config  # noqa: E402
 from recbole_gr.data import create_dataset, data_preparation  # noqa: E402
 from recbole_gr.quick_start import run_recbole_gr  # noqa: E402
@@ -75,3 +75,19 @@ def trained(tiny_folder, tmp_path_factory):
         return results[name]
 
     return run
+
+
+@pytest.fixture
+def recommender(trained):
+    """A function from a name of RUNS to a fresh recommender of that run."""
+
+    def load(name, **overrides):
+        return Recommender.load(trained(name)["checkpoint"], show_progress=False, **overrides)
+
+    return load
+
+
+@pytest.fixture
+def sequences(tiny_folder):
+    """Items of each user of `tiny` in the order of time."""
+    return read_sequences(tiny_folder)

@@ -26,7 +26,7 @@ def arguments(model, folder, name="tiny", **settings):
     return [f"--model={model}", f"--dataset={name}", *pairs]
 
 
-SIDS = {"codebook_size": 8, "content_dim": 8, "epochs": 1}
+SIDS = {"codebook_size": 8, "sid_levels": 2, "content_dim": 8, "epochs": 1}  # some collide
 PIT = {"n_i2t_layers": 1, "n_context_layers": 1, "n_candidates": 3, "csa_negatives": 2}
 SHORT = {"epochs": 1, "MAX_ITEM_LIST_LENGTH": 10}
 NEGATIVES = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False}
@@ -35,7 +35,7 @@ NEGATIVES = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic"
 RUNS = {
     "TIGER": ("TIGER", {**SMALL, **SIDS}),
     "TIGER-encoder": ("TIGER", {**SMALL, **SIDS, "architecture": "encoder_decoder"}),
-    "TIGER-share": ("TIGER", {**SMALL, **SIDS, "collision": "share", "sid_levels": 2}),
+    "TIGER-share": ("TIGER", {**SMALL, **SIDS, "collision": "share"}),
     "PIT": ("PIT", {**SMALL, **SIDS, **PIT, "epochs": 2, "warmup_epochs": 1}),
     "IntRR": ("IntRR", {**SMALL, **SIDS, "uid_size": 12, "ran_hidden_size": 24}),
     "R3VAE": ("R3VAE", {**SMALL, **SIDS, "tokenizer_steps": 4, "sid_gate": "off"}),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from recbole.trainer import KGTrainer, S3RecTrainer, Trainer
 from recbole.utils import init_seed
+from tiny import read_sequences
 
 from recbole_gr import registry
 from recbole_gr.config import Config
@@ -126,16 +127,6 @@ def test_the_bundled_knowledge_graph_trains_a_model(arguments):
     settings = ["--model=CFKG", "--dataset=ml-100k", "--epochs=1", "--train_batch_size=16384"]
     result = run_recbole_gr(cmd_args=[*settings, "--embedding_size=8", "--show_progress=False"])
     assert result["test_result"]["recall@10"] > 0 and result["test_targets"]["count"] == 943
-
-
-def read_sequences(folder):
-    """Items of each user in the order of time, read without RecBole."""
-    with open(folder / "tiny" / "tiny.inter") as file:
-        rows = [line.rstrip("\n").split("\t") for line in file][1:]
-    sequences = {}
-    for user, item, _, _ in sorted(rows, key=lambda row: (row[0], float(row[3]))):
-        sequences.setdefault(user, []).append(item)
-    return sequences
 
 
 @pytest.mark.parametrize("model", ["Pop", "BPR", "SASRec"])

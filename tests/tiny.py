@@ -72,3 +72,13 @@ def write_tiny_dataset(folder, name="tiny", n_users=60, n_items=40, seed=0):
                 genres.append(GENRES[int(rng.integers(len(GENRES)))])
             file.write(f"i{item}\t{title}\t{' '.join(dict.fromkeys(genres))}\n")
     return Path(folder)
+
+
+def read_sequences(folder, name="tiny"):
+    """Items of each user in the order of time, read without RecBole; tokens as in the file."""
+    with open(Path(folder, name, f"{name}.inter"), encoding="utf-8") as file:
+        rows = [line.rstrip("\n").split("\t") for line in file][1:]
+    sequences = {}
+    for user, item, _, _ in sorted(rows, key=lambda row: (row[0], float(row[3]))):
+        sequences.setdefault(user, []).append(item)
+    return sequences

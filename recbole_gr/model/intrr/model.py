@@ -38,6 +38,8 @@ class IntRR(GenerativeRecommender):
     The collision level is a level like the others: the paper's fourth digit.
     """
 
+    weights_per_item = True  # the UID embedding
+
     def __init__(self, config, dataset, sid):
         super().__init__(config, dataset, sid)
         options.check_levels(config, self.n_levels)

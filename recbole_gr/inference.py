@@ -1,0 +1,301 @@
+"""Recommendations of a trained model, in the tokens of its data."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
+from tqdm import tqdm
+
+from recbole_gr.data.histories import Histories
+from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.generation import NEVER, best
+from recbole_gr.model.base import EXCLUDED
+from recbole_gr.ranking import Generated
+from recbole_gr.restore import Restored, restore
+from recbole_gr.tokenizer.newcomers import kept_tokenizer, newcomer_codes
+
+DENSE_SCORES = 1 << 24  # scores of all items that are held at once
+
+
+class Recommendation(NamedTuple):
+    """One answer: `user` (token, or None for a given history), `items` (tokens, best first) and
+    their `scores` (log-probabilities of generative models, RecBole's scores otherwise)."""
+
+    user: str | None
+    items: list[str]
+    scores: list[float]
+
+
+class Recommender:
+    """A trained model that answers for users of its data and for new histories.
+
+    Of a user of the data everything is known: training, validation and test interactions are their
+    history, so what is recommended is what comes after all of it. (An evaluation of the test split
+    lacks the last one.) The model reads the last `MAX_ITEM_LIST_LENGTH` of them.
+
+        recommender = Recommender.load("saved/TIGER-ml-100k-....pth")
+        for user, items, scores in recommender.recommend(users=["196"], k=5):
+            ...
+
+    Attributes:
+        model: in evaluation mode.
+        item_tokens (list[str]): by item id, "[PAD]" first.
+    """
+
+    def __init__(self, restored: Restored):
+        self.config, self.model, self.dataset = restored[:3]
+        self.histories = restored.histories
+        self._transform = restored.test_data.transform
+        self.generative = getattr(self.model, "generative", False)
+        if self.generative:  # it would leave out only what it reads of a history
+            self.model.exclude_history = False
+        self.sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        tokens = self.dataset.field2id_token[self.dataset.iid_field]
+        self.item_tokens = [str(token) for token in tokens]
+        self._item_ids = {token: item for item, token in enumerate(self.item_tokens) if item}
+
+    @classmethod
+    def load(cls, checkpoint, model=None, with_users=True, **overrides):
+        """The recommender of a checkpoint; arguments as for `load_data_and_model`.
+
+        Args:
+            with_users (bool): False spares the memory of the users' histories where only new
+                histories are asked for.
+        """
+        return cls(restore(checkpoint, model, overrides, with_histories=with_users))
+
+    def recommend(self, users=None, histories=None, k=10, **options) -> list[Recommendation]:
+        """As `stream`, all answers at once."""
+        return list(self.stream(users, histories, k, **options))
+
+    def stream(
+        self,
+        users: Iterable | None = None,
+        histories: Iterable | None = None,
+        k: int = 10,
+        exclude_history: bool | None = None,
+        beam_size: int | None = None,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+    ) -> Iterator[Recommendation]:
+        """The `k` best items for each user or history, in the order given.
+
+        Args:
+            users: user tokens; None with no `histories`: everyone who has a history.
+            histories: item tokens in the order of time, one list for each answer. A model that
+                hashes users (`user_tokens`) takes them all for one unknown user.
+            k: items of an answer. It has fewer where the model finds no more: raise `beam_size`.
+            exclude_history: leave out every item of the history, however long ago; None does as
+                the configuration says (`exclude_history`, False for RecBole's models).
+            beam_size: of generative models; None takes the configuration's. At least `k`.
+            batch_size: answers computed together; None takes what the evaluation does.
+            show_progress: a bar; None takes the configuration's.
+
+        Raises:
+            ConfigError: tokens that are not in the data (named), an empty history, or a model that
+                cannot answer so. Raised before the first answer.
+        """
+        self._check_k(k)
+        if users is not None and histories is not None:
+            raise ConfigError("give users or histories, not both")
+        if histories is not None:
+            source, names = self._given(histories), None
+            rows = torch.arange(len(source))
+        else:
+            source, rows = self.histories, self._user_rows(users)
+            tokens = self.dataset.field2id_token[self.dataset.uid_field]
+            names = [str(tokens[row]) for row in rows.tolist()]
+        exclude = (
+            bool(self.config["exclude_history"]) if exclude_history is None else exclude_history
+        )
+        show = self.config["show_progress"] if show_progress is None else show_progress
+        # What follows is a generator of its own, so that the checks above come at once.
+        return self._answers(
+            source, rows, names, k, exclude, beam_size, batch_size or self._batch_size(), show
+        )
+
+    @torch.no_grad()
+    def _answers(self, source, rows, names, k, exclude, beam_size, batch_size, show):
+        bar = tqdm(total=len(rows), ncols=100, desc="Recommend", unit="user", disable=not show)
+        with bar:
+            for start in range(0, len(rows), batch_size):
+                part = rows[start : start + batch_size]
+                batch = self._batch(source, part, names is not None)
+                gone = source.items(part).to(self.config["device"]) if exclude else None
+                found = self._best(batch, k, gone, beam_size)
+                for row, (items, scores) in enumerate(
+                    zip(found.items.tolist(), found.scores.tolist())
+                ):
+                    pairs = [(i, s) for i, s in zip(items, scores) if i and s != NEVER]
+                    yield Recommendation(
+                        None if names is None else names[start + row],
+                        [self.item_tokens[item] for item, _ in pairs],
+                        [score for _, score in pairs],
+                    )
+                bar.update(len(part))
+
+    def add_items(self, content: Mapping) -> None:
+        """Make items recommendable that are known by their content alone.
+
+        They can be recommended and stand in histories from then on; the checkpoint is not changed.
+        PIT asks its own item tokenizer for their SIDs; other models take those of the fitted
+        tokenizer that is kept beside the SIDs of their training.
+
+        Args:
+            content: vector by item token, of the kind that `item_content` gave for the training
+                (lines of the `content_file`, or vectors of the same text encoder).
+
+        Raises:
+            ConfigError: tokens that exist, vectors of another length or not finite, or a model
+                that needs training for a new item. Nothing is added then.
+        """
+        tokens = [str(token) for token in content]
+        known = [token for token in tokens if token in self._item_ids]
+        if known:
+            raise ConfigError(f"new items: {len(known)} are known already, first {known[0]!r}")
+        if not self.generative or self.model.weights_per_item:
+            raise ConfigError(
+                f"new items: {self.config['model']} has a vector of its own for each item that it "
+                "was trained on, and none for new ones; train again with them, or take PIT or TIGER"
+            )
+        vectors = _matrix(content)
+        if hasattr(self.model, "add_items"):
+            self.model.add_items(vectors)
+        else:
+            table = self.model.sid_table()
+            trained = self.item_tokens[: self.dataset.item_num]
+            tokenizer = kept_tokenizer(self.config, table, trained)
+            self.model.add_sids(newcomer_codes(tokenizer, table, vectors))
+        first = len(self.item_tokens)
+        self.item_tokens += tokens
+        self._item_ids.update(zip(tokens, range(first, first + len(tokens))))
+
+    # What is asked for
+
+    def _check_k(self, k):
+        n_items = len(self.item_tokens) - 1
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n_items:
+            raise ConfigError(
+                f"k: {k!r} must be an integer from 1 to {n_items}, the items there are"
+            )
+
+    def _user_rows(self, users):
+        """Ids [B] of user tokens, or of all users with a history."""
+        if self.histories is None:
+            raise ConfigError("the users' histories were not loaded (with_users=False)")
+        taken = self.histories.lengths()
+        if users is None:
+            return taken.nonzero().squeeze(1)
+        tokens = [users] if isinstance(users, (str, int)) else users
+        ids = self.dataset.field2token_id[self.dataset.uid_field]
+        rows = torch.tensor(_ids_of(map(str, tokens), ids, "users"), dtype=torch.long)
+        empty = (taken[rows] == 0).nonzero().squeeze(1)
+        if self.sequential and len(empty):
+            user = self.dataset.id2token(self.dataset.uid_field, int(rows[empty[0]]))
+            raise ConfigError(
+                f"users: {len(empty)} have no interactions to go by, first {str(user)!r}"
+            )
+        return rows
+
+    def _given(self, histories):
+        if not self.sequential:
+            raise ConfigError(
+                f"histories: {self.config['model']} knows users by a vector of their own and reads "
+                "no history; give users, or take a sequential model"
+            )
+        rows = []
+        for number, history in enumerate(histories, 1):
+            if isinstance(history, str) or not len(history):
+                raise ConfigError(
+                    f"histories: number {number} is {history!r}; give a list of item tokens"
+                )
+            rows.append(_ids_of(map(str, history), self._item_ids, f"histories: number {number}"))
+        return Histories.of(rows, self.dataset.iid_field)
+
+    # How it is answered
+
+    def _batch_size(self):
+        size = max(1, int(self.config["eval_batch_size"] or 256))
+        if self.generative:
+            return size
+        return min(size, max(1, DENSE_SCORES // self.dataset.item_num))
+
+    def _batch(self, source, rows, are_users):
+        """The interaction that the model's evaluation would see, on its device."""
+        dataset = self.dataset
+        columns = {dataset.uid_field: rows if are_users else torch.zeros_like(rows)}
+        if self.sequential:
+            parts, lengths = source.last(rows, self.config["MAX_ITEM_LIST_LENGTH"])
+            columns[dataset.item_list_length_field] = lengths
+            for field, values in parts.items():
+                name = getattr(dataset, f"{field}_list_field", None)
+                if name is not None:
+                    columns[name] = values
+        batch = Interaction(columns)
+        if not self.generative:
+            batch = dataset.join(batch)
+        return self._transform(dataset, batch).to(self.config["device"])
+
+    def _best(self, batch, k, gone, beam_size) -> Generated:
+        """The `k` best items of a batch without those in `gone` [B, H] (None: with all)."""
+        if not self.generative:
+            scores = self._all_scores(batch)
+            if gone is not None:
+                scores.scatter_(1, gone, NEVER)
+            items = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+            values, index = best(scores, items, k)
+            return Generated(index, values)
+        model = self.model
+        if gone is not None:
+            batch.update(Interaction({EXCLUDED: gone}))
+        dtype = getattr(torch, self.config["amp_dtype"] or "bfloat16")
+        device = torch.device(self.config["device"]).type
+        with torch.autocast(device, dtype, enabled=bool(self.config["enable_amp"])):
+            beams = model.search(batch, max(k, beam_size or model.beam_size))
+        return model.rank(beams, k, batch)
+
+    def _all_scores(self, batch):
+        """[B, n_items] of one of RecBole's models, -inf for padding."""
+        name = self.config["model"]
+        try:
+            scores = self.model.full_sort_predict(batch)
+        except NotImplementedError as error:
+            raise ConfigError(f"{name} does not rank all items, it rates single ones") from error
+        except KeyError as error:
+            raise ConfigError(
+                f"{name} reads {error} of a history, which item tokens alone do not tell; give "
+                "users of the data"
+            ) from error
+        scores = scores.view(len(batch), -1)[:, : self.dataset.item_num].float().clone()
+        scores[:, 0] = NEVER
+        return scores
+
+
+def _ids_of(tokens, ids, what):
+    """Ids of tokens; a ConfigError names those that are not there."""
+    tokens = list(tokens)
+    found = [ids.get(token, 0) for token in tokens]
+    unknown = [token for token, number in zip(tokens, found) if not number]
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        hint = did_you_mean(unknown[0], ids) if len(ids) <= 100_000 else ""
+        raise ConfigError(f"{what}: not in the data: {shown}{hint}")
+    return found
+
+
+def _matrix(content):
+    """[n, d] of vectors by token."""
+    if not content:
+        raise ConfigError("new items: none are given")
+    rows = {token: torch.as_tensor(vector).float().flatten() for token, vector in content.items()}
+    width = len(next(iter(rows.values())))
+    for token, row in rows.items():
+        if len(row) != width or not math.isfinite(float(row.sum())):
+            raise ConfigError(
+                f"new items: the content of {token!r} must be {width} finite numbers, as that of "
+                "the others"
+            )
+    return torch.stack(list(rows.values()))

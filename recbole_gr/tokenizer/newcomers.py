@@ -1,0 +1,80 @@
+"""SIDs for items that come after a table was made, from their content alone."""
+
+from pathlib import Path
+
+import torch
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.registry import TOKENIZERS, get_tokenizer
+from recbole_gr.sid.reassign import reassign
+from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer.pipeline import tokenizer_file
+
+
+def kept_tokenizer(config, table, item_tokens):
+    """The fitted tokenizer that lies beside the table that a model was trained with.
+
+    Args:
+        config: RecBole's ``Config``: ``sid_file``, ``sid_dir``, ``tokenizer``.
+        table: the model's SIDTable; items that were added later come last.
+        item_tokens: item tokens by internal id, of the items of the training.
+
+    Raises:
+        ConfigError: there is none, or the table beside it is another one.
+    """
+    name = table.meta.get("file")
+    path = Path(config["sid_file"]) if config["sid_file"] else Path(config["sid_dir"], name or "")
+    if (not name and not config["sid_file"]) or not tokenizer_file(path).is_file():
+        raise ConfigError(
+            "new items need the fitted tokenizer of the model's SIDs, which is not there"
+            + (f": {tokenizer_file(path)}" if name or config["sid_file"] else "")
+            + "; set sid_dir to the folder where the SIDs of its training were kept. SIDs that "
+            "came from a plain file have no tokenizer"
+        )
+    levels = table.content_levels
+    kept = SIDTable.load(path, item_tokens)
+    if not torch.equal(kept.codes[1:, :levels], table.codes[1 : len(item_tokens), :levels]):
+        raise ConfigError(f"the SIDs in {path} are not those that the model was trained with")
+    made_by = table.meta.get("tokenizer")
+    made_by = made_by if made_by in TOKENIZERS else config["tokenizer"]
+    return get_tokenizer(made_by).load(tokenizer_file(path))
+
+
+def newcomer_codes(tokenizer, table, content):
+    """SIDs of new items that no item has, new or old.
+
+    The tokenizer gives the codes of its own levels. A suffix is the least one that is free; under
+    the policy ``share`` none is needed. The old items keep their SIDs.
+
+    Args:
+        tokenizer: of :func:`kept_tokenizer`.
+        table: SIDTable of the old items.
+        content: float tensor ``[n, d]`` of the new ones, of the kind that it has learned.
+
+    Returns:
+        LongTensor ``[n, L]``.
+
+    Raises:
+        ConfigError: content of another width, or SIDs that are taken and cannot be told apart by
+            the model's codebooks.
+    """
+    levels, old = table.content_levels, table.codes[1:].cpu()
+    codes = tokenizer.encode(content.float()).cpu()
+    if table.n_levels == levels + 1:
+        raw = torch.cat([old[:, :levels], codes])
+        codes = reassign(raw, old, table.sizes[:levels], keep_depth=0)[0][len(old) :]
+        full = codes[:, -1] >= table.sizes[-1]
+        if bool(full.any()):
+            raise ConfigError(
+                f"{int(full.sum())} of {len(codes)} new items share the codes of more items than "
+                f"the model has suffixes ({table.sizes[-1]}), the first is number "
+                f"{int(full.nonzero()[0]) + 1}; tokenize and train again with them"
+            )
+    elif table.meta.get("options", {}).get("collision") != "share":
+        n_before, n_now = (len(rows.unique(dim=0)) for rows in (old, torch.cat([old, codes])))
+        if n_now - n_before < len(codes):
+            raise ConfigError(
+                "new items fall on SIDs that are taken, and no suffix tells them apart "
+                "(collision); tokenize and train again with them"
+            )
+    return codes
