@@ -99,6 +99,27 @@ def parse_arguments(arguments):
     return settings
 
 
+def own_arguments(arguments, names):
+    """Take a program's own `--name=text` arguments out of those that are settings.
+
+    Their text is left as it is: `196,186` or `007` may be tokens, which are no numbers.
+
+    Returns:
+        tuple[dict, list]: text by name, and the other arguments.
+    """
+    own, rest = {}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        name = key.removeprefix("--")
+        if equals and key.startswith("--") and name in names:
+            if own.get(name, value) != value:
+                raise ConfigError(f"--{name} is given twice: '{own[name]}' and '{value}'.")
+            own[name] = value
+        else:
+            rest.append(argument)
+    return own, rest
+
+
 def properties_dir():
     """The folder of our defaults: in the package when installed, beside it in a checkout."""
     here = Path(__file__).resolve().parent

@@ -149,18 +149,12 @@ def main(argv=None):
         print(USAGE, end="")
         return 0 if arguments else 2
     from recbole_gr.errors import ConfigError
-    from recbole_gr.settings import parse_value
+    from recbole_gr.settings import own_arguments, parse_value
 
-    own, rest = {}, []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in ("--output", "--hash_size", "--compare"):
-            own[key[2:]] = value
-        else:
-            rest.append(argument)
-    models = [name.strip() for name in own.get("compare", "").split(",") if name.strip()]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
+        own, rest = own_arguments(arguments, ("output", "hash_size", "compare"))
+        models = [name.strip() for name in own.get("compare", "").split(",") if name.strip()]
         written = sid_features(
             output=own.get("output"),
             hash_size=parse_value(own.get("hash_size")),

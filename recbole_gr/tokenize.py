@@ -125,13 +125,12 @@ def main(argv=None):
         print(USAGE, end="")
         return 0 if arguments else 2
     from recbole_gr.errors import ConfigError
+    from recbole_gr.settings import own_arguments
 
-    given = [argument for argument in arguments if argument.startswith("--output=")]
-    rest = [argument for argument in arguments if not argument.startswith("--output=")]
-    output = given[-1].partition("=")[2] if given else None
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        names = _tokenizers(rest)
+        own, rest = own_arguments(arguments, ("output",))
+        output, names = own.get("output"), _tokenizers(rest)
         if len(names) > 1:
             _, table, files = compare_tokenizers(names, output=output, cmd_args=rest)
             print(table)

@@ -1,0 +1,217 @@
+"""What a trained model recommends.
+
+python -m recbole_gr.recommend --checkpoint=saved/TIGER-ml-100k-....pth --user=196,186
+python -m recbole_gr.recommend --checkpoint=... --history=50,181,258 --exclude_history=True
+python -m recbole_gr.recommend --checkpoint=... --users_file=users.txt --output=answers.csv
+"""
+
+import csv
+import json
+import logging
+import sys
+from pathlib import Path
+
+USAGE = """\
+usage: python -m recbole_gr.recommend --checkpoint=FILE
+           --user=ID[,ID...] | --history=ITEM[,ITEM...] | --users_file=FILE
+           [--k=10] [--exclude_history=True] [--output=FILE] [--key=value ...]
+
+Prints rank, item, title (where the .item file has one) and score. Of a user of the data the whole
+history counts, up to the last interaction.
+
+  --users_file       a user token on each line; - is standard input
+  --output           writes .csv (a line per item) or .jsonl (a line per user) instead of printing
+  --k                items for each user (default: 10)
+  --exclude_history  leave out the items of the history (default: as the model was evaluated)
+  --batch_size       users computed together
+  --model            your own class, package.module:Class, where the checkpoint is of one
+  --key=value        settings that differ from the training's, such as --data_path=FOLDER,
+                     --beam_size=50, --gpu_id=0 or --show_progress=False
+"""
+
+OWN = ("checkpoint", "user", "history", "users_file", "output", "k", "exclude_history")
+OWN += ("batch_size", "model")
+FORMATS = (".csv", ".jsonl")
+
+
+def recommend(
+    checkpoint,
+    users=None,
+    histories=None,
+    k=10,
+    exclude_history=None,
+    new_items=None,
+    model=None,
+    batch_size=None,
+    show_progress=None,
+    **overrides,
+):
+    """The `k` best items for users or histories, by the trained model of a checkpoint.
+
+    Loads the model and its data each time; `recbole_gr.Recommender` keeps them.
+
+    Args:
+        checkpoint (str | os.PathLike): a file that a run kept, of our models or RecBole's.
+        users, histories, k, exclude_history, batch_size, show_progress: as for
+            `Recommender.stream`.
+        new_items (dict | None): content vector by token of items that the model does not know yet,
+            as for `Recommender.add_items`.
+        model, **overrides: as for `recbole_gr.load_data_and_model`.
+
+    Returns:
+        list[Recommendation]: `user`, `items` and `scores` for each user or history, in order.
+
+    Raises:
+        ConfigError: something given cannot be used.
+    """
+    from recbole_gr.inference import Recommender
+
+    if show_progress is not None:
+        overrides["show_progress"] = show_progress
+    with_users = histories is None
+    recommender = Recommender.load(checkpoint, model, with_users, **overrides)
+    if new_items:
+        recommender.add_items(new_items)
+    return recommender.recommend(
+        users, histories, k, exclude_history=exclude_history, batch_size=batch_size
+    )
+
+
+def main(argv=None):
+    """The command line; returns the exit code, 2 where something given cannot be used."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    from recbole_gr.errors import ConfigError
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        _run(arguments)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(arguments):
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.settings import own_arguments, parse_arguments, parse_value
+
+    own, rest = own_arguments(arguments, OWN)
+    overrides = parse_arguments(rest)
+    if not own.get("checkpoint"):
+        raise ConfigError("No checkpoint is given: add --checkpoint=FILE, as a run printed it.")
+    if sum(name in own for name in ("user", "history", "users_file")) != 1:
+        raise ConfigError("Give one of --user=ID, --history=ITEM,ITEM and --users_file=FILE.")
+    output = Path(own["output"]) if "output" in own else None
+    if output is not None and output.suffix not in FORMATS:
+        raise ConfigError(f"--output={output}: the name must end in {' or '.join(FORMATS)}")
+    users = _tokens(own["user"]) if "user" in own else None
+    if "users_file" in own:
+        users = _lines(own["users_file"])
+    histories = [_tokens(own["history"])] if "history" in own else None
+    options = {name: parse_value(own.get(name)) for name in ("exclude_history", "batch_size")}
+    _check_options(options)
+
+    from recbole_gr.data.titles import item_titles
+    from recbole_gr.inference import Recommender
+
+    recommender = Recommender.load(
+        own["checkpoint"], own.get("model"), with_users=histories is None, **overrides
+    )
+    k = parse_value(own.get("k", "10"))
+    if "users_file" not in own:
+        options["show_progress"] = False
+    answers = recommender.stream(users, histories, k, **options)
+    titles = item_titles(recommender.config)
+    if output is None:
+        _print(answers, titles)
+    else:
+        n_users = _write(answers, titles, output)
+        print(f"Written: {output}, {n_users} users")
+
+
+def _check_options(options):
+    from recbole_gr.errors import ConfigError
+
+    if options["exclude_history"] not in (None, True, False):
+        raise ConfigError(f"--exclude_history={options['exclude_history']}: write True or False")
+    size = options["batch_size"]
+    if size is not None and (type(size) is not int or size < 1):
+        raise ConfigError(f"--batch_size={size}: it must be an integer of at least 1")
+
+
+def _tokens(text):
+    return [token.strip() for token in text.split(",") if token.strip()]
+
+
+def _lines(path):
+    """The tokens of a file, one on each line."""
+    from recbole_gr.errors import ConfigError
+
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--users_file={path} cannot be read: {error}") from error
+    users = [line.strip() for line in text.splitlines() if line.strip()]
+    if not users:
+        raise ConfigError(f"--users_file={path} names no user; write one user token on each line")
+    return users
+
+
+def _print(answers, titles):
+    from recbole_gr.markdown import aligned_table
+
+    for user, items, scores in answers:
+        head = ["title", "rank", "item", "score"]
+        rows = [
+            [titles.get(item, ""), str(rank), item, f"{score:.4f}"]
+            for rank, (item, score) in enumerate(zip(items, scores), 1)
+        ]
+        if not titles:
+            head, rows = head[1:], [row[1:] for row in rows]
+        print(f"user {user}" if user is not None else "history")
+        print(aligned_table([head, *rows]) + "\n")
+
+
+def _write(answers, titles, output):
+    """Write the answers as they come, under another name until all are there."""
+    from recbole_gr.files import atomic_write
+
+    n_users = 0
+    with atomic_write(output) as temporary:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            write = (
+                _csv_rows(file, titles) if output.suffix == ".csv" else _json_lines(file, titles)
+            )
+            for answer in answers:
+                write(answer)
+                n_users += 1
+    return n_users
+
+
+def _csv_rows(file, titles):
+    writer = csv.writer(file)
+    writer.writerow(["user", "rank", "item", *(["title"] if titles else []), "score"])
+
+    def write(answer):
+        for rank, (item, score) in enumerate(zip(answer.items, answer.scores), 1):
+            title = [titles.get(item, "")] if titles else []
+            writer.writerow([answer.user or "", rank, item, *title, f"{score:.6g}"])
+
+    return write
+
+
+def _json_lines(file, titles):
+    def write(answer):
+        line = answer._asdict()
+        if titles:
+            line["titles"] = [titles.get(item, "") for item in answer.items]
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    return write
+
+
+if __name__ == "__main__":
+    sys.exit(main())
