@@ -9,11 +9,11 @@ import pytest
 import raw_files
 import yaml
 
-from recbole_gr import registry
+from recbole_gr import recommend, registry
 from recbole_gr.config import Config
 from recbole_gr.data.convert import main as convert_main
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import external_settings
+from recbole_gr.settings import external_settings, own_arguments
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,11 +41,12 @@ def known_names(monkeypatch):
 def test_python_snippets_run_in_the_order_of_the_page(tmp_path, monkeypatch, known_names):
     monkeypatch.chdir(tmp_path)
     snippets, namespace = blocks("python"), {}
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), namespace)
     assert namespace["result"]["model"] == "MeanOfHistory"
     assert namespace["result"]["test_result"]["recall@10"] > 0
+    assert len(namespace["answers"][0].items) == 5
 
 
 def test_yaml_snippets_hold_known_keys(tmp_path):
@@ -60,17 +61,19 @@ def test_yaml_snippets_hold_known_keys(tmp_path):
 @pytest.mark.parametrize("program, arguments", command_lines())
 def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
-    own = ("--output=", "--compare=", "--hash_size=")  # of the programs themselves
-    arguments = [a for a in arguments.split() if not a.startswith(own)]
+    own = ("output", "compare", "hash_size", *recommend.OWN)  # of the programs themselves
+    own = own if program.startswith("-m") else ()
+    arguments = own_arguments(arguments.split(), set(own) - {"model"})[1]
     sources = external_settings(None, None, arguments)
     given = {key: value for _, part in sources for key, value in part.items()}
+    dataset = given.get("dataset", "ml-100k")  # a checkpoint has its own
     models = str(given.get("model", "TIGER")).split(",")
     tokenizers = str(given.get("tokenizer", "RKMeans")).split(",")
     arguments = [a for a in arguments if "," not in a or not a.startswith("--tokenizer=")]
     for model, tokenizer in product(models, tokenizers):
         chosen = [f"--tokenizer={tokenizer}"] if "tokenizer" in given else []
         try:
-            Config(model, cmd_args=[*arguments, *chosen], other_models=models)
+            Config(model, dataset, cmd_args=[*arguments, *chosen], other_models=models)
         except ConfigError as error:
             # The data sets of the last examples are not part of the project.
             if "there is no folder" not in str(error) or os.path.isdir(str(given.get("data_path"))):
