@@ -7,6 +7,7 @@ from recbole.utils import init_seed
 from recbole_gr import registry, report
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.manifest import write_manifest
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.run_files import report_folder
 from recbole_gr.settings import external_settings
@@ -38,11 +39,11 @@ def run_recbole_gr(
         `test_result`, `test_buckets` (metrics by training frequency of the target item, or None),
         `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
-        `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None), `log`,
-        `config`, `epoch_figures` (what a trainer notes of each epoch, or None), `redistribution`
-        (how single items are spread over codes, or None), `table` (markdown), `bucket_table`,
-        `files`. For several `results` (a list of such), `table`, `bucket_table` and
-        `files` (paths by "md", "csv", "json", "png").
+        `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None),
+        `sid_digest` (sha256 of the SIDs or None), `log`, `config`, `epoch_figures` (what a trainer
+        notes of each epoch, or None), `redistribution` (how single items are spread over codes, or
+        None), `table` (markdown), `bucket_table`, `files`. For several `results` (a list of such),
+        `table`, `bucket_table` and `files` (paths by "md", "csv", "json", "png", "manifest").
 
     Raises:
         ConfigError: settings or data cannot be used. All models' settings are checked before the
@@ -77,6 +78,7 @@ def run_recbole_gr(
             continue
         # After each model: what is finished stays, whatever happens to the rest.
         files = report.write_report(results, folder)
+        files["manifest"] = write_manifest(results, folder, saved)
 
     if failures:
         if not results:

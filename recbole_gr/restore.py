@@ -95,7 +95,7 @@ def restored_config(state, file, model=None, overrides=None):
     Settings of its machine and its processes take their defaults.
 
     Args:
-        state (dict): the checkpoint.
+        state (dict): the checkpoint, or anything with its `config`.
         file (str): its name, for messages.
         model, overrides: as for `load_data_and_model`.
 
@@ -111,7 +111,7 @@ def restored_config(state, file, model=None, overrides=None):
         model_class = _known_model(saved["model"], file)
     if model_class.__name__ != saved["model"]:
         raise ConfigError(
-            f"'{file}' is a checkpoint of model '{saved['model']}', not '{model_class.__name__}'."
+            f"'{file}' is of model '{saved['model']}', not '{model_class.__name__}'."
         )
     for key in CLASS_KEYS:
         if ":" in str(saved.get(key)) and key not in overrides:
@@ -132,8 +132,8 @@ def _known_model(name, file):
         return registry.get_model(name)
     except ConfigError as error:
         raise ConfigError(
-            f"'{file}' is a checkpoint of model '{name}', which is neither of RecBole-GR nor of "
-            "RecBole: give the class yourself, model=package.module:Class."
+            f"'{file}' is of model '{name}', which is neither of RecBole-GR nor of RecBole: "
+            "give the class yourself, model=package.module:Class."
         ) from error
 
 

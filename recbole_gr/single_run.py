@@ -105,6 +105,7 @@ def run_model(config, saved=True, start=Start()):
         "peak_memory_bytes": memory.peak_memory(config["device"]),
         "checkpoint": trainer.saved_model_file if saved and start.train else start.weights,
         "sid": quality,
+        "sid_digest": None if sid_table is None else sid_table.digest(),
         "generation": getattr(trainer, "generation_figures", None),
         "epoch_figures": getattr(trainer, "epoch_figures", None),
         "redistribution": model.redistribution() if hasattr(model, "redistribution") else None,

@@ -119,7 +119,7 @@ def test_code_named_by_a_file_is_not_imported_unasked(trained, tmp_path):
     torch.save(state, tmp_path / "file.pth")
     with pytest.raises(ConfigError, match=r"'Mine'.*model=package\.module:Class"):
         load_data_and_model(tmp_path / "file.pth")
-    with pytest.raises(ConfigError, match="checkpoint of model 'Mine', not 'SASRec'"):
+    with pytest.raises(ConfigError, match="is of model 'Mine', not 'SASRec'"):
         load_data_and_model(tmp_path / "file.pth", model="SASRec")
 
 

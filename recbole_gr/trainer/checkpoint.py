@@ -29,20 +29,24 @@ def save_checkpoint(path, state):
     Raises:
         TypeError: `state` holds something else; names where.
     """
+    _require_plain(state, "state")
+    with atomic_write(path) as tmp:
+        torch.save({**state, "format_version": FORMAT_VERSION, "versions": versions()}, tmp)
+
+
+def versions():
+    """The versions of what results depend on, by name."""
     import recbole
 
     import recbole_gr
 
-    _require_plain(state, "state")
-    versions = {
+    return {
         "recbole_gr": recbole_gr.__version__,
         "recbole": recbole.__version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-    with atomic_write(path) as tmp:
-        torch.save({**state, "format_version": FORMAT_VERSION, "versions": versions}, tmp)
 
 
 def load_checkpoint(path, map_location=None):

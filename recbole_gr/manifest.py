@@ -1,0 +1,135 @@
+"""What a run was made of and what came out, so that it can be run again and compared."""
+
+import glob
+import hashlib
+import json
+import math
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
+from recbole_gr.trainer.checkpoint import plain, versions
+
+FORMAT_VERSION = 1
+NAME = "manifest.json"
+_FILE_KEYS = ("sid_file", "content_file", "cf_file")  # settings that name a file a run reads
+_OF_A_RESULT = ("model", "dataset", "best_valid_score", "best_valid_result", "test_result")
+_OF_A_RESULT += ("test_buckets", "test_targets", "best_epoch", "epochs_run", "sid_digest")
+_OF_A_RESULT += ("seconds_per_epoch", "seconds_total", "parameters", "peak_memory_bytes", "config")
+
+
+def write_manifest(results, folder, saved):
+    """Write `manifest.json` beside the report of a run.
+
+    It holds the command, versions, the machine, and for each model its whole configuration (seed
+    included), the sha256 of every file of its data set and of its SIDs, metrics, and times.
+
+    Args:
+        results (list[dict]): as `run_recbole_gr` returns them for one model.
+        folder (str | os.PathLike): of the report.
+        saved (bool): whether the best epoch was tested, not the last one.
+
+    Returns:
+        str: the path.
+    """
+    hashes = {}
+    runs = []
+    for result in results:
+        run = {key: result.get(key) for key in _OF_A_RESULT}
+        run["data"] = data_hashes(result["config"], hashes)
+        runs.append(run)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "command": [sys.executable, *sys.argv],
+        "saved": saved,
+        "versions": versions(),
+        "machine": machine(),
+        "runs": runs,
+    }
+    path = Path(folder, NAME)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(finite(plain(manifest)), indent=2) + "\n")
+    return str(path)
+
+
+def read_manifest(path):
+    """The manifest at `path`.
+
+    Raises:
+        ConfigError: no such file, or no manifest, or one of a later version.
+    """
+    try:
+        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"There is no manifest '{path}': {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"'{path}' is not readable as JSON: {error}") from error
+    if not isinstance(manifest, dict) or not {"format_version", "runs"} <= set(manifest):
+        raise ConfigError(f"'{path}' is not a manifest; give the {NAME} beside a run's report")
+    if manifest["format_version"] > FORMAT_VERSION:
+        raise ConfigError(
+            f"'{path}' has format {manifest['format_version']}, this version reads up to "
+            f"{FORMAT_VERSION}. Update RecBole-GR."
+        )
+    return manifest
+
+
+def data_hashes(config, known=None):
+    """sha256 by file name of the files that a run reads.
+
+    Args:
+        config (dict | Config): plain settings of the run.
+        known (dict | None): hashes by path that were computed before; filled.
+
+    Returns:
+        dict[str, str]: the data set's own files by their names, others by the key that names them.
+    """
+    known = {} if known is None else known
+    own = glob.glob(os.path.join(glob.escape(config["data_path"]), f"{config['dataset']}.*"))
+    files = {os.path.basename(path): path for path in sorted(own)}
+    for key in _FILE_KEYS:
+        if _get(config, key):
+            files[key] = _get(config, key)
+    for path in files.values():
+        if path not in known:
+            known[path] = _sha256(path)
+    return {name: known[path] for name, path in files.items()}
+
+
+def machine():
+    """What of a machine results and times depend on."""
+    return {
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _sha256(path):
+    if not os.path.isfile(path):
+        return None
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def _get(config, key):
+    return config.get(key) if isinstance(config, dict) else config[key]
+
+
+def finite(value):
+    """Plain data with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value

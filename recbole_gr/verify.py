@@ -1,0 +1,146 @@
+"""Run a finished run again and compare.
+
+python -m recbole_gr.verify results/ml-100k-TIGER-DATE/manifest.json
+"""
+
+import logging
+import sys
+import tempfile
+
+USAGE = """\
+usage: python -m recbole_gr.verify MANIFEST [--tolerance=0] [--key=value ...]
+
+Checks that the data are those of the run, runs it again from its configuration, and compares the
+hash of the SIDs, the tested targets and every metric. On a CPU, with the same versions and number
+of threads, all are equal.
+
+  --tolerance   largest difference of a metric that counts as none (default: 0)
+  --key=value   settings of this machine, such as --data_path=FOLDER or --show_progress=False
+
+Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot be used.
+"""
+
+
+def verify(manifest, tolerance=0.0, **overrides):
+    """Run the runs of a manifest again and compare them with it.
+
+    Checkpoints go to a temporary folder, no report is written. SIDs are learned anew.
+
+    Args:
+        manifest (str | os.PathLike): a `manifest.json`.
+        tolerance (float): largest difference of a metric that counts as none.
+        **overrides: settings of this machine, such as `data_path`.
+
+    Returns:
+        list[str]: what differs, a sentence each; empty where all is equal.
+
+    Raises:
+        ConfigError: no manifest, settings that no longer hold, or files of the data set that are
+            not those of the run (says which); nothing is run then.
+    """
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.manifest import read_manifest
+    from recbole_gr.restore import restored_config
+    from recbole_gr.single_run import run_model
+
+    record = read_manifest(manifest)
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"checkpoint_dir": f"{folder}/saved", "sid_dir": f"{folder}/sid"}
+        configs = []
+        for run in record["runs"]:
+            config = run["config"]
+            if config.get("resume"):
+                raise ConfigError(
+                    f"'{manifest}': {run['model']} was resumed from {config['resume']}; only a run "
+                    "from the start can be run again"
+                )
+            start = {key: config[key] for key in ("warmup_from",) if config.get(key)}
+            settings = {**own, **start, **overrides}
+            configs.append(restored_config(run, str(manifest), overrides=settings))
+            _check_data(manifest, run, configs[-1])
+        differences = []
+        for run, config in zip(record["runs"], configs):
+            result = run_model(config, saved=record["saved"])
+            differences += _compare(run, result, tolerance)
+    return differences
+
+
+def _check_data(manifest, run, config):
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.manifest import data_hashes
+
+    now, then = data_hashes(config), run["data"]
+    changed = sorted(name for name in then if now.get(name) != then[name])
+    if changed:
+        raise ConfigError(
+            f"'{manifest}': not the data of the run: {', '.join(changed)} of {run['dataset']} in "
+            f"{config['data_path']} changed or are missing; give theirs by --data_path"
+        )
+
+
+def _compare(run, result, tolerance):
+    """Differences of one model's results from the manifest, a sentence each."""
+    from recbole_gr.manifest import finite
+
+    found = []
+    for key in ("sid_digest", "test_targets"):
+        if run[key] != result[key]:
+            found.append(f"{run['model']}: {key} is {result[key]}, was {run[key]}")
+    for part in ("best_valid_result", "test_result"):
+        then, now = run[part] or {}, result[part] or {}
+        for name in sorted(set(then) | set(now)):
+            before, after = then.get(name), finite(now.get(name))
+            equal = before == after
+            if not equal and None not in (before, after):
+                equal = abs(before - after) <= tolerance
+            if not equal:
+                found.append(f"{run['model']}: {part} {name} is {after}, was {before}")
+    return found
+
+
+def _other_circumstances(record):
+    """What is not as it was, which may explain differences."""
+    from recbole_gr.manifest import machine
+    from recbole_gr.trainer.checkpoint import versions
+
+    pairs = [(record.get("versions", {}), versions()), (record.get("machine", {}), machine())]
+    return [
+        f"{name} {now.get(name)}, was {value}"
+        for then, now in pairs
+        for name, value in then.items()
+        if now.get(name) != value
+    ]
+
+
+def main(argv=None):
+    """The command line; returns the exit code (see the usage)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.manifest import read_manifest
+    from recbole_gr.settings import own_arguments, parse_arguments, parse_value
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        own, rest = own_arguments(arguments[1:], ("tolerance",))
+        tolerance = parse_value(own.get("tolerance", "0"))
+        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
+            raise ConfigError(f"--tolerance={tolerance}: it must be a number of at least 0")
+        differences = verify(arguments[0], tolerance, **parse_arguments(rest))
+        others = _other_circumstances(read_manifest(arguments[0]))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not differences:
+        print("Equal: SIDs, tested targets and every metric are those of the manifest.")
+        return 0
+    print("\n".join(differences))
+    if others:
+        print("Not as in the run: " + "; ".join(others))
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""A run's manifest says all that the run needs to be run again, and a rerun is compared with it."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from runs import arguments
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.verify import main, verify
+
+
+@pytest.fixture(autouse=True)
+def in_tmp(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["TIGER", "PIT", "IntRR", "SASRec-BPR", "Pop"])
+def test_a_run_from_its_manifest_is_equal(name, trained, capsys):
+    result = trained(name)
+    assert verify(result["files"]["manifest"], show_progress=False) == []
+    if name == "TIGER":
+        assert main([result["files"]["manifest"], "--show_progress=False"]) == 0
+        assert "Equal" in capsys.readouterr().out
+
+
+def test_the_manifest_holds_what_the_run_was_made_of(trained, tiny_folder):
+    result = trained("TIGER")
+    manifest = json.loads(Path(result["files"]["manifest"]).read_text())
+    (run,) = manifest["runs"]
+    for suffix in ("inter", "item"):
+        content = (tiny_folder / "tiny" / f"tiny.{suffix}").read_bytes()
+        assert run["data"][f"tiny.{suffix}"] == hashlib.sha256(content).hexdigest()
+    assert run["test_result"] == result["test_result"] and run["sid_digest"] == result["sid_digest"]
+    assert run["config"]["seed"] == 2020 and run["seconds_total"] > 0
+    assert manifest["versions"]["torch"] and manifest["machine"]["threads"] >= 1
+    assert manifest["command"]
+
+
+def test_several_models_are_compared_and_the_last_epoch_is_tested_where_it_was(tiny_folder, capsys):
+    run = arguments("SASRec,Pop", tiny_folder, MAX_ITEM_LIST_LENGTH=10, epochs=3)
+    file = run_recbole_gr(cmd_args=run, saved=False)["files"]["manifest"]
+    assert verify(file, show_progress=False) == []
+    manifest = json.loads(Path(file).read_text())
+    manifest["runs"][1]["test_result"]["recall@10"] += 0.01
+    manifest["runs"][0]["test_targets"]["count"] = 3
+    manifest["versions"]["torch"] = "0.4"
+    Path("changed.json").write_text(json.dumps(manifest))
+    assert main(["changed.json", "--show_progress=False"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("SASRec: test_targets is") and "was {'count': 3" in lines[0]
+    assert lines[1].startswith("Pop: test_result recall@10 is") and len(lines) == 3
+    assert "torch" in lines[2] and "was 0.4" in lines[2]
+    difference = verify("changed.json", tolerance=0.02, show_progress=False)
+    assert len(difference) == 1 and "test_targets" in difference[0]
+
+
+def test_other_data_are_named_before_anything_runs(trained, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("recbole_gr.single_run.run_model", None)
+    shutil.copytree(tiny_folder / "tiny", tmp_path / "tiny")
+    with open(tmp_path / "tiny" / "tiny.item", "a") as file:
+        file.write("i99\tmore\tdrama\n")
+    manifest = trained("TIGER")["files"]["manifest"]
+    with pytest.raises(ConfigError, match=r"not the data of the run: tiny\.item of tiny"):
+        verify(manifest, data_path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (None, "There is no manifest"),
+        ("{", "not readable as JSON"),
+        ("[]", "is not a manifest"),
+        ('{"runs": [], "format_version": 99}', "Update RecBole-GR"),
+        (
+            '{"runs": [{"model": "TIGER", "config": {"resume": "a.pth"}}], "format_version": 1}',
+            "resumed from a.pth",
+        ),
+    ],
+)
+def test_what_is_no_manifest_is_refused(text, message, tmp_path, capsys):
+    if text is not None:
+        (tmp_path / "file.json").write_text(text)
+    assert main(["file.json"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "file.json" in error
+    assert main(["file.json", "--tolerance=much"]) == 2
