@@ -170,9 +170,11 @@ def load_weights(model, state, file):
             f"or other data. {error}"
         ) from error
     present = model.other_parameter()
-    model.load_other_parameter(
-        {name: decode(value, present[name]) for name, value in state["other_parameter"].items()}
-    )
+    others = {name: decode(v, present[name]) for name, v in state["other_parameter"].items()}
+    for name, value in others.items():
+        if isinstance(value, torch.Tensor) and isinstance(present[name], torch.Tensor):
+            others[name] = value.to(present[name].device)
+    model.load_other_parameter(others)
 
 
 def load_checkpoint_of(config, file, map_location=None):
