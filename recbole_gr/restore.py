@@ -110,9 +110,7 @@ def restored_config(state, file, model=None, overrides=None):
     if model_class is None:
         model_class = _known_model(saved["model"], file)
     if model_class.__name__ != saved["model"]:
-        raise ConfigError(
-            f"'{file}' is of model '{saved['model']}', not '{model_class.__name__}'."
-        )
+        raise ConfigError(f"'{file}' is of model '{saved['model']}', not '{model_class.__name__}'.")
     for key in CLASS_KEYS:
         if ":" in str(saved.get(key)) and key not in overrides:
             raise ConfigError(
