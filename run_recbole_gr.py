@@ -5,11 +5,14 @@ import sys
 USAGE = """\
 usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
 
-  --model         TIGER, PIT, R3VAE (TIGER on its SIDs), any RecBole model, or
-                  package.module:Class; several end in one table
+  --model         TIGER, PIT, IntRR, R3VAE (TIGER on its SIDs), any RecBole model, or
+                  package.module:Class; several end in one table.
+                  DACT runs all periods of the data (--continual.tokenizer=frozen,finetune,dact
+                  --continual.recommender=frozen,finetune,retrain --continual.model=TIGER)
   --dataset       a folder <data_path>/<dataset>/ of atomic files; ml-100k comes with RecBole
   --data_path     the parent folder of the data sets (default: dataset/)
-  --tokenizer     RKMeans, I2IRKMeans, OPQ, RQVAE, R3VAE, or package.module:Class
+  --tokenizer     RKMeans, I2IRKMeans, OPQ, RQVAE, RVQ, R3VAE, LETTER, DACT, or
+                  package.module:Class
   --config_files  YAML files of settings, separated by commas
   --resume        a checkpoint to go on training from
   --key=value     any key of properties/ or of RecBole, such as --epochs=50 --learning_rate=1e-3
