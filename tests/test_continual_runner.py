@@ -17,11 +17,13 @@ from recbole_gr.continual.report import continual_table
 from recbole_gr.data.content import item_content
 from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
+from recbole_gr.inference import Recommender
 from recbole_gr.model.intrr.model import IntRR
 from recbole_gr.model.tiger import TIGER
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.single_run import Start, run_model
+from recbole_gr.tokenizer.dact import DACT
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.growth import load_grown
 
@@ -227,6 +229,25 @@ def test_items_that_arrive_are_recommended_by_a_frozen_recommender(settings):
     ranked = model.eval().generate(batch, after.n_items - 1, beam_size=after.n_items).items
     new = torch.arange(before.n_items, after.n_items)
     assert all(bool((row.unsqueeze(1) == new).any(0).all()) for row in ranked)
+
+
+@pytest.mark.parametrize("tokenizer", ["frozen", "dact"])
+def test_an_item_that_comes_between_periods_is_coded_at_once_and_recommended(settings, tokenizer):
+    outcome = run(settings, continual_tokenizer=tokenizer, continual_last=1)
+    folder = Path(outcome["folder"], "period-1")
+    recommender = Recommender.load(str(folder / f"TIGER-{tokenizer}-finetune.pth"))
+    table = SIDTable.load(folder / f"{tokenizer}.npz")
+    fitted = DACT.load(folder / f"{tokenizer}.tokenizer.pth")
+    vector = torch.randn(fitted.dim, generator=torch.Generator().manual_seed(1))
+    recommender.add_items({"fresh": vector})
+    sid = recommender.model.sid_table().codes[-1]
+    assert sid[:-1].tolist() == fitted.encode(vector[None])[0].tolist()
+    assert sid.tolist() not in table.codes[1:].tolist()
+    n_items = table.n_items
+    answer = recommender.recommend(
+        histories=[["i1", "i2", "i3"]], k=n_items, beam_size=n_items, show_progress=False
+    )[0]
+    assert "fresh" in answer.items and len(set(answer.items)) == n_items
 
 
 def test_growth_keeps_known_rows_and_leaves_new_ones(settings, tmp_path):

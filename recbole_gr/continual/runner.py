@@ -196,7 +196,8 @@ class ContinualRun:
         folder = self.store.period(period)
         way = FINETUNE if shared else method.recommender
         train_on = {"continual_train": "all"} if way == RETRAIN else {}
-        config = self._config(period, method.model, checkpoint_dir=str(folder), **train_on)
+        here = {"checkpoint_dir": str(folder), "sid_dir": str(folder)}
+        config = self._config(period, method.model, **here, **train_on)
         digest = settings_digest(config)
         record = read_json(folder / f"{stem}.json")
         if record is None or record["settings"] != digest:

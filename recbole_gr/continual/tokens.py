@@ -104,18 +104,20 @@ class TokenizerChain:
         )
         figures = read_json(figures_file)  # written last
         if figures is not None:
-            if tokenizer_file.is_file():
-                self.tokenizer = self.tokenizer_class.load(tokenizer_file)
-                self.tokenizer.to(self.config["device"])
+            self.tokenizer = self.tokenizer_class.load(tokenizer_file)
+            self.tokenizer.to(self.config["device"])
             return SIDTable.load(table_file, tokens), figures
         started = perf_counter()
-        table, figures = self._make(items, vectors, tokenizer_file)
+        table, figures = self._make(items, vectors)
         figures["seconds"] = perf_counter() - started
+        # Beside the table, also where it did not change: it codes items that come next.
+        self.tokenizer.save(tokenizer_file)
+        table = replace(table, meta={**table.meta, "file": table_file.name})
         table.save(table_file, tokens)
         write_json(figures_file, figures)
         return table, figures
 
-    def _make(self, items, vectors, tokenizer_file):
+    def _make(self, items, vectors):
         content = items.content.vectors
         if items.period == 0:
             self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
@@ -123,7 +125,6 @@ class TokenizerChain:
             signals = self._signals(items, vectors)
             progress = self.config["show_progress"]
             fit = self.tokenizer.fit(content[1:], signals=signals, progress=progress)
-            self.tokenizer.save(tokenizer_file)
             table = self.tokenizer.tokenize(content)
             if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
                 codes, sizes = add_suffix(table.codes[1:], table.sizes)
@@ -135,7 +136,6 @@ class TokenizerChain:
             following.to(self.config["device"])
             go_on = following.fit_continual if self.how == DRIFT_AWARE else following.fine_tune
             fit, _ = go_on(self.tokenizer, content[1:], vectors, self.config["show_progress"])
-            following.save(tokenizer_file)
             self.tokenizer = following
         raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]
         keep = {FROZEN: 0, DRIFT_AWARE: self.config["keep_depth"]}.get(self.how)
