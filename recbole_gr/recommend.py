@@ -11,6 +11,8 @@ import logging
 import sys
 from pathlib import Path
 
+from recbole_gr.command_line import run_command
+
 USAGE = """\
 usage: python -m recbole_gr.recommend --checkpoint=FILE
            --user=ID[,ID...] | --history=ITEM[,ITEM...] | --users_file=FILE
@@ -79,19 +81,7 @@ def recommend(
 
 def main(argv=None):
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    from recbole_gr.errors import ConfigError
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
-        _run(arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(_run, USAGE, argv, logging.WARNING)
 
 
 def _run(arguments):

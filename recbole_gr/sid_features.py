@@ -3,9 +3,10 @@
     python -m recbole_gr.sid_features --dataset=ml-100k --tokenizer=R3VAE --compare=DeepFM
 """
 
-import logging
 import sys
 from pathlib import Path
+
+from recbole_gr.command_line import run_command
 
 USAGE = """\
 usage: python -m recbole_gr.sid_features --dataset=NAME [--tokenizer=NAME] [--output=DIR]
@@ -144,28 +145,22 @@ def _configs(model, dataset, config_file_list, config_dict, cmd_args):
 
 def main(argv=None):
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    from recbole_gr.errors import ConfigError
+    return run_command(_run, USAGE, argv)
+
+
+def _run(arguments):
     from recbole_gr.settings import own_arguments, parse_value
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        own, rest = own_arguments(arguments, ("output", "hash_size", "compare"))
-        models = [name.strip() for name in own.get("compare", "").split(",") if name.strip()]
-        written = sid_features(
-            output=own.get("output"),
-            hash_size=parse_value(own.get("hash_size")),
-            model=models[0] if models else "DeepFM",
-            cmd_args=rest,
-        )
-        print("Written: " + ", ".join(map(str, written["files"])))
-        results = [r for name in models for r in compare_features(written, name, cmd_args=rest)]
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    own, rest = own_arguments(arguments, ("output", "hash_size", "compare"))
+    models = [name.strip() for name in own.get("compare", "").split(",") if name.strip()]
+    written = sid_features(
+        output=own.get("output"),
+        hash_size=parse_value(own.get("hash_size")),
+        model=models[0] if models else "DeepFM",
+        cmd_args=rest,
+    )
+    print("Written: " + ", ".join(map(str, written["files"])))
+    results = [r for name in models for r in compare_features(written, name, cmd_args=rest)]
     if results:
         _print_comparison(results, written["dataset"])
     return 0

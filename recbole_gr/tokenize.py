@@ -9,6 +9,8 @@ import logging
 import sys
 from pathlib import Path
 
+from recbole_gr.command_line import run_command
+
 USAGE = """\
 usage: python -m recbole_gr.tokenize --dataset=NAME [--tokenizer=NAME[,NAME...]] [--output=DIR]
                                      [--key=value ...]
@@ -120,25 +122,19 @@ def _tokenize(config, output):
 
 def main(argv=None):
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    from recbole_gr.errors import ConfigError
+    return run_command(_run, USAGE, argv, log=sys.stdout)
+
+
+def _run(arguments):
     from recbole_gr.settings import own_arguments
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        own, rest = own_arguments(arguments, ("output",))
-        output, names = own.get("output"), _tokenizers(rest)
-        if len(names) > 1:
-            _, table, files = compare_tokenizers(names, output=output, cmd_args=rest)
-            print(table)
-        else:
-            _, _, files = tokenize(output=output, cmd_args=rest)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    own, rest = own_arguments(arguments, ("output",))
+    output, names = own.get("output"), _tokenizers(rest)
+    if len(names) > 1:
+        _, table, files = compare_tokenizers(names, output=output, cmd_args=rest)
+        print(table)
+    else:
+        _, _, files = tokenize(output=output, cmd_args=rest)
     print("Written: " + ", ".join(map(str, files)))
     return 0
 

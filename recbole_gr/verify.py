@@ -3,9 +3,10 @@
 python -m recbole_gr.verify results/ml-100k-TIGER-DATE/manifest.json
 """
 
-import logging
 import sys
 import tempfile
+
+from recbole_gr.command_line import run_command
 
 USAGE = """\
 usage: python -m recbole_gr.verify MANIFEST [--tolerance=0] [--key=value ...]
@@ -114,25 +115,20 @@ def _other_circumstances(record):
 
 def main(argv=None):
     """The command line; returns the exit code (see the usage)."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
-        return 0 if arguments else 2
+    return run_command(_run, USAGE, argv)
+
+
+def _run(arguments):
     from recbole_gr.errors import ConfigError
     from recbole_gr.manifest import read_manifest
     from recbole_gr.settings import own_arguments, parse_arguments, parse_value
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        own, rest = own_arguments(arguments[1:], ("tolerance",))
-        tolerance = parse_value(own.get("tolerance", "0"))
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
-            raise ConfigError(f"--tolerance={tolerance}: it must be a number of at least 0")
-        differences = verify(arguments[0], tolerance, **parse_arguments(rest))
-        others = _other_circumstances(read_manifest(arguments[0]))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    own, rest = own_arguments(arguments[1:], ("tolerance",))
+    tolerance = parse_value(own.get("tolerance", "0"))
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
+        raise ConfigError(f"--tolerance={tolerance}: it must be a number of at least 0")
+    differences = verify(arguments[0], tolerance, **parse_arguments(rest))
+    others = _other_circumstances(read_manifest(arguments[0]))
     if not differences:
         print("Equal: SIDs, tested targets and every metric are those of the manifest.")
         return 0

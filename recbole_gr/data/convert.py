@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from recbole_gr.command_line import run_command
 from recbole_gr.errors import ConfigError, did_you_mean
 
 USAGE = """\
@@ -211,17 +212,13 @@ def read_arguments(arguments):
 
 def main(argv=None):
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
-        return 0 if arguments else 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return run_command(_run, USAGE, argv)
+
+
+def _run(arguments):
     try:
         given = read_arguments(arguments)
         files, figures = convert(given.pop("format", None), given.pop("dataset", None), **given)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
         print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
         return 2
