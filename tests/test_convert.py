@@ -117,6 +117,7 @@ def test_any_text_comes_back_from_recboles_loader_as_it_was_cleaned(tmp_path):
             assert brand == clean(two) or clean(two) in MISSING | {""}
 
     check()
+    check.hypothesis.inner_test([("NULL", ""), ("a NULL", "nan"), ("<b>NA</b>", "x")])
 
 
 @settings(deadline=None)

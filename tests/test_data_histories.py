@@ -4,11 +4,11 @@ import pytest
 import torch
 from data_helpers import make_config, write_random_inter
 from recbole.data.dataset import SequentialDataset
-from recbole.model.sequential_recommender import SASRec
 
 from recbole_gr.data import create_dataset
 from recbole_gr.data.histories import Histories
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import get_model
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -17,7 +17,7 @@ def test_the_last_sample_of_a_user_with_its_target_is_the_end_of_the_history(
 ):
     """Also where times are equal."""
     folder = write_random_inter(tmp_path, "tiny", seed)
-    config = make_config(folder, SASRec)
+    config = make_config(folder, get_model("SASRec"))
     histories = Histories.known(create_dataset(config))
     samples = SequentialDataset(config)
     samples._change_feat_format()  # RecBole's own augmentation
@@ -52,7 +52,7 @@ def test_rows_of_several_lengths_are_padded_at_the_end():
 
 def test_benchmark_files_have_no_log(tmp_path, quiet_argv):
     folder = write_random_inter(tmp_path, "tiny", 0)
-    dataset = create_dataset(make_config(folder, SASRec))
+    dataset = create_dataset(make_config(folder, get_model("SASRec")))
     dataset.benchmark_filename_list = ["train", "valid", "test"]
     with pytest.raises(ConfigError, match="benchmark_filename.*give histories"):
         Histories.known(dataset)

@@ -22,10 +22,12 @@ def clean(text):
 
     Tabs, line ends and NULs become blanks, as do lone surrogates, which UTF-8 cannot hold.
     Quotation marks at the start go too: RecBole's reader would take them for the start of a quoted
-    cell that may span lines.
+    cell that may span lines. A text that is a word for a missing value, which that reader would
+    drop, is empty.
     """
     text = _TAG.sub(" ", html.unescape(text))
-    return " ".join(_UNWRITABLE.sub(" ", text).split()).lstrip('" ')
+    text = " ".join(_UNWRITABLE.sub(" ", text).split()).lstrip('" ')
+    return "" if text in MISSING else text
 
 
 def id_cell(value, key):
