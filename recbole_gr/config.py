@@ -10,6 +10,7 @@ from recbole_gr.buckets import check_edges
 from recbole_gr.defaults import check_per_model, default_settings, merged
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
+from recbole_gr.ranges import check_ranges
 from recbole_gr.settings import SettingsLoader, external_settings
 from recbole_gr.sid.gate import check_gate
 
@@ -152,11 +153,13 @@ class Config(RecBoleConfig):
 
     def _set_default_parameters(self):
         config = self.final_config_dict
+        check_ranges(config)
         self._set_negative_sampling()
         try:
             super()._set_default_parameters()
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-            raise ConfigError(str(error)) from error
+            about = "metrics: " if "metric" in str(error) else ""
+            raise ConfigError(f"{about}{error}") from error
         if self.dataset == "ml-100k" and self.external_config_dict.get("data_path"):
             # RecBole always takes its own copy of this data set; the user named another one.
             config["data_path"] = os.path.join(self.external_config_dict["data_path"], self.dataset)
@@ -216,8 +219,6 @@ class Config(RecBoleConfig):
         config = self.final_config_dict
         if not getattr(self.model_class, "generative", False) or not config.get("beam_size"):
             return
-        if type(config["beam_size"]) is not int:
-            raise ConfigError(f"beam_size {config['beam_size']!r} must be an integer.")
         if config["beam_size"] < max(config["topk"]):
             raise ConfigError(
                 f"beam_size {config['beam_size']} is smaller than the largest topk "

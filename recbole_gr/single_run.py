@@ -122,7 +122,15 @@ def build_model(config, train_dataset, sid_table=None, vectors=None):
         parts.append(sid_table)
     if getattr(config.model_class, "needs_content", False):
         parts.append(vectors)
-    return config.model_class(*parts).to(config["device"])
+    try:
+        return config.model_class(*parts).to(config["device"])
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        own = getattr(config.model_class, "generative", False)
+        if own or isinstance(error, ConfigError):
+            raise  # our models name the key themselves
+        raise ConfigError(
+            f"{config['model']} cannot be made with these settings: {error}"
+        ) from error
 
 
 def semantic_ids(config, train_data):

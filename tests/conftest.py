@@ -13,6 +13,7 @@ import recbole_gr  # noqa: F401  (compat before RecBole)
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "benchmarks")]
 
+from recbole.trainer import Trainer  # noqa: E402
 from recbole.utils import init_seed  # noqa: E402
 from runs import RUNS, SMALL, arguments  # noqa: E402
 from tiny import read_sequences, write_tiny_dataset  # noqa: E402
@@ -22,6 +23,8 @@ from recbole_gr.config import Config  # noqa: E402
 from recbole_gr.data import create_dataset, data_preparation  # noqa: E402
 from recbole_gr.quick_start import run_recbole_gr  # noqa: E402
 from recbole_gr.sid.table import SIDTable  # noqa: E402
+from recbole_gr.trainer.generation import GenerationTrainer  # noqa: E402
+from run_recbole_gr import main  # noqa: E402
 
 # The same examples in every run: a failure is to be found where it was made.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
@@ -96,3 +99,27 @@ def recommender(trained):
 def sequences(tiny_folder):
     """Items of each user of `tiny` in the order of time."""
     return read_sequences(tiny_folder)
+
+
+@pytest.fixture
+def refused(tiny_folder, monkeypatch, capsys):
+    """A function that runs a command line, sees it refused before training, gives the message."""
+
+    def refused(model="TIGER", folder=tiny_folder, **settings):
+        started = []  # one of several models may fail without ending the run
+
+        def train(trainer, *args, **kwargs):
+            started.append(trainer)
+            raise AssertionError("training has started")
+
+        with monkeypatch.context() as patch:
+            for trainer in (Trainer, GenerationTrainer):
+                patch.setattr(trainer, "_train_epoch", train)
+            capsys.readouterr()
+            assert main(arguments(model, folder, **settings)) == 2
+        assert not started
+        _, _, message = ("\n" + capsys.readouterr().err).rpartition("\nerror: ")
+        assert message and "Traceback" not in message
+        return " ".join(message.split())
+
+    return refused

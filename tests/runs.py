@@ -18,8 +18,8 @@ SMALL = {
 
 
 def arguments(model, folder, name="tiny", **settings):
-    """A command line for `model` on the data set `name` in `folder`; 8 codes a level for TIGER."""
-    if "TIGER" in model:
+    """A command line for `model` on the data set `name` in `folder`; 8 codes a level for ours."""
+    if any(name in model for name in ("TIGER", "PIT", "IntRR")):
         settings = {**SMALL, "epochs": 1, "codebook_size": 8, "content_dim": 8, **settings}
     settings = {"epochs": 1, "show_progress": False, "data_path": folder, **settings}
     pairs = [f"--{key}={value}" for key, value in settings.items()]

@@ -89,6 +89,19 @@ def data_preparation(config, dataset):
     Raises:
         ConfigError: the split leaves nothing to train on.
     """
+    try:
+        return _prepared(config, dataset)
+    except (NotImplementedError, ValueError) as error:  # RecBole's, where it meets a value
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"the data of {config['model']} cannot be prepared with eval_args "
+            f"{config['eval_args']} and train_neg_sample_args {config['train_neg_sample_args']}: "
+            f"{error}"
+        ) from error
+
+
+def _prepared(config, dataset):
     splits = dataset.build()
     if len(splits[0]) == 0:
         raise ConfigError(

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from recbole_gr.errors import ConfigError
+
 
 class RelativePositionBias(nn.Module):
     """A learned number per head for the distance between query and key (T5, section 2.1).
@@ -46,6 +48,8 @@ class Rotary(nn.Module):
 
     def __init__(self, head_size: int, base: float = 10_000.0):
         super().__init__()
+        if head_size % 2:
+            raise ConfigError(f"head_size: {head_size} must be even with position: rotary")
         power = torch.arange(0, head_size, 2) / head_size
         self.register_buffer("frequency", base**-power, persistent=False)
 

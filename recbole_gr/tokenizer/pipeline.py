@@ -58,9 +58,12 @@ def prepare_sid(config, content, signals=None, behaviour=None):
         _warn_of_other_content(config, table, content)
         report = report_of(table, None)
     else:
+        # Made before its signals, which may take a training: its options are checked here.
+        name = _get(config, "tokenizer") or "RKMeans"
+        tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
         signals = signals() if signals else {}
         seen = _seen_items(config, behaviour)
-        table, report = _learned_table(config, content, signals, seen, report_of)
+        table, report = _learned_table(config, tokenizer, content, signals, seen, report_of)
     logging.getLogger().info(report.to_text())
     return table, report
 
@@ -138,9 +141,7 @@ def write_sids(folder, config, table, report, item_tokens):
     return [folder / name for name in names]
 
 
-def _learned_table(config, content, signals, seen, report_of):
-    name = _get(config, "tokenizer") or "RKMeans"
-    tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
+def _learned_table(config, tokenizer, content, signals, seen, report_of):
     path = Path(_get(config, "sid_dir") or "saved/sid") / _cache_name(
         config, tokenizer, content, signals, seen
     )

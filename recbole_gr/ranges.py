@@ -1,0 +1,78 @@
+"""What numbers many models and RecBole itself read from a configuration may be.
+
+RecBole hands them on unchecked: a batch size of 0 or a dropout of 1.5 shows as an error of torch
+somewhere in training, or not at all. What only one model or tokenizer reads is checked there.
+"""
+
+import math
+
+from recbole_gr.errors import ConfigError, did_you_mean
+
+_INTEGERS = {  # key: least value
+    "seed": 0,
+    "epochs": 0,
+    "eval_step": 0,
+    "stopping_step": 0,
+    "train_batch_size": 1,
+    "eval_batch_size": 1,
+    "MAX_ITEM_LIST_LENGTH": 1,
+    "hidden_size": 1,
+    "embedding_size": 1,
+    "inner_size": 1,
+    "head_size": 1,
+    "n_layers": 1,
+    "n_encoder_layers": 1,
+    "n_heads": 1,
+    "beam_size": 1,
+    "user_tokens": 0,
+    "content_dim": 1,
+}
+_NUMBERS = {"learning_rate": 0.0, "weight_decay": 0.0}  # key: least value
+_SHARES = ("label_smoothing",)  # in [0, 1), as is every dropout
+LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # of RecBole's trainer
+
+
+def check_ranges(config):
+    """Raise a ConfigError that names key, value and what it may be.
+
+    Args:
+        config (dict): final settings; keys that are absent or None are not looked at.
+    """
+    given = {key: value for key, value in config.items() if value is not None}
+    for key, least in _INTEGERS.items():
+        if key in given and (type(given[key]) is not int or given[key] < least):
+            raise ConfigError(f"{key}: {given[key]!r} must be an integer of at least {least}")
+    for key, least in _NUMBERS.items():
+        if key in given and not (_is_number(given[key]) and given[key] >= least):
+            raise ConfigError(f"{key}: {given[key]!r} must be a number of at least {least:g}")
+    dropouts = [key for key in given if key.endswith(("dropout", "dropout_prob"))]
+    for key in (*dropouts, *_SHARES):
+        value = given.get(key, 0.0)
+        if not (_is_number(value) and 0 <= value < 1):
+            raise ConfigError(f"{key}: {value!r} must be a number from 0 to below 1")
+    topk = given.get("topk")
+    whole = topk if isinstance(topk, list) else [topk]
+    if "topk" in given and not (whole and all(type(k) is int and k > 0 for k in whole)):
+        raise ConfigError(f"topk: {topk!r} must be a list of positive integers such as [5, 10]")
+    _check_optimiser(given)
+    if not isinstance(given.get("load_col", {}), dict):
+        raise ConfigError(
+            f"load_col: {given['load_col']!r} must map files to their columns, such as "
+            "{inter: [user_id, item_id, timestamp]}"
+        )
+
+
+def _check_optimiser(given):
+    learner = str(given.get("learner", LEARNERS[0])).lower()
+    if learner not in LEARNERS:
+        raise ConfigError(
+            f"learner: {given['learner']!r} is not one of {', '.join(LEARNERS)}"
+            f"{did_you_mean(learner, LEARNERS)}"
+        )
+    clip = given.get("clip_grad_norm")
+    if clip is not None and not (isinstance(clip, dict) and "max_norm" in clip):
+        raise ConfigError(f"clip_grad_norm: {clip!r} must be of the form {{max_norm: 1.0}}, or ~")
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
