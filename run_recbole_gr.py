@@ -27,7 +27,8 @@ def main(argv=None):
 
     Returns:
         int: exit code: 0, 2 where something given cannot be used, 1 where some of several models
-        failed. The table of results is printed on standard output; the log goes to standard error.
+        failed, 130 where it was stopped by Ctrl-C. The table of results is printed on standard
+        output; the log goes to standard error.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
@@ -45,6 +46,9 @@ def main(argv=None):
         print(error.table)
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:
+        print(f"Stopped. {stopped}".rstrip(), file=sys.stderr)
+        return 130
     print(outcome["table"])
     if outcome["bucket_table"]:
         print(f"\n{outcome['bucket_table']}")

@@ -1,8 +1,10 @@
 """One run: from the configuration of one model to its test results."""
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -77,9 +79,10 @@ def run_model(config, saved=True, start=Start()):
     progress = config["show_progress"]
     score = valid_result = None
     if start.train:
-        score, valid_result = trainer.fit(
-            train_data, valid_data, saved=saved, show_progress=progress
-        )
+        with _saying_how_to_go_on(trainer, saved):
+            score, valid_result = trainer.fit(
+                train_data, valid_data, saved=saved, show_progress=progress
+            )
     trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
     test_result = trainer.evaluate(
         test_data, load_best_model=saved and start.train, show_progress=progress
@@ -112,6 +115,23 @@ def run_model(config, saved=True, start=Start()):
         "log": log,
         "config": plain_config(config),
     }
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(trainer, saved):
+    """Give a KeyboardInterrupt of training the message that it needs.
+
+    What is lost are the epochs after the best one: training is repeated from there, to the same
+    weights.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        file = trainer.saved_model_file
+        if saved and os.path.isfile(file):
+            hint = f"--resume={file} goes on from the best epoch so far."
+            raise KeyboardInterrupt(hint) from None
+        raise KeyboardInterrupt("Nothing was saved yet.") from None
 
 
 def build_model(config, train_dataset, sid_table=None, vectors=None):

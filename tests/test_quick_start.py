@@ -2,13 +2,18 @@
 
 import json
 import logging
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
+from runs import arguments
 
 from recbole_gr import memory, quick_start
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.trainer.generation import GenerationTrainer
 from run_recbole_gr import main
 
 
@@ -149,3 +154,28 @@ def test_peak_memory_sees_a_large_tensor_and_forgets_it():
     del tensor
     memory.reset_peak()
     assert memory.peak_memory(torch.device("cpu")) < peak - 100 * 2**20
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_run_ends_as_if_never_stopped(
+    tiny_folder, monkeypatch, capsys
+):
+    command = arguments("TIGER", tiny_folder, epochs=4, stopping_step=10)
+    whole = run_recbole_gr(cmd_args=command)
+    train, epochs = GenerationTrainer._train_epoch, []
+
+    def stopped(trainer, data, epoch, *args, **kwargs):
+        epochs.append(epoch)
+        if len(epochs) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train(trainer, data, epoch, *args, **kwargs)
+
+    monkeypatch.setattr(GenerationTrainer, "_train_epoch", stopped)
+    assert main(command) == 130
+    message = capsys.readouterr().err
+    found = re.search(r"Stopped\. (--resume=\S+\.pth) goes on", message)
+    assert found and "Traceback" not in message
+    resumed = run_recbole_gr(cmd_args=[*command, found[1]])
+    assert resumed["test_result"] == whole["test_result"]
+    epochs[:] = [0, 0]
+    assert main(command) == 130  # in the very first epoch
+    assert "Stopped. Nothing was saved yet." in capsys.readouterr().err

@@ -222,7 +222,10 @@ class ContinualRun:
         logging.getLogger().info("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()
         start = Start(semantic_ids, weights, str(checkpoint), train)
-        result = run_model(config, start=start)
+        try:
+            result = run_model(config, start=start)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("The same command goes on from there.") from None
         seconds = result["seconds_per_epoch"] or 0.0
         kept = ("best_valid_score", "best_valid_result", "test_result", "test_targets",
                 "test_buckets", "best_epoch", "epochs_run", "seconds_per_epoch", "parameters",
