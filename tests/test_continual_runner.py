@@ -25,6 +25,7 @@ from recbole_gr.sid.table import SIDTable
 from recbole_gr.single_run import Start, run_model
 from recbole_gr.tokenizer.dact import DACT
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.generation import GenerationTrainer
 from recbole_gr.trainer.growth import load_grown
 
 CUTS = [0.5, 0.75, 1.0]
@@ -167,6 +168,33 @@ def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monk
         if path.suffix == ".npz":
             twin = Path(resumed["folder"], path.relative_to(whole["folder"]))
             assert SIDTable.load(twin).digest() == SIDTable.load(path).digest()
+
+
+def test_a_recommender_goes_on_from_its_checkpoint_in_the_middle_of_a_period(
+    settings, tmp_path, monkeypatch
+):
+    whole = run(settings, epochs=4)
+    train, epochs = GenerationTrainer._train_epoch, []
+
+    def stopped(trainer, data, epoch, *args, **kwargs):
+        epochs.append(epoch)
+        if len(epochs) == 4 + 3:  # in the third epoch of period 1
+            raise KeyboardInterrupt
+        return train(trainer, data, epoch, *args, **kwargs)
+
+    settings["continual_dir"] = str(tmp_path / "other")
+    monkeypatch.setattr(GenerationTrainer, "_train_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt, match="The same command goes on"):
+        run(settings, epochs=4)
+    resumed = run(settings, epochs=4)
+    assert metrics(resumed) == metrics(whole)
+    assert epochs[7] in (1, 2)  # not from the beginning
+    weights = [
+        load_checkpoint(Path(outcome["folder"], "period-2", "TIGER-dact-finetune.pth"))
+        for outcome in (whole, resumed)
+    ]
+    for name, value in weights[0]["state_dict"].items():
+        assert torch.equal(value, weights[1]["state_dict"][name])
 
 
 def test_retraining_is_an_ordinary_run_on_all_targets_with_the_same_sids(settings, tmp_path):

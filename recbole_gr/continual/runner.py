@@ -20,6 +20,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.run_files import report_folder, start_log
 from recbole_gr.settings import external_settings
 from recbole_gr.single_run import Start, check_catalogue, run_model
+from recbole_gr.trainer.checkpoint import load_checkpoint
 
 
 def asks_for_one_period(config_file_list, config_dict, cmd_args):
@@ -217,8 +218,10 @@ class ContinualRun:
         elif period and way == FINETUNE:
             weights = self._checkpoint(period - 1, method)
         train = not (period and way == FROZEN)
-        if train and checkpoint.is_file():
-            config["resume"] = str(checkpoint)  # of a run that was interrupted
+        if train and checkpoint.is_file():  # of a run that was interrupted, or of other settings
+            left = load_checkpoint(checkpoint, map_location="cpu")["config"]
+            if settings_digest(left) == settings_digest(config):
+                config["resume"] = str(checkpoint)
         logging.getLogger().info("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()
         start = Start(semantic_ids, weights, str(checkpoint), train)

@@ -19,13 +19,10 @@ _ELSEWHERE = frozenset(
 )
 
 
-def settings_digest(config, without=()):
-    """sha256 (hexadecimal) of a configuration, but for keys that change no result."""
-    values = {
-        key: value
-        for key, value in plain_config(config).items()
-        if key not in _ELSEWHERE and key not in without
-    }
+def settings_digest(settings):
+    """sha256 (hexadecimal) of a Config or its plain form, but for keys that change no result."""
+    plain = settings if isinstance(settings, dict) else plain_config(settings)
+    values = {key: value for key, value in plain.items() if key not in _ELSEWHERE}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
