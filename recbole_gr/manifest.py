@@ -43,13 +43,41 @@ def write_manifest(results, folder, saved):
         run = {key: result.get(key) for key in _OF_A_RESULT}
         run["data"] = data_hashes(result["config"], hashes)
         runs.append(run)
+    return write_record(folder, {"saved": saved, "runs": runs})
+
+
+def write_continual_manifest(models, config, settings, results, folder):
+    """Write `manifest.json` beside the report of a continual run.
+
+    Args:
+        models (list[str]): of the command, `DACT` among them.
+        config (Config): of the continual run.
+        settings (dict): what the user gave.
+        results (list[dict]): one a period and method.
+        folder (str | os.PathLike): of the report.
+
+    Returns:
+        str: the path.
+    """
+    kept = ("period", "model", "method", "test_result", "best_valid_result", "churn")
+    continual = {
+        "models": models,
+        "dataset": config["dataset"],
+        "settings": settings,
+        "data": data_hashes(config),
+        "results": [{key: result[key] for key in kept} for result in results],
+    }
+    return write_record(folder, {"runs": [], "continual": continual})
+
+
+def write_record(folder, content):
+    """Write `content` with command, versions and machine; returns the path."""
     manifest = {
         "format_version": FORMAT_VERSION,
         "command": [sys.executable, *sys.argv],
-        "saved": saved,
         "versions": versions(),
         "machine": machine(),
-        "runs": runs,
+        **content,
     }
     path = Path(folder, NAME)
     with atomic_write(path) as temporary:

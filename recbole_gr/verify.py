@@ -45,6 +45,8 @@ def verify(manifest, tolerance=0.0, **overrides):
     from recbole_gr.single_run import run_model
 
     record = read_manifest(manifest)
+    if "continual" in record:
+        return _verify_continual(manifest, record["continual"], tolerance, overrides)
     with tempfile.TemporaryDirectory() as folder:
         own = {"checkpoint_dir": f"{folder}/saved", "sid_dir": f"{folder}/sid"}
         configs = []
@@ -66,6 +68,27 @@ def verify(manifest, tolerance=0.0, **overrides):
     return differences
 
 
+def _verify_continual(manifest, then, tolerance, overrides):
+    """As :func:`verify` for a run over all periods."""
+    from recbole_gr.continual.runner import ContinualRun
+
+    with tempfile.TemporaryDirectory() as folder:
+        own = {"continual_dir": f"{folder}/continual", "result_dir": f"{folder}/results"}
+        own["checkpoint_dir"] = f"{folder}/saved"
+        settings = {**then["settings"], **own, **overrides}
+        run = ContinualRun(then["models"], then["dataset"], None, settings, None)
+        _check_data(manifest, then, run.config)
+        now = run.run()["results"]
+    found = []
+    for before, after in zip(then["results"], now):
+        place = f"period {before['period']}, {before['model']} {before['method']}"
+        for part in ("best_valid_result", "test_result"):
+            found += _differences(place, part, before[part], after[part], tolerance)
+        if before["churn"] != after["churn"]:
+            found.append(f"{place}: churn is {after['churn']}, was {before['churn']}")
+    return found
+
+
 def _check_data(manifest, run, config):
     from recbole_gr.errors import ConfigError
     from recbole_gr.manifest import data_hashes
@@ -81,21 +104,26 @@ def _check_data(manifest, run, config):
 
 def _compare(run, result, tolerance):
     """Differences of one model's results from the manifest, a sentence each."""
-    from recbole_gr.manifest import finite
-
     found = []
     for key in ("sid_digest", "test_targets"):
         if run[key] != result[key]:
             found.append(f"{run['model']}: {key} is {result[key]}, was {run[key]}")
     for part in ("best_valid_result", "test_result"):
-        then, now = run[part] or {}, result[part] or {}
-        for name in sorted(set(then) | set(now)):
-            before, after = then.get(name), finite(now.get(name))
-            equal = before == after
-            if not equal and None not in (before, after):
-                equal = abs(before - after) <= tolerance
-            if not equal:
-                found.append(f"{run['model']}: {part} {name} is {after}, was {before}")
+        found += _differences(run["model"], part, run[part], result[part], tolerance)
+    return found
+
+
+def _differences(place, part, then, now, tolerance):
+    from recbole_gr.manifest import finite
+
+    then, now, found = then or {}, now or {}, []
+    for name in sorted(set(then) | set(now)):
+        before, after = then.get(name), finite(now.get(name))
+        equal = before == after
+        if not equal and None not in (before, after):
+            equal = abs(before - after) <= tolerance
+        if not equal:
+            found.append(f"{place}: {part} {name} is {after}, was {before}")
     return found
 
 

@@ -27,6 +27,7 @@ from recbole_gr.tokenizer.dact import DACT
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.generation import GenerationTrainer
 from recbole_gr.trainer.growth import load_grown
+from recbole_gr.verify import verify
 
 CUTS = [0.5, 0.75, 1.0]
 TOKENIZER = {
@@ -145,6 +146,18 @@ def test_the_same_command_finds_everything_again_and_more_methods_share_it(setti
     assert {path: time for path, time in files_of(more).items() if path in before} == before
     other = run(settings, hidden_size=8)
     assert other["folder"] != first["folder"]
+
+
+def test_a_continual_run_from_its_manifest_is_equal(settings):
+    outcome = run(settings, "DACT,SASRec", continual_last=1)
+    path = Path(outcome["files"]["manifest"])
+    assert verify(path) == []
+    record = json.loads(path.read_text())
+    record["continual"]["results"][-1]["test_result"]["ndcg@10"] += 0.25
+    path.write_text(json.dumps(record))
+    (difference,) = verify(path)
+    assert difference.startswith("period 1, SASRec finetune: test_result ndcg@10 is")
+    assert verify(path, tolerance=0.3) == []
 
 
 def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monkeypatch):

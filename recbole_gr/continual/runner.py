@@ -17,6 +17,7 @@ from recbole_gr.continual.tokens import PeriodItems, TokenizerChain, log_churn
 from recbole_gr.continual.vectors import CollaborativeVectors
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
+from recbole_gr.manifest import write_continual_manifest
 from recbole_gr.run_files import report_folder, start_log
 from recbole_gr.settings import external_settings
 from recbole_gr.single_run import Start, check_catalogue, run_model
@@ -64,6 +65,7 @@ class ContinualRun:
     """One continual run; arguments as of :func:`run_continual`."""
 
     def __init__(self, models, dataset, config_file_list, config_dict, cmd_args):
+        self.models = [m if isinstance(m, str) else m.__name__ for m in models]
         self.given = _Given(dataset, config_file_list, config_dict, cmd_args)
         own = next(m for m in models if getattr(registry.get_model(m), "continual", False))
         self.baselines = [model for model in models if model != own]
@@ -92,6 +94,9 @@ class ContinualRun:
                 results.append(self._result(period, method, *given.get(method.tokenizer, ())))
             # After each period: what is finished stays, whatever happens to the next.
             files, table = write_continual_report(results, folder)
+            files["manifest"] = write_continual_manifest(
+                self.models, self.config, self.given.settings, results, folder
+            )
         logger.info("Results in %s", folder)
         return {
             "results": results, "table": table, "bucket_table": None,

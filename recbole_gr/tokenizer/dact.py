@@ -85,19 +85,9 @@ class DACT(CollaborativeRQVAE):
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def fit_continual(self, previous, content, collaborative, progress=True):
-        """Go on from the tokenizer of the period before.
+        """Go on from the tokenizer of the period before, drift-aware: :meth:`continual_loss`.
 
-        Args:
-            previous (DACT): that tokenizer; not changed.
-            content: float tensor ``[n, d]`` of all items known now, no padding row.
-            collaborative: float tensor ``[n, e]``, their vectors of this period.
-            progress: show a progress bar.
-
-        Returns:
-            tuple: closing figures, and the figures of the evaluated epochs.
-
-        Raises:
-            ConfigError: tokenizers of other sizes, or content that cannot be used.
+        Arguments, results and errors are those of :meth:`fine_tune`.
         """
         content = self._take_over(previous, content)
         with self.seeded():
