@@ -3,9 +3,11 @@
 import json
 
 import catalogue
+import dact_published
 import decode_vs_huggingface
 import evaluate_oracle
 import intrr_cost
+import numpy as np
 import paired
 import pit_cost
 import pytest
@@ -19,6 +21,7 @@ import yaml
 from runs import SMALL
 
 from recbole_gr.settings import properties_dir
+from recbole_gr.sid.table import SIDTable
 
 TINY_SEARCH = (
     "--items 300 --levels 3 --codes 16 --first-codes 12 --users 6 --length 5 --layers 2 "
@@ -194,3 +197,22 @@ def test_functions_take_turns():
     seconds = paired.in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b"] * 3 and all(len(values) == 2 for values in seconds.values())
     assert paired.ratio([2.0, 9.0, 4.0], [1.0, 3.0, 1.0]) == 3.0
+
+
+def test_published_tables_become_files_of_both_periods(tmp_path):
+    """Frozen: old items keep their SIDs, new ones have those of the second table."""
+    first = np.array([[0, 1, 2, 0], [3, 1, 2, 0]])
+    second = np.array([[0, 1, 2, 0], [9, 1, 2, 0], [4, 4, 4, 1]])
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, codes in (("sid_0.6", first), ("sid_0.7.dact", second)):
+        np.save(folder / f"{dact_published.DATASET}.{name}.npy", codes)
+    files = dact_published.write_tables(folder, tmp_path)
+    items = ["[PAD]", "1", "2", "3"]
+
+    def codes_of(path, n):
+        return SIDTable.from_json(path, items[: n + 1]).codes[1:].tolist()
+
+    codes = {way: list(map(codes_of, paths, (2, 3))) for way, paths in files.items()}
+    assert codes["finetune"] == [first.tolist(), second.tolist()]
+    assert codes["frozen"] == [first.tolist(), [*first.tolist(), second[2].tolist()]]
