@@ -204,6 +204,7 @@ def _sasrec_config(config, previous):
             "candidate_num": 0,
         },
         "epochs": _positive(_option(config, "cf_epochs"), "cf_epochs", int),
+        "stopping_step": 5,
         "learning_rate": _positive(_option(config, rate), rate, float),
     }  # fmt: skip
     nested = Config("SASRec", config["dataset"], config_dict=settings)
