@@ -11,7 +11,7 @@ from runs import SMALL
 from tiny import write_tiny_dataset
 
 from recbole_gr.config import Config
-from recbole_gr.continual import runner
+from recbole_gr.continual import runner, tokens
 from recbole_gr.continual.options import Method, methods
 from recbole_gr.continual.report import continual_table
 from recbole_gr.data.content import item_content
@@ -272,6 +272,23 @@ def test_items_that_arrive_are_recommended_by_a_frozen_recommender(settings):
     assert all(bool((row.unsqueeze(1) == new).any(0).all()) for row in ranked)
 
 
+def test_content_means_the_same_in_every_period(settings, monkeypatch):
+    """Vectors of text have axes that depend on the catalogue; old items may not move by that."""
+    seen, made = [], tokens.TokenizerChain.advance
+
+    def advance(chain, items, vectors):
+        seen.append(items.content)
+        return made(chain, items, vectors)
+
+    monkeypatch.setattr(tokens.TokenizerChain, "advance", advance)
+    run(settings, continual_tokenizer="frozen", continual_recommender="frozen")
+    assert len(seen) == 3 and len(seen[0].vectors) < len(seen[2].vectors)
+    for before, after in zip(seen, seen[1:]):
+        n_items = len(before.vectors)
+        assert after.item_tokens[:n_items] == before.item_tokens
+        assert torch.equal(after.vectors[:n_items], before.vectors)
+
+
 @pytest.mark.parametrize("tokenizer", ["frozen", "dact"])
 def test_an_item_that_comes_between_periods_is_coded_at_once_and_recommended(settings, tokenizer):
     outcome = run(settings, continual_tokenizer=tokenizer, continual_last=1)
@@ -337,14 +354,14 @@ def test_growth_keeps_known_rows_and_leaves_new_ones(settings, tmp_path):
 
 
 def test_tables_from_files(settings, data, tmp_path):
-    tokens = [f"i{i}" for i in range(30)]
+    names = [f"i{i}" for i in range(30)]
     rng = np.random.default_rng(0)
     paths = []
     for period in range(2):
         codes = rng.integers(0, 6, size=(30, 3))
         rows = {
             t: [f"<{'abc'[level]}_{c}>" for level, c in enumerate(row)]
-            for t, row in zip(tokens, codes)
+            for t, row in zip(names, codes)
         }
         paths.append(tmp_path / f"sid{period}.json")
         paths[-1].write_text(json.dumps(rows))
@@ -394,6 +411,7 @@ def test_tables_from_files(settings, data, tmp_path):
         ("DACT", {"continual_sid_files": ["a.json"]}, "belongs to continual_tokenizer=files"),
         ("DACT", {"continual_cf_files": ["a.npy"]}, "continual_cf_files: 1 files for 3 periods"),
         ("DACT", {"finetune_epochs": 0}, "finetune_epochs: 0 must be an integer"),
+        ("DACT", {"item_content": "collaborative"}, "item_content: .* when it arrives"),
         ("DACT", {"keep_depth": 9}, "keep_depth: 9 must be an integer from 0 to 3"),
     ],
 )  # fmt: skip

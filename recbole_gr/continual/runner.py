@@ -13,9 +13,16 @@ from recbole_gr.config import Config
 from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, methods
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import Store, read_json, settings_digest, write_json
-from recbole_gr.continual.tokens import PeriodItems, TokenizerChain, log_churn
+from recbole_gr.continual.tokens import (
+    PeriodItems,
+    TokenizerChain,
+    content_of_all,
+    first_items,
+    log_churn,
+)
 from recbole_gr.continual.vectors import CollaborativeVectors
 from recbole_gr.data import create_dataset, data_preparation
+from recbole_gr.data.content import item_content
 from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import write_continual_manifest
 from recbole_gr.run_files import report_folder, start_log
@@ -87,6 +94,8 @@ class ContinualRun:
         logger.info("Everything of every period is kept in %s", self.store.root)
         folder = report_folder([self.config])
         vectors = CollaborativeVectors()
+        learns = any(chain.tokenizer_class for chain in self.chains.values())
+        self.content = content_of_all(*self._data(self.all_periods - 1)) if learns else None
         results, files, table = [], None, None
         for period in range(self.n_periods):
             given = self._semantic_ids(period, vectors)
@@ -129,6 +138,7 @@ class ContinualRun:
         for name in self.baselines:
             self._config(0, name)
         dataset = create_dataset(config)
+        self.all_periods = dataset.n_periods
         last = self.config["continual_last"]
         n_periods = dataset.n_periods if last is None else last + 1
         if not 1 < n_periods <= dataset.n_periods:
@@ -167,6 +177,8 @@ class ContinualRun:
         """Configuration of a model in a period."""
         keys = ("tokenizer", "continual_cuts", "continual_field", "continual_part_field")
         fixed = {key: self.config[key] for key in keys}
+        if self.given.settings.get("item_content") is None:
+            fixed["item_content"] = "auto"  # a data set's own choice may be made of interactions
         files = self.config["continual_cf_files"]
         if files and period < len(files):
             fixed["cf_file"] = files[period]
@@ -179,11 +191,13 @@ class ContinualRun:
 
     def _semantic_ids(self, period, vectors):
         """Content, code table, quality and figures of each tokenizer method in a period."""
-        config = self._config(period, self.recommender)
-        init_seed(config["seed"], config["reproducibility"])
-        dataset = create_dataset(config)
-        train = data_preparation(config, dataset)[0]._dataset
-        items = PeriodItems.of(period, self.store.period(period), config, train)
+        config, train = self._data(period)
+        content = (
+            first_items(self.content, train.item_num)
+            if self.content
+            else item_content(config, train)
+        )
+        items = PeriodItems(period, self.store.period(period), config, train, content)
         made = {}
         needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
         cf = vectors.advance(items) if needed else None
@@ -194,6 +208,12 @@ class ContinualRun:
             if needed and period:
                 vectors.report_drift(items, chain, old_tokenizer, old_table.codes[1:])
         return made
+
+    def _data(self, period):
+        """A recommender's configuration in a period, and the training split."""
+        config = self._config(period, self.recommender)
+        init_seed(config["seed"], config["reproducibility"])
+        return config, data_preparation(config, create_dataset(config))[0]._dataset
 
     def _result(self, period, method, semantic_ids=None, figures=None):
         """Train (where the method does) and test one recommender in one period."""

@@ -37,9 +37,35 @@ class PeriodItems:
     train: object
     content: object
 
-    @classmethod
-    def of(cls, period, folder, config, train):
-        return cls(period, folder, config, train, item_content(config, train))
+
+def content_of_all(config, train):
+    """Content of the whole catalogue, of which every period takes the part that it knows.
+
+    Made once, as vectors of text are coordinates along axes that depend on the catalogue: made anew
+    in each period they would mean something else to the tokenizer of the period before.
+
+    Args:
+        config (Config): of a recommender in the last period of the data.
+        train (SequentialDataset): its training split.
+
+    Raises:
+        ConfigError: content that is made of interactions, which an item has not when it arrives.
+    """
+    content = item_content(config, train)
+    if content.source == "collaborative":
+        raise ConfigError(
+            "item_content: collaborative vectors of an item do not exist when it arrives; a "
+            "continual run needs text or vectors of the items: item_content=text or embedding"
+        )
+    return content
+
+
+def first_items(content, n_items):
+    """The content of the first ``n_items`` items (padding included): ids only ever grow."""
+    tokens, digest = content.item_tokens[:n_items], f"{content.digest}-{n_items}"
+    return replace(
+        content, vectors=content.vectors[:n_items], item_tokens=tokens, digest=digest
+    )
 
 
 class TokenizerChain:
