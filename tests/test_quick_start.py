@@ -157,8 +157,11 @@ def test_peak_memory_sees_a_large_tensor_and_forgets_it():
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_run_ends_as_if_never_stopped(
-    tiny_folder, monkeypatch, capsys
+    tiny_folder, monkeypatch, capsys, request
 ):
+    # A process in the background ignores the signal; here it is as in the foreground.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     command = arguments("TIGER", tiny_folder, epochs=4, stopping_step=10)
     whole = run_recbole_gr(cmd_args=command)
     train, epochs = GenerationTrainer._train_epoch, []
