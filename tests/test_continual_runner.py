@@ -423,6 +423,12 @@ def test_bad_input(settings, tmp_path, model, change, message):
     assert not list((tmp_path / "continual").rglob("TIGER*.pth"))
 
 
+def test_collapsed_sids_stop_the_run_before_its_recommender_trains(settings, tmp_path):
+    with pytest.raises(ConfigError, match="sid_gate"):
+        run(settings, sid_gate="stop", sid_min_distinct=1.0, sid_min_utilisation=1.0)
+    assert not list((tmp_path / "continual").rglob("TIGER*.pth"))
+
+
 def test_a_suffix_level_too_small_is_named(settings):
     with pytest.raises(ConfigError, match="continual_suffix_size: 1 codes do not tell apart"):
         run(settings, continual_suffix_size=1, codebook_size=2)

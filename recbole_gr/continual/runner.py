@@ -217,10 +217,9 @@ class ContinualRun:
 
     def _result(self, period, method, semantic_ids=None, figures=None):
         """Train (where the method does) and test one recommender in one period."""
-        shared = period == 0
         stem = self._stem(period, method)
         folder = self.store.period(period)
-        way = FINETUNE if shared else method.recommender
+        way = method.recommender if period else FINETUNE  # all share the first period
         train_on = {"continual_train": "all"} if way == RETRAIN else {}
         here = {"checkpoint_dir": str(folder), "sid_dir": str(folder)}
         config = self._config(period, method.model, **here, **train_on)

@@ -12,6 +12,7 @@ from recbole_gr.data.signals import item_behaviour, tokenizer_signals
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.sid.collision import add_suffix
+from recbole_gr.sid.gate import apply_gate
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.reassign import churn_of, reassign
 from recbole_gr.sid.table import SIDTable
@@ -119,6 +120,7 @@ class TokenizerChain:
         self.table = table
         behaviour = item_behaviour(items.train)
         quality = assess(table, items.content.vectors, self.tokenizer, behaviour)
+        apply_gate(items.config, quality)
         if dataclasses.is_dataclass(quality):
             quality = dataclasses.asdict(quality)
         return (items.content, table, quality), figures
