@@ -1,9 +1,20 @@
 """Files that are either complete or absent."""
 
 import contextlib
+import errno
 import os
 import secrets
+import shutil
 from pathlib import Path
+
+from recbole_gr.errors import ConfigError
+
+# No space left, the user's quota, the largest file that is allowed.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFull(ConfigError):
+    """A file could not be written for want of space; the one that it was to replace is whole."""
 
 
 @contextlib.contextmanager
@@ -22,13 +33,39 @@ def atomic_write(path):
 
     Yields:
         pathlib.Path: the temporary path, which does not exist yet.
+
+    Raises:
+        DiskFull: there is no space for it; names the file, the space left and the remedy.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Same folder: os.replace is atomic only within one file system.
     tmp = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
         os.replace(tmp, path)
+    except Exception as error:
+        if not _for_want_of_space(error):
+            raise
+        tmp.unlink(missing_ok=True)
+        raise DiskFull(
+            f"'{path}' could not be written, as the disk is full or the quota is used up "
+            f"({_free(path)} free). What it was to replace is whole. Make room and run again."
+        ) from error
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def _for_want_of_space(error: BaseException | None) -> bool:
+    """Whether an error, or one that it comes from, says that nothing more can be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _free(path: Path) -> str:
+    """Free space on the disk of `path`, as text."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return f"{shutil.disk_usage(folder).free / 2**20:.1f} MiB"

@@ -14,6 +14,7 @@ from recbole.utils import EvaluatorType, init_seed
 from recbole_gr import memory, registry
 from recbole_gr.buckets import check_edges
 from recbole_gr.errors import ConfigError
+from recbole_gr.files import DiskFull
 from recbole_gr.run_files import checkpoint_file, start_log
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain_config
@@ -119,19 +120,18 @@ def run_model(config, saved=True, start=Start()):
 
 @contextlib.contextmanager
 def _saying_how_to_go_on(trainer, saved):
-    """Give a KeyboardInterrupt of training the message that it needs.
-
-    What is lost are the epochs after the best one: training is repeated from there, to the same
-    weights.
-    """
+    """Give a training that ends early, by Ctrl-C or on a full disk, the message that it needs."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, DiskFull) as error:
         file = trainer.saved_model_file
-        if saved and os.path.isfile(file):
+        if getattr(trainer, "stopped_file", None):
+            hint = f"--resume={trainer.stopped_file} goes on from there."
+        elif saved and os.path.isfile(file):
             hint = f"--resume={file} goes on from the best epoch so far."
-            raise KeyboardInterrupt(hint) from None
-        raise KeyboardInterrupt("Nothing was saved yet.") from None
+        else:
+            hint = "Nothing was saved yet."
+        raise type(error)(f"{error} {hint}".strip()) from None
 
 
 def build_model(config, train_dataset, sid_table=None, vectors=None):

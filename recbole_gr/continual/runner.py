@@ -29,6 +29,7 @@ from recbole_gr.run_files import report_folder, start_log
 from recbole_gr.settings import external_settings
 from recbole_gr.single_run import Start, check_catalogue, run_model
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.interrupt import STOPPED
 
 
 def asks_for_one_period(config_file_list, config_dict, cmd_args):
@@ -242,10 +243,12 @@ class ContinualRun:
         elif period and way == FINETUNE:
             weights = self._checkpoint(period - 1, method)
         train = not (period and way == FROZEN)
-        if train and checkpoint.is_file():  # of a run that was interrupted, or of other settings
-            left = load_checkpoint(checkpoint, map_location="cpu")["config"]
-            if settings_digest(left) == settings_digest(config):
-                config["resume"] = str(checkpoint)
+        stopped = checkpoint.with_stem(f"{checkpoint.stem}{STOPPED}")
+        for file in (checkpoint, stopped) if train else ():
+            if file.is_file():  # of a run that was interrupted, or of other settings
+                left = load_checkpoint(file, map_location="cpu")["config"]
+                if settings_digest(left) == settings_digest(config):
+                    config["resume"] = str(file)
         logging.getLogger().info("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()
         start = Start(semantic_ids, weights, str(checkpoint), train)
@@ -253,6 +256,7 @@ class ContinualRun:
             result = run_model(config, start=start)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("The same command goes on from there.") from None
+        stopped.unlink(missing_ok=True)
         seconds = result["seconds_per_epoch"] or 0.0
         kept = ("best_valid_score", "best_valid_result", "test_result", "test_targets",
                 "test_buckets", "best_epoch", "epochs_run", "seconds_per_epoch", "parameters",

@@ -1,6 +1,7 @@
 """RecBole's own trainers, with safe checkpoints and the figures that the results table needs."""
 
 from functools import cache
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -19,6 +20,7 @@ from recbole_gr.trainer.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
+from recbole_gr.trainer.interrupt import STOPPED, Interrupt, Place, Steps
 
 
 class SafeTrainerMixin:
@@ -33,7 +35,11 @@ class SafeTrainerMixin:
         epoch_seconds (list[float]): training time of each epoch.
         valid_seconds (list[float]): time of each validation.
         buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
+        accumulation (int): batches of an optimiser step.
+        stopped_file (str | None): the checkpoint to go on from after Ctrl-C.
     """
+
+    accumulation = 1
 
     def __init__(self, config, model):
         super().__init__(config, model)
@@ -47,25 +53,66 @@ class SafeTrainerMixin:
         self._loader_states = []
         self._resumed = False
         self._validates = False
+        self.stopped_file = None
+        self._interrupt = Interrupt()
+        self._place = None
+        self._go_on_at = None
 
-    def fit(self, train_data, valid_data=None, *args, **kwargs):
-        """As RecBole's; after `resume_checkpoint` the batches go on where they stopped."""
+    def fit(self, train_data, valid_data=None, verbose=True, saved=True, *args, **kwargs):
+        """As RecBole's; after `resume_checkpoint` the batches go on where they stopped.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the step at hand was finished and, where `saved`,
+                `stopped_file` holds the place.
+        """
         self._train_data = train_data
         self._identity = identity_of(train_data._dataset)
         self._validates = bool(valid_data) and self.eval_step > 0
         for generator, state in zip(_generators(train_data), self._loader_states):
             generator.set_state(state.cpu())
         self._loader_states = []
-        return super().fit(train_data, valid_data, *args, **kwargs)
+        self._place = None
+        if self._go_on_at is not None and self._go_on_at["batches"] is None:
+            self._train_epoch = self._trained_already
+        if not self.config["single_spec"]:  # the processes would stop at different steps
+            return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
+        with self._interrupt.watch():
+            try:
+                return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
+            except KeyboardInterrupt:
+                if saved:
+                    self._save_place()
+                raise
 
     def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
         start = perf_counter()
-        loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        place, self._go_on_at = self._go_on_at, None
+        steps = Steps(train_data, self._interrupt, self.accumulation, place)
+        self._place = Place(epoch_idx, steps, self._before_validation())
+        loss = super()._train_epoch(steps, epoch_idx, *args, **kwargs)
+        self._place.leave_steps()
         self.epoch_seconds.append(perf_counter() - start)
         self._epoch = epoch_idx
         if not self._validates:
             self.best_epoch = epoch_idx
         return loss
+
+    def _trained_already(self, train_data, epoch_idx, *args, **kwargs):
+        """In the place of `_train_epoch`, once: it was trained before Ctrl-C, not yet validated."""
+        del self._train_epoch
+        place, self._go_on_at = self._go_on_at, None
+        restore_random_states(place["random"])
+        self._epoch = epoch_idx
+        self._place = Place(epoch_idx)
+        return place["loss"]
+
+    def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses):
+        # The first that RecBole's fit does once an epoch is trained.
+        if self._place is not None:
+            self._place.end(losses, self._before_validation())
+        self._interrupt.training = False
+        self._interrupt.obey()
+        return super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
 
     def _valid_epoch(self, valid_data, *args, **kwargs):
         start = perf_counter()
@@ -83,18 +130,35 @@ class SafeTrainerMixin:
             "config": plain_config(self.config),
             "data": self._identity,
             "epoch": epoch,
-            "best_epoch": self.best_epoch,
-            "cur_step": self.cur_step,
-            "best_valid_score": float(self.best_valid_score),
-            "best_valid_result": encode(self.best_valid_result),
             "state_dict": dict(self.model.state_dict()),
             "other_parameter": {
                 name: encode(value) for name, value in self.model.other_parameter().items()
             },
             "optimizer": self.optimizer.state_dict(),
             "random_states": random_states(),
+            **self._before_validation(),
+        }
+
+    def _before_validation(self):
+        """What a validation changes, and what decides the batches to come."""
+        return {
+            "best_epoch": self.best_epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "best_valid_result": encode(self.best_valid_result),
             "loader_states": [g.get_state() for g in _generators(self._train_data)],
         }
+
+    def _save_place(self):
+        """Save where training stands beside the best checkpoint, which stays as it is."""
+        state = self._place and self._place.state()
+        if state is None:
+            return
+        best = Path(self.saved_model_file)
+        state["place"].update(best=best.name, has_best=best.is_file())
+        file = best.with_name(f"{best.stem}{STOPPED}{best.suffix}")
+        save_checkpoint(file, {**self._checkpoint_state(self._place.epoch - 1), **state})
+        self.stopped_file = str(file)
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
@@ -116,7 +180,8 @@ class SafeTrainerMixin:
     def resume_checkpoint(self, resume_file):
         """Go on from a checkpoint: weights, optimizer, counters, random states, order of batches.
 
-        Later checkpoints overwrite `resume_file`, as in RecBole.
+        Later checkpoints overwrite `resume_file`, as in RecBole, or after Ctrl-C the best one that
+        is beside it.
 
         Raises:
             ConfigError: the file cannot be used, or is of another model or data set.
@@ -132,6 +197,15 @@ class SafeTrainerMixin:
         self.optimizer.load_state_dict(state["optimizer"])
         restore_random_states(state["random_states"])
         self._resumed = True
+        if "place" in state:
+            self._go_on_at = place = state["place"]
+            best = Path(resume_file).with_name(place["best"])
+            if place["has_best"] and not best.is_file():
+                raise ConfigError(
+                    f"'{resume_file}' was saved at Ctrl-C, and the best epoch before it in "
+                    f"'{best}', which is missing. Put it there, or train the model again."
+                )
+            self.saved_model_file = str(best)
         self._resume_from(state)
         self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")
 

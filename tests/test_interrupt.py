@@ -1,0 +1,178 @@
+"""Ctrl-C at any moment of training: what comes after `--resume` is what would have come anyway."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from kill_and_resume import equal
+from runs import RUNS
+
+from recbole_gr import files, run_recbole_gr
+from recbole_gr.errors import ConfigError
+from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.interrupt import STOPPED, Interrupt, Steps
+
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def settings(tiny_folder, tmp_path):
+    def of(name, **given):
+        model, own = RUNS[name]
+        return {
+            **own, "model": model, "dataset": "tiny", "data_path": str(tiny_folder),
+            "sid_dir": str(tmp_path / "sid"), "content_cache_dir": str(tmp_path / "content"),
+            "result_dir": str(tmp_path / "results"), "use_gpu": False, "show_progress": False,
+            "epochs": 3, "stopping_step": 10, "checkpoint_dir": str(tmp_path / "whole"), **given,
+        }  # fmt: skip
+
+    return of
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """A list that grows by each optimiser step; `at` presses Ctrl-C in the steps it names."""
+
+    def watch(at=()):
+        made, begin = [], torch.optim.Optimizer.__init__
+
+        def with_hook(optimizer, *args, **kwargs):
+            begin(optimizer, *args, **kwargs)
+
+            def after(*_):
+                made.append(len(made))
+                if made[-1] in at:
+                    press()
+
+            optimizer.register_step_post_hook(after)
+
+        monkeypatch.setattr(torch.optim.Optimizer, "__init__", with_hook)
+        return made
+
+    yield watch
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["TIGER", "TIGER-share", "PIT", "IntRR", "SASRec", "Pop"])
+def test_a_run_goes_on_after_the_step_in_which_it_was_stopped(
+    name, settings, count, monkeypatch, tmp_path
+):
+    given = settings(name)
+    run_recbole_gr(config_dict=given)  # makes what the others find
+    with monkeypatch.context():
+        steps = count()
+        whole = run_recbole_gr(config_dict=given)
+        n_steps = len(steps)
+    reference = load_checkpoint(whole["checkpoint"])
+    for at in sorted({0, n_steps // 3, n_steps // 2, n_steps - 1}) if n_steps else ():
+        monkeypatch.undo()
+        own = {**given, "checkpoint_dir": str(tmp_path / f"{at}")}
+        steps = count([at])
+        with pytest.raises(KeyboardInterrupt, match=STOPPED) as stopped:
+            run_recbole_gr(config_dict=own)
+        assert len(steps) == at + 1  # this step was finished, and no other begun
+        monkeypatch.undo()
+        own["resume"] = str(stopped.value).removeprefix("--resume=").split(" goes")[0]
+        steps = count()
+        report = run_recbole_gr(config_dict=own)
+        assert len(steps) == n_steps - at - 1  # no step is made again
+        assert report["test_result"] == whole["test_result"]
+        assert report["best_valid_result"] == whole["best_valid_result"]
+        assert STOPPED not in report["checkpoint"]
+        assert equal(load_checkpoint(report["checkpoint"]), reference)
+
+
+@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_validation_is_left_at_once_and_made_again(name, twice, settings, monkeypatch, tmp_path):
+    given = settings(name)
+    whole = run_recbole_gr(config_dict=given)
+    from recbole.evaluator import Evaluator
+
+    own, calls, evaluate = (
+        {**given, "checkpoint_dir": str(tmp_path / "own")},
+        [],
+        Evaluator.evaluate,
+    )
+
+    def stop(self, struct):
+        calls.append(1)
+        if len(calls) == 2:
+            press()
+        return evaluate(self, struct)
+
+    for _ in range(1 + twice):
+        with monkeypatch.context() as patch:
+            patch.setattr(Evaluator, "evaluate", stop)
+            with pytest.raises(KeyboardInterrupt, match=STOPPED) as stopped:
+                run_recbole_gr(config_dict=own)
+        own["resume"] = str(stopped.value).removeprefix("--resume=").split(" goes")[0]
+        calls[:] = [1]  # the second time in the validation that is made again
+    report = run_recbole_gr(config_dict=own)
+    assert report["test_result"] == whole["test_result"]
+    assert equal(load_checkpoint(report["checkpoint"]), load_checkpoint(whole["checkpoint"]))
+
+
+def test_stopped_while_the_best_checkpoint_is_written(settings, monkeypatch, tmp_path):
+    given = settings("TIGER")
+    whole = run_recbole_gr(config_dict=given)
+    own, replace = {**given, "checkpoint_dir": str(tmp_path / "own")}, files.os.replace
+    written = []
+
+    def stop(source, target):
+        if str(target).endswith(".pth") and STOPPED not in str(target):
+            written.append(target)
+            if len(written) == 1:
+                press()
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", stop)
+        with pytest.raises(KeyboardInterrupt, match=STOPPED) as stopped:
+            run_recbole_gr(config_dict=own)
+    own["resume"] = str(stopped.value).removeprefix("--resume=").split(" goes")[0]
+    report = run_recbole_gr(config_dict=own)
+    assert report["best_valid_result"] == whole["best_valid_result"]
+    assert equal(load_checkpoint(report["checkpoint"]), load_checkpoint(whole["checkpoint"]))
+    assert report["test_result"] == whole["test_result"]
+
+
+def test_the_best_epoch_must_lie_beside_what_was_stopped(settings, count, monkeypatch, tmp_path):
+    given = settings("TIGER")
+    steps = count()
+    run_recbole_gr(config_dict=given)
+    last = len(steps) - 1
+    monkeypatch.undo()
+    count([last])
+    own = {**given, "checkpoint_dir": str(tmp_path / "own")}
+    with pytest.raises(KeyboardInterrupt):
+        run_recbole_gr(config_dict=own)
+    monkeypatch.undo()
+    (stopped,) = Path(tmp_path, "own").glob(f"*{STOPPED}.pth")
+    Path(tmp_path, "own", stopped.name.replace(STOPPED, "")).unlink()
+    with pytest.raises(ConfigError, match="best epoch before it"):
+        run_recbole_gr(config_dict={**own, "resume": str(stopped)})
+
+
+def test_the_wish_waits_for_the_end_of_an_optimiser_step():
+    interrupt, seen = Interrupt(), []
+    with pytest.raises(KeyboardInterrupt), interrupt.watch():
+        for batch in Steps(range(10), interrupt, every=3, after=None):
+            seen.append(batch)
+            if batch == 3:
+                press()
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_second_time_does_not_wait():
+    interrupt, seen = Interrupt(), []
+    with pytest.raises(KeyboardInterrupt), interrupt.watch():
+        for batch in Steps(range(10), interrupt, every=10, after=None):
+            seen.append(batch)
+            if batch in (3, 5):
+                press()
+    assert seen == [0, 1, 2, 3, 4, 5]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
