@@ -3,14 +3,17 @@
 import os
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from runs import RUNS
 from scipy import sparse
 
+from recbole_gr import run_recbole_gr
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
+from recbole_gr.files import DiskFull, atomic_write
 from recbole_gr.trainer.checkpoint import (
     FORMAT_VERSION,
     decode,
@@ -66,6 +69,72 @@ def test_truncated_file_is_refused_by_name(tmp_path, keep):
     path.write_bytes(content[: int(len(content) * keep)])
     with pytest.raises(ConfigError, match=r"a\.pth.*not a complete checkpoint"):
         load_checkpoint(path)
+
+
+def test_no_flipped_bit_is_loaded(tmp_path):
+    path, flipped = tmp_path / "a.pth", tmp_path / "b.pth"
+    weights = torch.randn(30, 30)
+    save_checkpoint(path, {"w": weights, "config": {"model": "TIGER"}})
+    content, draw, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(400):
+        damaged, place = bytearray(content), draw.randrange(len(content))
+        damaged[place] ^= 1 << draw.randrange(8)
+        flipped.write_bytes(damaged)
+        try:
+            state = load_checkpoint(flipped)
+        except ConfigError as error:
+            refused += 1
+            assert "b.pth" in str(error)
+        else:  # a bit of the padding between the parts, or of their dates
+            assert torch.equal(state["w"], weights) and state["config"] == {"model": "TIGER"}
+    assert refused > 250
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "a.pth"
+    weights = torch.randn(30, 30)
+    save_checkpoint(path, {"w": weights})
+    content = bytearray(path.read_bytes())
+    content[content.index(weights.numpy().tobytes()) + 100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"a\.pth.*damaged.*train the model again"):
+        load_checkpoint(path)
+
+
+@pytest.fixture
+def small_files():
+    """The system refuses files of more than 40,000 bytes, as a full disk would refuse them."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_reported_and_the_older_checkpoint_survives(tmp_path, small_files):
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, {"w": torch.zeros(100, 200)})
+    before = path.read_bytes()
+    small_files()
+    with pytest.raises(DiskFull, match=r"a\.pth.*disk is full.*MiB free.*Make room"):
+        save_checkpoint(path, {"w": torch.ones(100, 200)})
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.pth"]
+    assert load_checkpoint(path)["w"].sum() == 0
+
+
+def test_training_on_a_full_disk_says_how_to_go_on(tiny_folder, tmp_path, small_files):
+    model, own = RUNS["SASRec"]
+    settings = {
+        **own, "model": model, "dataset": "tiny", "data_path": str(tiny_folder), "epochs": 1,
+        "checkpoint_dir": str(tmp_path / "saved"), "result_dir": str(tmp_path / "results"),
+        "use_gpu": False, "show_progress": False, "eval_step": 0,
+    }  # fmt: skip
+    outcome = run_recbole_gr(config_dict=settings)
+    before = Path(outcome["checkpoint"]).read_bytes()
+    assert len(before) > 40_000
+    small_files()
+    with pytest.raises(DiskFull, match="disk is full.*--resume=.*goes on from the best epoch"):
+        run_recbole_gr(config_dict={**settings, "epochs": 3, "resume": outcome["checkpoint"]})
+    assert Path(outcome["checkpoint"]).read_bytes() == before
 
 
 def test_missing_foreign_and_future_files_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import platform
 import random
+import zipfile
 from enum import Enum
 
 import numpy as np
@@ -28,10 +29,13 @@ def save_checkpoint(path, state):
 
     Raises:
         TypeError: `state` holds something else; names where.
+        DiskFull: there is no space for it.
     """
     _require_plain(state, "state")
-    with atomic_write(path) as tmp:
-        torch.save({**state, "format_version": FORMAT_VERSION, "versions": versions()}, tmp)
+    state = {**state, "format_version": FORMAT_VERSION, "versions": versions()}
+    # Given a path, torch keeps to itself why the system would not write.
+    with atomic_write(path) as tmp, open(tmp, "wb") as file:
+        torch.save(state, file)
 
 
 def versions():
@@ -60,11 +64,12 @@ def load_checkpoint(path, map_location=None):
         dict: the state, with `format_version` and `versions` added.
 
     Raises:
-        ConfigError: the file is missing, truncated, of another program, or holds pickled objects
-            (which are not executed); names the file and the remedy.
+        ConfigError: the file is missing, truncated, damaged, of another program, or holds pickled
+            objects (which are not executed); names the file and the remedy.
     """
     if not os.path.isfile(path):
         raise ConfigError(f"There is no checkpoint '{path}'.")
+    _require_undamaged(path)
     try:
         state = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # torch raises a dozen types here, and the remedy is one
@@ -89,6 +94,26 @@ def load_checkpoint(path, map_location=None):
             f"{FORMAT_VERSION}. Update RecBole-GR."
         )
     return state
+
+
+def _require_undamaged(path):
+    """Compare all parts of a checkpoint with their checksums, which torch writes but never reads.
+
+    Raises:
+        ConfigError: a part has changed since it was written.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # cut or of another program: what torch says is clearer
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a header that was changed asks for anything, a password too
+        damaged = str(error)
+    if damaged is not None:
+        raise ConfigError(
+            f"'{path}' is damaged ({damaged}): it is not what was written. Take a copy of it, or "
+            "train the model again."
+        )
 
 
 def encode(value):
