@@ -278,3 +278,10 @@ def test_a_run_with_a_collapsed_tokenizer_stops_before_the_recommender_trains(
     message = " ".join(capsys.readouterr().err.split())
     assert "SIDs are collapsed (tokenizer OneSID)" in message and "1 distinct SIDs" in message
     assert main(arguments("TIGER", tiny_folder, **flat, sid_gate="warn")) == 0
+
+
+def test_codewords_need_the_function_of_their_sum():
+    codes = random_codes()
+    books = residual_means(codes, (4, 3, 5), torch.randn(60, DIM))
+    with pytest.raises(TypeError, match="need the function quantized"):
+        semantic_figures(codes, (4, 3, 5), torch.randn(60, DIM), books)

@@ -178,6 +178,11 @@ def test_npy_rows_follow_the_item_file(tmp_path):
         SIDTable.from_npy(tmp_path / "sid.npy", rows[:4], TOKENS)
 
 
+def test_npy_by_row_tokens_needs_the_item_tokens(tmp_path):
+    with pytest.raises(ConfigError, match="5 rows .* 0 item tokens"):
+        table().to_npy(tmp_path / "sid.npy", ["plum", "fig"])
+
+
 @pytest.mark.parametrize("array", [np.zeros((4, 2)), np.zeros(4, int), np.zeros((0, 2), int)])
 def test_npy_must_hold_a_matrix_of_integers(tmp_path, array):
     np.save(tmp_path / "sid.npy", array)

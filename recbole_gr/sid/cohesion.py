@@ -13,12 +13,12 @@ EPS = 1e-8  # of every normalisation, so that a zero vector stays zero
 _CHUNK_VALUES = 2**24  # cosines held at once
 
 
-def unit(vectors):
+def unit(vectors: torch.Tensor) -> torch.Tensor:
     """Rows scaled to length 1; zero rows stay zero."""
     return F.normalize(vectors, dim=1, eps=EPS)
 
 
-def group_cohesion(vectors, groups, n_groups):
+def group_cohesion(vectors: torch.Tensor, groups: torch.Tensor, n_groups: int) -> torch.Tensor:
     """Mean pairwise cosine inside each group of two or more (equation 8), and their mean.
 
     For unit vectors ``u`` the sum over unordered pairs is ``(|sum u|^2 - n) / 2``, so no pair is
@@ -45,7 +45,7 @@ def group_cohesion(vectors, groups, n_groups):
     return torch.where(paired, cohesion, 0).sum() / paired.sum().clamp(min=1)
 
 
-def discrimination(centres, temperature=2.0):
+def discrimination(centres: torch.Tensor, temperature: float = 2.0) -> torch.Tensor:
     """Preference Discrimination (equation 10): how far apart the centres lie; lower is better.
 
     ``log mean_{a != b} exp(-t (1 - cos(p_a, p_b)))``: 0 for identical centres, ``-t`` for mutually

@@ -7,7 +7,11 @@ share    nothing: several items live on one SID
 ======== ========================================================================================
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 
@@ -16,10 +20,21 @@ from recbole_gr.sid.table import sid_keys
 
 POLICIES = ("suffix", "sinkhorn", "share")
 
+#: From rows ``[n]`` to the distances ``[n, V]`` of these items to the codes of the last level.
+Distances: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+
 _CHUNK_VALUES = 2**25  # transport plan entries held at once, 256 MiB in float64
 
 
-def resolve(codes, sizes, policy, *, last_level_distances=None, epsilon=0.003, iterations=50):
+def resolve(
+    codes: torch.Tensor,
+    sizes: Sequence[int],
+    policy: str | Sequence[str],
+    *,
+    last_level_distances: Distances | None = None,
+    epsilon: float = 0.003,
+    iterations: int = 50,
+) -> tuple[torch.Tensor, tuple[int, ...]]:
     """Apply collision policies to SIDs.
 
     Args:
@@ -56,7 +71,7 @@ def resolve(codes, sizes, policy, *, last_level_distances=None, epsilon=0.003, i
     return codes, tuple(sizes)
 
 
-def add_suffix(codes, sizes):
+def add_suffix(codes: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, tuple[int, ...]]:
     """Append a level that numbers the items of each SID (TIGER, section 3.1).
 
     The first item of a SID, by item id, gets 0, the next 1, and so on. The level is added even
@@ -70,7 +85,13 @@ def add_suffix(codes, sizes):
     return torch.cat([codes, digits[:, None]], 1), (*sizes, int(digits.max()) + 1)
 
 
-def reassign_last_level(codes, sizes, last_level_distances, epsilon=0.003, iterations=50):
+def reassign_last_level(
+    codes: torch.Tensor,
+    sizes: Sequence[int],
+    last_level_distances: Distances,
+    epsilon: float = 0.003,
+    iterations: int = 50,
+) -> torch.Tensor:
     """Move colliding items to free codes of the last level.
 
     Of the items that share a SID the nearest to its last code stays. The others of one prefix
@@ -120,7 +141,13 @@ def reassign_last_level(codes, sizes, last_level_distances, epsilon=0.003, itera
     return codes
 
 
-def sinkhorn(cost, present, blocked, epsilon=0.003, iterations=50):
+def sinkhorn(
+    cost: torch.Tensor,
+    present: torch.Tensor,
+    blocked: torch.Tensor,
+    epsilon: float = 0.003,
+    iterations: int = 50,
+) -> torch.Tensor:
     """Entropic transport plans of items to codes, at most one item per code.
 
     Costs are scaled to [0, 1] within each problem. Rows are scaled to mass 1, columns to mass 1
@@ -146,7 +173,7 @@ def sinkhorn(cost, present, blocked, epsilon=0.003, iterations=50):
     return plan
 
 
-def _round_plan(plan, present):
+def _round_plan(plan: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """Distinct codes ``[G, m]`` from a log plan: each item takes its best code still free.
 
     Where several items want one code, the larger entry wins and ties go to the lower row; the
@@ -174,7 +201,7 @@ def _round_plan(plan, present):
     return assigned
 
 
-def _position_in_group(keys):
+def _position_in_group(keys: torch.Tensor) -> torch.Tensor:
     """0 for the first row of each distinct key, 1 for the second, ... in row order."""
     order = keys.argsort(stable=True)
     ordered = keys[order]
@@ -187,7 +214,9 @@ def _position_in_group(keys):
     return position
 
 
-def _movers(codes, sizes, last_level_distances):
+def _movers(
+    codes: torch.Tensor, sizes: Sequence[int], last_level_distances: Distances
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Colliding items that must move.
 
     Returns:
@@ -217,13 +246,15 @@ def _movers(codes, sizes, last_level_distances):
 class _Occupied:
     """Last-level codes in use under some prefixes, as compressed sparse rows."""
 
-    def __init__(self, prefixes, codes, n_prefixes, size):
+    def __init__(
+        self, prefixes: torch.Tensor, codes: torch.Tensor, n_prefixes: int, size: int
+    ) -> None:
         pairs = torch.unique(prefixes * size + codes)
         self.codes = pairs % size
         counts = torch.bincount(pairs // size, minlength=n_prefixes)
         self.offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
-    def mask(self, prefixes, size):
+    def mask(self, prefixes: torch.Tensor, size: int) -> torch.Tensor:
         """BoolTensor ``[len(prefixes), size]``, True where a code is used."""
         starts, counts = self.offsets[prefixes], self.offsets.diff()[prefixes]
         row = torch.repeat_interleave(torch.arange(len(prefixes), device=starts.device), counts)
@@ -234,7 +265,9 @@ class _Occupied:
         return mask
 
 
-def _occupied_codes(codes, sizes, movers, prefixes):
+def _occupied_codes(
+    codes: torch.Tensor, sizes: Sequence[int], movers: torch.Tensor, prefixes: torch.Tensor
+) -> _Occupied:
     """Codes used by the items of the movers' prefixes (movers share theirs with one that stays)."""
     keys = sid_keys(codes[:, :-1], sizes[:-1])
     wanted = torch.zeros(int(prefixes.max()) + 1, dtype=torch.int64, device=codes.device)
@@ -245,7 +278,7 @@ def _occupied_codes(codes, sizes, movers, prefixes):
     return _Occupied(order[index[hit]], codes[hit, -1], len(wanted), sizes[-1])
 
 
-def _chunks_of_equal_size(counts, size):
+def _chunks_of_equal_size(counts: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
     """Split the groups with movers into lists of like-sized groups that fit in memory."""
     groups = counts.argsort(stable=True)
     groups = groups[counts[groups] > 0]

@@ -1,7 +1,10 @@
 """Reading SID files: tokens, rows of items, text inside arrays."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +14,7 @@ from recbole_gr.errors import ConfigError
 _TOKEN = re.compile(r"<([A-Za-z]+)_(-?\d+)>")
 
 
-def level_name(level):
+def level_name(level: int) -> str:
     """Letters that mark ``level`` (from 0) in SID tokens: a, b, ..., z, aa, ab, ..."""
     name = ""
     level += 1
@@ -21,7 +24,7 @@ def level_name(level):
     return name
 
 
-def tokens_without_padding(item_tokens, n_items):
+def tokens_without_padding(item_tokens: Sequence[str], n_items: int) -> list[str]:
     """The tokens of items 1, 2, ... as strings; ConfigError unless there are ``n_items``."""
     tokens = [str(token) for token in item_tokens]
     if len(tokens) != n_items:
@@ -32,7 +35,9 @@ def tokens_without_padding(item_tokens, n_items):
     return tokens[1:]
 
 
-def rows_of(path, row_tokens, n_rows, item_tokens):
+def rows_of(
+    path: str | Path, row_tokens: Sequence[str] | None, n_rows: int, item_tokens: Sequence[str]
+) -> torch.Tensor:
     """File row of each item, LongTensor ``[n_items - 1]``.
 
     Args:
@@ -68,9 +73,9 @@ def rows_of(path, row_tokens, n_rows, item_tokens):
     return torch.from_numpy(rows)
 
 
-def parse_sids(path, sids):
+def parse_sids(path: str | Path, sids: Mapping[str, Any]) -> torch.Tensor:
     """Codes ``[N, L]`` of the values of a SID JSON; each distinct token is parsed once."""
-    lengths = {}
+    lengths: dict[int, str] = {}
     for item, sid in sids.items():
         if not isinstance(sid, list) or not sid:
             raise ConfigError(f"SID file {path}: the SID of item '{item}' is not a list of codes")
@@ -86,7 +91,8 @@ def parse_sids(path, sids):
     codes = np.empty((len(sids), n_levels), dtype=np.int64)
     for level in range(n_levels):
         words = flat[level::n_levels]
-        parsed, prefixes = {}, {}
+        parsed: dict[Any, int] = {}
+        prefixes: dict[str, Any] = {}
         for word in _distinct(path, words):
             match = _TOKEN.fullmatch(word) if isinstance(word, str) else None
             if match is None and (not isinstance(word, int) or isinstance(word, bool)):
@@ -105,18 +111,18 @@ def parse_sids(path, sids):
     return torch.from_numpy(codes)
 
 
-def _distinct(path, words):
+def _distinct(path: str | Path, words: Iterable[Any]) -> set[Any]:
     try:
         return set(words)
     except TypeError:
         raise ConfigError(f"SID file {path}: a code must be a token or an integer") from None
 
 
-def text_array(text):
+def text_array(text: str) -> np.ndarray:
     """Text as an array of bytes, which numpy saves without pickle."""
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
-def text(array):
+def text(array: np.ndarray) -> str:
     """The text of :func:`text_array`."""
     return array.tobytes().decode()

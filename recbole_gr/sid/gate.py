@@ -1,14 +1,21 @@
 """Whether SIDs are fit to train a recommender on."""
 
+from __future__ import annotations
+
 import logging
+from typing import TYPE_CHECKING
 
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.sid.formats import level_name
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Settings
+    from recbole_gr.sid.quality import QualityReport
+
 GATES = ("stop", "warn", "off")
 
 
-def check_gate(config):
+def check_gate(config: Settings) -> tuple[str, float, float]:
     """The gate's options: mode, least distinct rate and least utilisation.
 
     Raises:
@@ -30,7 +37,9 @@ def check_gate(config):
     return mode, *shares
 
 
-def collapse_reasons(report, min_distinct, min_utilisation):
+def collapse_reasons(
+    report: QualityReport, min_distinct: float, min_utilisation: float
+) -> list[str]:
     """Why a SID table is collapsed; an empty list where it is not.
 
     Judged are the SIDs before a collision policy, which would hide the collapse. The most SIDs that
@@ -67,7 +76,7 @@ def collapse_reasons(report, min_distinct, min_utilisation):
     return reasons
 
 
-def apply_gate(config, report):
+def apply_gate(config: Settings, report: QualityReport) -> None:
     """Stop a run on collapsed SIDs, or warn of them, as ``sid_gate`` says.
 
     Raises:
@@ -88,7 +97,7 @@ def apply_gate(config, report):
     logging.getLogger().warning(message)
 
 
-def _remedy(config):
+def _remedy(config: Settings) -> str:
     if config["sid_file"]:
         return "Take another SID file, or learn SIDs with --tokenizer=RKMeans."
     options = {

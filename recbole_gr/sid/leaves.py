@@ -16,6 +16,11 @@ class Leaves(nn.Module):
         one_sid_each: no item owns more than one leaf.
     """
 
+    leaf_start: Tensor
+    leaf_item: Tensor
+    entry_share: Tensor
+    entry_key: Tensor
+
     def _hold(self, leaf: Tensor, items: Tensor) -> None:
         """Store the pairs ``leaf [N]`` (ascending, from 0 on, none left out) and ``items [N]``
         (ascending within a leaf)."""

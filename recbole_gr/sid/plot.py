@@ -1,13 +1,22 @@
 """One picture of a SID table."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.files import atomic_write
 from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.quality import quality_report
 
+if TYPE_CHECKING:
+    from recbole_gr.sid.quality import QualityReport
+    from recbole_gr.sid.table import SIDTable
 
-def plot_quality(table, path, report=None):
+
+def plot_quality(table: SIDTable, path: str | Path, report: QualityReport | None = None) -> None:
     """Draw how evenly codes are used, how prefixes branch and how many items share a SID.
 
     Args:

@@ -1,12 +1,17 @@
 """Figures that tell whether a SID table is fit for use."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from recbole_gr.files import atomic_write
-from recbole_gr.sid.table import sid_keys
+from recbole_gr.sid.table import SIDTable, sid_keys
 
 
 @dataclass
@@ -83,7 +88,7 @@ class QualityReport:
 
     n_items: int
     n_levels: int
-    sizes: list
+    sizes: list[int]
     distinct: int
     collision_rate: float
     duplicate_rate: float
@@ -91,34 +96,34 @@ class QualityReport:
     gini: float
     unique_rate: float
     items_per_sid: float
-    group_sizes: dict
-    levels: list
-    prefixes: list
-    before_policy: dict = field(default_factory=dict)
+    group_sizes: dict[int, int]
+    levels: list[LevelQuality]
+    prefixes: list[PrefixQuality]
+    before_policy: dict[str, Any] = field(default_factory=dict)
     content_levels: int = 0
     distinct_content: int = 0
-    semantics: dict = field(default_factory=dict)
-    neighbours: dict = field(default_factory=dict)
-    popularity: dict = field(default_factory=dict)
-    meta: dict = field(default_factory=dict)
+    semantics: dict[str, Any] = field(default_factory=dict)
+    neighbours: dict[str, Any] = field(default_factory=dict)
+    popularity: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as nested dictionaries and lists of plain numbers."""
         return asdict(self)
 
-    def to_json(self, path):
+    def to_json(self, path: str | Path) -> None:
         """Write the report as JSON."""
         with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             json.dump(self.to_dict(), file, indent=2)
 
-    def to_text(self):
+    def to_text(self) -> str:
         """The report as a few lines for a log or a terminal."""
         from recbole_gr.sid.quality_text import report_text
 
         return report_text(self)
 
 
-def quality_report(table):
+def quality_report(table: SIDTable) -> QualityReport:
     """Quality of a SID table, shared SIDs or not; one sort and a few passes over the items.
 
     Args:
@@ -168,7 +173,7 @@ def quality_report(table):
     )
 
 
-def collision_figures(codes, sizes):
+def collision_figures(codes: torch.Tensor, sizes: Sequence[int]) -> dict[str, Any]:
     """``distinct``, ``collision_rate``, ``duplicate_rate``, ``largest_group`` and ``gini`` of codes
     ``[N, L]``.
 
@@ -178,7 +183,7 @@ def collision_figures(codes, sizes):
     return _collisions(counts, len(codes))
 
 
-def _collisions(groups, n_items):
+def _collisions(groups: torch.Tensor, n_items: int) -> dict[str, Any]:
     return {
         "distinct": len(groups),
         "collision_rate": int(groups[groups > 1].sum()) / n_items,
@@ -188,7 +193,7 @@ def _collisions(groups, n_items):
     }
 
 
-def gini(counts):
+def gini(counts: torch.Tensor) -> float:
     """Gini coefficient of counts ``[m]``: 0 where all are equal, towards 1 where one has all.
 
     With counts in ascending order ``2 sum_q q f_q / (m sum f) - (m + 1) / m`` (PRQ-KMeans; R3-VAE
@@ -200,7 +205,7 @@ def gini(counts):
     return float(2 * (rank * ordered).sum() / (n * ordered.sum()) - (n + 1) / n)
 
 
-def _level_quality(codes, size):
+def _level_quality(codes: torch.Tensor, size: int) -> LevelQuality:
     counts = torch.bincount(codes, minlength=size).double()
     share = counts[counts > 0] / counts.sum()
     entropy = float(-(share * share.log2()).sum())
@@ -215,11 +220,11 @@ def _level_quality(codes, size):
     )
 
 
-def _run_lengths(starts):
+def _run_lengths(starts: torch.Tensor) -> torch.Tensor:
     positions = starts.nonzero().squeeze(1)
     return torch.cat([positions, torch.tensor([len(starts)])]).diff()
 
 
-def _tally(groups):
+def _tally(groups: torch.Tensor) -> tuple[list[int], list[int]]:
     sizes, counts = torch.unique(groups, return_counts=True)
     return sizes.tolist(), counts.tolist()

@@ -1,9 +1,16 @@
 """The quality report in lines of text."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from recbole_gr.sid.formats import level_name
 
+if TYPE_CHECKING:
+    from recbole_gr.sid.quality import QualityReport
 
-def report_text(report):
+
+def report_text(report: QualityReport) -> str:
     """A :class:`~recbole_gr.sid.quality.QualityReport` for a log or a terminal."""
     lines = [
         f"SID quality: {report.n_items} items, {report.distinct} distinct SIDs, "
@@ -33,7 +40,7 @@ def report_text(report):
     return "\n".join([*lines, *_semantics(report), *_neighbours(report), *_popularity(report)])
 
 
-def _semantics(report):
+def _semantics(report: QualityReport) -> list[str]:
     if not report.semantics:
         return []
     figures = report.semantics
@@ -46,7 +53,7 @@ def _semantics(report):
     return [f"  {'   '.join(parts)}   [{of}]"]
 
 
-def _neighbours(report):
+def _neighbours(report: QualityReport) -> list[str]:
     if not report.neighbours:
         return []
     figures = report.neighbours
@@ -58,7 +65,7 @@ def _neighbours(report):
     return [f"  of {figures['k']} neighbours share the prefix: {'   '.join(parts)}"]
 
 
-def _popularity(report):
+def _popularity(report: QualityReport) -> list[str]:
     return [
         f"  {name}: {part['items']} items, {part['interactions']:.1%} of the training "
         f"interactions, {part['unseen']} without any; {part['unique_rate']:.1%} alone on their "
@@ -67,9 +74,9 @@ def _popularity(report):
     ]
 
 
-def _number(value):
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _share(value):
+def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"

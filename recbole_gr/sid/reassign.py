@@ -3,6 +3,9 @@
 Source: DACT (arXiv 2603.29705), hierarchical code reassignment, as its published code does it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +28,19 @@ class Churn:
         final_any: any level.
     """
 
-    raw: list
+    raw: list[float]
     raw_any: float
-    final: list
+    final: list[float]
     final_any: float
 
 
-def reassign(raw, old, sizes, keep_depth=1, suffix_mode="unique"):
+def reassign(
+    raw: torch.Tensor,
+    old: torch.Tensor,
+    sizes: Sequence[int],
+    keep_depth: int = 1,
+    suffix_mode: str = "unique",
+) -> tuple[torch.Tensor, tuple[int, ...], Churn]:
     """Merge the codes of a new tokenizer with the SIDs that items already have.
 
     An old item keeps its whole SID, suffix included, where the new codes agree with it on the
@@ -81,15 +90,13 @@ def reassign(raw, old, sizes, keep_depth=1, suffix_mode="unique"):
     return new, (*sizes, size), churn_of(raw, new, old)
 
 
-def churn_of(raw, new, old):
+def churn_of(raw: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> Churn:
     """:class:`Churn` from new codes ``[N, L]``, new SIDs ``[N, L + 1]`` and old ``[n, L + 1]``."""
     changed, final = raw[: len(old)] != old[:, :-1], new[: len(old)] != old
-    return Churn(
-        *(figure for part in (changed, final) for figure in (_shares(part), _share(part.any(1))))
-    )
+    return Churn(_shares(changed), _share(changed.any(1)), _shares(final), _share(final.any(1)))
 
 
-def _free_suffixes(group, suffix, kept):
+def _free_suffixes(group: torch.Tensor, suffix: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """For the rows that are not ``kept``, in order, the least suffixes free in their groups.
 
     The j-th newcomer of a group takes the j-th number that no kept row of it has: that number is
@@ -120,7 +127,7 @@ def _free_suffixes(group, suffix, kept):
     return result
 
 
-def _place_in_group(sorted_groups):
+def _place_in_group(sorted_groups: torch.Tensor) -> torch.Tensor:
     """0, 1, 2, ... within each run of equal values."""
     row = torch.arange(len(sorted_groups))
     opens = torch.ones(len(sorted_groups), dtype=torch.bool)
@@ -130,9 +137,9 @@ def _place_in_group(sorted_groups):
     return row - torch.where(opens, row, 0).cummax(0).values
 
 
-def _share(values):
+def _share(values: torch.Tensor) -> float:
     return float(values.double().mean()) if len(values) else 0.0
 
 
-def _shares(values):
+def _shares(values: torch.Tensor) -> list[float]:
     return [_share(column) for column in values.unbind(1)]

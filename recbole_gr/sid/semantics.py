@@ -1,5 +1,9 @@
 """What SIDs keep of the content behind them: SC and PD of a finished table."""
 
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
 import torch
 
 from recbole_gr.sid.cohesion import discrimination, unit
@@ -7,7 +11,13 @@ from recbole_gr.sid.cohesion import discrimination, unit
 _ROWS = 2**14  # items looked at once
 
 
-def semantic_figures(codes, sizes, content, codebooks=None, quantized=None):
+def semantic_figures(
+    codes: torch.Tensor,
+    sizes: Sequence[int],
+    content: torch.Tensor,
+    codebooks: Sequence[torch.Tensor] | None = None,
+    quantized: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> dict[str, Any]:
     """Semantic Cohesion and Preference Discrimination of SIDs (R3-VAE; the evaluation form).
 
     SC of depth ``l`` is over the items that share their first ``l`` codes, PD of level ``l`` over
@@ -34,16 +44,20 @@ def semantic_figures(codes, sizes, content, codebooks=None, quantized=None):
     """
     source = "content" if codebooks is None else "tokenizer"
     if codebooks is None:
-        codebooks = residual_means(codes, sizes, content)
+        codebooks = means = residual_means(codes, sizes, content)
 
-        def quantized(_, part):
-            return sum(book[code] for book, code in zip(codebooks, part.unbind(1)))
+        def sum_of_means(_: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+            return reduce(torch.add, (book[code] for book, code in zip(means, part.unbind(1))))
 
+        quantized = sum_of_means
+    elif quantized is None:
+        raise TypeError("semantic_figures: codebooks need the function quantized")
+    vectors = quantized
     pd = []
     for book, column, size in zip(codebooks, codes.unbind(1), sizes):
         used = torch.bincount(column, minlength=size).to(book.device) > 0
         pd.append(float(discrimination(book[used])) if int(used.sum()) > 1 else None)
-    sc = prefix_cohesion(codes, lambda rows: quantized(content[rows], codes[rows]))
+    sc = prefix_cohesion(codes, lambda rows: vectors(content[rows], codes[rows]))
     raw = prefix_cohesion(codes, lambda rows: content[rows])
     return {
         "source": source,
@@ -56,13 +70,15 @@ def semantic_figures(codes, sizes, content, codebooks=None, quantized=None):
     }
 
 
-def residual_means(codes, sizes, content):
+def residual_means(
+    codes: torch.Tensor, sizes: Sequence[int], content: torch.Tensor
+) -> list[torch.Tensor]:
     """Codewords of each level as means of content, level by level on what the others leave.
 
     Returns:
         list: per level float32 ``[sizes[l], d]``; zero for codes without items.
     """
-    books = []
+    books: list[torch.Tensor] = []
     for level, size in enumerate(sizes):
         sums = torch.zeros(size, content.shape[1])
         for rows in torch.arange(len(codes)).split(_ROWS):
@@ -75,7 +91,9 @@ def residual_means(codes, sizes, content):
     return books
 
 
-def prefix_cohesion(codes, vectors):
+def prefix_cohesion(
+    codes: torch.Tensor, vectors: Callable[[torch.Tensor], torch.Tensor]
+) -> list[float | None]:
     """SC of each prefix length, as :func:`~recbole_gr.sid.cohesion.group_cohesion`, in batches.
 
     Args:
@@ -85,7 +103,9 @@ def prefix_cohesion(codes, vectors):
     Returns:
         list: ``L`` numbers; None where no prefix has two items.
     """
-    groups, counts, sums, squares = [], [], [], []
+    groups, counts = [], []
+    sums: list[torch.Tensor] = []
+    squares: list[torch.Tensor] = []
     prefix = codes.new_zeros(len(codes))
     for column in codes.unbind(1):
         prefix = torch.unique(prefix * (int(column.max()) + 1) + column, return_inverse=True)[1]
@@ -109,7 +129,7 @@ def prefix_cohesion(codes, vectors):
     ]
 
 
-def distinct_rows(content):
+def distinct_rows(content: torch.Tensor) -> int:
     """How many different content vectors there are: no tokenizer of content can do better."""
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(content.shape[1], generator=generator, dtype=torch.float64)
@@ -117,6 +137,6 @@ def distinct_rows(content):
     return len(torch.unique(torch.cat(parts)))
 
 
-def _mean(values):
+def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -1,11 +1,15 @@
 """The table that gives every item its semantic ID (SID), and its file formats."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +30,7 @@ _INT64_MAX = 2**63 - 1
 _BAD_FILE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def sid_keys(codes, sizes):
+def sid_keys(codes: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """One integer per SID, in the lexicographic order of the SIDs.
 
     Equal SIDs have equal keys and a smaller SID has a smaller key, so one sort of the keys
@@ -76,10 +80,10 @@ class SIDTable:
     """
 
     codes: torch.Tensor
-    sizes: tuple
-    meta: dict = field(default_factory=dict)
+    sizes: tuple[int, ...]
+    meta: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(int(size) for size in self.sizes))
         codes = self.codes
         if not torch.is_tensor(codes) or codes.dtype != torch.int64 or codes.dim() != 2:
@@ -99,27 +103,29 @@ class SIDTable:
         check_codes(codes[1:], self.sizes)
 
     @classmethod
-    def from_item_codes(cls, item_codes, sizes, meta=None):
+    def from_item_codes(
+        cls, item_codes: torch.Tensor, sizes: Sequence[int], meta: Mapping[str, Any] | None = None
+    ) -> SIDTable:
         """Table from the codes ``[n_items - 1, L]`` of the items 1, 2, ... (no padding row)."""
         padding = item_codes.new_full((1, item_codes.shape[1]), -1)
-        return cls(torch.cat([padding, item_codes]), sizes, dict(meta or {}))
+        return cls(torch.cat([padding, item_codes]), tuple(sizes), dict(meta or {}))
 
     @property
-    def n_items(self):
+    def n_items(self) -> int:
         """Rows of the table: the items and the padding item."""
         return self.codes.shape[0]
 
     @property
-    def n_levels(self):
+    def n_levels(self) -> int:
         """Levels of a SID."""
         return self.codes.shape[1]
 
     @property
-    def content_levels(self):
+    def content_levels(self) -> int:
         """Levels that come from content; the suffix of a collision policy follows them."""
         return min(self.meta.get("content_levels", self.n_levels), self.n_levels)
 
-    def groups(self):
+    def groups(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Items grouped by SID.
 
         Returns:
@@ -131,17 +137,17 @@ class SIDTable:
         _, index, counts = torch.unique(keys, return_inverse=True, return_counts=True)
         return index, counts
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> SIDTable:
         """The same table with its codes on ``device``."""
         return replace(self, codes=self.codes.to(device))
 
-    def digest(self):
+    def digest(self) -> str:
         """sha256 (hexadecimal) of the sizes and codes."""
         sha = hashlib.sha256(json.dumps(self.sizes).encode())
         sha.update(np.ascontiguousarray(self.codes.cpu().numpy().astype("<i8", copy=False)).data)
         return sha.hexdigest()
 
-    def save(self, path, item_tokens=None):
+    def save(self, path: str | Path, item_tokens: Sequence[str] | None = None) -> None:
         """Write codes, sizes, meta and item tokens to one ``.npz`` file, without pickle, and with
         the hash of it all.
 
@@ -150,7 +156,7 @@ class SIDTable:
             item_tokens: external item tokens by internal id, ``n_items`` strings (entry 0 is
                 RecBole's padding token). :meth:`load` uses them to find each item's row.
         """
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "codes": self.codes[1:].cpu().numpy().astype(np.int32),
             "sizes": np.asarray(self.sizes, dtype=np.int64),
             "meta": text_array(json.dumps(self.meta, sort_keys=True)),
@@ -163,7 +169,7 @@ class SIDTable:
             np.savez(file, **arrays)
 
     @classmethod
-    def load(cls, path, item_tokens=None):
+    def load(cls, path: str | Path, item_tokens: Sequence[str] | None = None) -> SIDTable:
         """Read a table that :meth:`save` wrote.
 
         Args:
@@ -195,7 +201,7 @@ class SIDTable:
             codes = codes[rows_of(path, stored, len(codes), item_tokens)]
         return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
 
-    def to_json(self, path, item_tokens):
+    def to_json(self, path: str | Path, item_tokens: Sequence[str]) -> None:
         """Write ``{"item": ["<a_12>", "<b_7>", ...]}``, as LC-Rec, LETTER and MiniOneRec do."""
         tokens = tokens_without_padding(item_tokens, self.n_items)
         columns = []
@@ -206,7 +212,9 @@ class SIDTable:
             json.dump(dict(zip(tokens, zip(*columns))), file)
 
     @classmethod
-    def from_json(cls, path, item_tokens, sizes=None):
+    def from_json(
+        cls, path: str | Path, item_tokens: Sequence[str], sizes: Sequence[int] | None = None
+    ) -> SIDTable:
         """Read ``{"item": ["<a_12>", "<b_7>", ...]}``; plain integers are accepted as codes too.
 
         Args:
@@ -231,7 +239,12 @@ class SIDTable:
         meta = {"source": Path(path).name}
         return _named(path, lambda: cls.from_item_codes(codes[rows], sizes, meta))
 
-    def to_npy(self, path, row_tokens=None, item_tokens=None):
+    def to_npy(
+        self,
+        path: str | Path,
+        row_tokens: Sequence[str] | None = None,
+        item_tokens: Sequence[str] = (),
+    ) -> None:
         """Write the codes as an int32 array ``[N, L]``.
 
         Args:
@@ -251,7 +264,13 @@ class SIDTable:
             np.save(file, codes, allow_pickle=False)
 
     @classmethod
-    def from_npy(cls, path, row_tokens, item_tokens, sizes=None):
+    def from_npy(
+        cls,
+        path: str | Path,
+        row_tokens: Sequence[str] | None,
+        item_tokens: Sequence[str],
+        sizes: Sequence[int] | None = None,
+    ) -> SIDTable:
         """Read integer codes ``[N, L]``.
 
         Args:
@@ -280,7 +299,7 @@ class SIDTable:
         return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
 
 
-def _hash(arrays):
+def _hash(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 (hexadecimal) of arrays by name."""
     sha = hashlib.sha256()
     for name, array in sorted(arrays.items()):
@@ -289,7 +308,7 @@ def _hash(arrays):
     return sha.hexdigest()
 
 
-def check_codes(item_codes, sizes):
+def check_codes(item_codes: torch.Tensor, sizes: Sequence[int]) -> None:
     """Raise ConfigError unless ``0 <= item_codes[:, l] < sizes[l]``; row 0 is item id 1."""
     limits = torch.tensor(sizes, device=item_codes.device)
     bad = (item_codes < 0) | (item_codes >= limits)
@@ -302,7 +321,7 @@ def check_codes(item_codes, sizes):
         )
 
 
-def _named(path, build):
+def _named(path: str | Path, build: Callable[[], SIDTable]) -> SIDTable:
     """Run ``build`` and put the file's name before the message of a ConfigError."""
     try:
         return build()

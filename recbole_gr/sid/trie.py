@@ -7,11 +7,19 @@ the lowest item below each node to break ties: about 20 bytes per item. Levels w
 children also get a dense table, where one gather returns the mask and the next node together.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from recbole_gr.sid.leaves import Leaves, offsets
 from recbole_gr.sid.order import first_of_prefix, sort_sids
+
+if TYPE_CHECKING:
+    from recbole_gr.sid.table import SIDTable
 
 DEAD = -1  # the node of a beam that has left the catalogue
 
@@ -29,7 +37,11 @@ class SIDTrie(Leaves):
         width: largest number of children of a node, per level.
     """
 
-    def __init__(self, codes: Tensor, items: Tensor, sizes, dense_limit: int = 64 << 20):
+    open_line: Tensor
+
+    def __init__(
+        self, codes: Tensor, items: Tensor, sizes: Sequence[int], dense_limit: int = 64 << 20
+    ) -> None:
         """
         Args:
             codes: ``[N, L]`` SIDs, ``codes[:, l]`` in ``[0, sizes[l])``.
@@ -73,7 +85,7 @@ class SIDTrie(Leaves):
         self._store_lowest_items()
 
     @classmethod
-    def from_table(cls, table, dense_limit: int = 64 << 20) -> "SIDTrie":
+    def from_table(cls, table: SIDTable, dense_limit: int = 64 << 20) -> SIDTrie:
         """The tree of a :class:`~recbole_gr.sid.table.SIDTable` (row 0 is padding and left out)."""
         items = torch.arange(1, len(table.codes))
         return cls(table.codes[1:].cpu(), items, table.sizes, dense_limit)
