@@ -1,22 +1,28 @@
 """RecBole's atomic files: their typed header, their rows, and what a run needs of them."""
 
+from __future__ import annotations
+
 import csv
 import os
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from recbole.utils import ModelType
 
 from recbole_gr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Config, Settings
+
 TYPES = ("token", "token_seq", "float", "float_seq")
 
 
-def atomic_path(config, suffix):
+def atomic_path(config: Settings, suffix: str) -> str:
     """Path of the atomic file `<dataset>.<suffix>` (`data_path` ends in its folder)."""
     return os.path.join(config["data_path"], f"{config['dataset']}.{suffix}")
 
 
-def read_header(path, separator="\t", encoding="utf-8"):
+def read_header(path: str, separator: str = "\t", encoding: str = "utf-8") -> dict[str, str]:
     """Columns of an atomic file.
 
     Args:
@@ -42,7 +48,9 @@ def read_header(path, separator="\t", encoding="utf-8"):
     return columns
 
 
-def read_strings(path, separator="\t", encoding="utf-8"):
+def read_strings(
+    path: str, separator: str = "\t", encoding: str = "utf-8"
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """All cells of an atomic file as strings, row i being its i-th data line.
 
     Quotes have no meaning and empty cells are empty strings.
@@ -75,7 +83,7 @@ def read_strings(path, separator="\t", encoding="utf-8"):
     return table.fillna(""), columns
 
 
-def check_inter_files(config):
+def check_inter_files(config: Config) -> None:
     """See that the interaction files are there with the fields that the model needs.
 
     Raises:
@@ -94,7 +102,7 @@ def check_inter_files(config):
         _check_fields(config, path, needs_time=names is None)
 
 
-def _check_fields(config, path, needs_time):
+def _check_fields(config: Config, path: str, needs_time: bool) -> None:
     columns = read_header(path, config["field_separator"], config["encoding"])
     needed = {"USER_ID_FIELD": "token", "ITEM_ID_FIELD": "token"}
     if needs_time and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:

@@ -1,10 +1,14 @@
 """Item content: one vector per item, from whatever a data set offers."""
 
+from __future__ import annotations
+
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +19,12 @@ from recbole_gr.data.items import ItemFile
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.files import atomic_write
+
+if TYPE_CHECKING:
+    from scipy.sparse import spmatrix
+
+    from recbole_gr.config import Config
+    from recbole_gr.data.dataset import GenerativeDataset
 
 SOURCES = ("embedding", "preload", "sentence", "text", "collaborative")
 
@@ -37,7 +47,7 @@ class ItemContent:
     item_tokens: list
 
 
-def item_content(config, dataset):
+def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
     """Content vectors by `item_content` of the configuration.
 
     - `embedding`: a `.npy` file whose row i belongs to the i-th data line of `.item`.
@@ -88,7 +98,7 @@ def item_content(config, dataset):
     return ItemContent(torch.from_numpy(vectors), source, digest, tokens)
 
 
-def _auto_source(config, dataset):
+def _auto_source(config: Config, dataset: GenerativeDataset) -> str:
     if config["content_file"] or os.path.isfile(_default_content_file(config)):
         return "embedding"
     if config["content_field"]:
@@ -107,17 +117,21 @@ def _auto_source(config, dataset):
     return "collaborative"
 
 
-def _default_content_file(config):
+def _default_content_file(config: Config) -> str:
     return atomic_path(config, "itememb.npy")
 
 
-def _embedding(config, dataset, tokens):
+def _embedding(
+    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+) -> tuple[np.ndarray, str]:
     path = config["content_file"] or _default_content_file(config)
     vectors = vectors_of_file(config, tokens, path, "content_file")
     return vectors, digest_of("embedding", tokens, vectors)
 
 
-def _preload(config, dataset, tokens):
+def _preload(
+    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+) -> tuple[np.ndarray, str]:
     fields = config["preload_weight"] or {}
     wanted = config["content_field"] or (list(fields.values())[0] if len(fields) == 1 else None)
     id_field = next((key for key, value in fields.items() if wanted in (key, value)), None)
@@ -138,7 +152,9 @@ def _preload(config, dataset, tokens):
     return vectors, digest_of("preload", tokens, vectors)
 
 
-def _text(config, dataset, tokens):
+def _text(
+    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+) -> tuple[np.ndarray, str]:
     item_file, fields, rows = _text_columns(config, tokens)
     terms = text.item_terms(item_file, fields, rows[1:])
     _require_text(terms, item_file, fields)
@@ -150,7 +166,9 @@ def _text(config, dataset, tokens):
     )
 
 
-def _sentence(config, dataset, tokens):
+def _sentence(
+    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+) -> tuple[np.ndarray, str]:
     item_file, fields, rows = _text_columns(config, tokens)
     texts = text.item_sentences(item_file, fields, rows[1:])
     _require_text(texts, item_file, fields)
@@ -168,11 +186,11 @@ def _sentence(config, dataset, tokens):
     )
 
 
-def _with_padding(vectors):
+def _with_padding(vectors: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(vectors[:1]), vectors])
 
 
-def _text_columns(config, tokens):
+def _text_columns(config: Config, tokens: Sequence[str]) -> tuple[ItemFile, list[str], np.ndarray]:
     item_file = ItemFile(config)
     fields, ids = text.choose_text_fields(item_file, config["text_fields"])
     getLogger().info(
@@ -181,7 +199,9 @@ def _text_columns(config, tokens):
     return item_file, fields, rows_or_warn(item_file, tokens)
 
 
-def _require_text(texts, item_file, fields):
+def _require_text(
+    texts: Sequence[str] | Sequence[list[str]], item_file: ItemFile, fields: list[str]
+) -> None:
     if not any(texts):
         raise ConfigError(
             f"{item_file.path} has no text in the columns {fields} (all columns: "
@@ -190,7 +210,9 @@ def _require_text(texts, item_file, fields):
         )
 
 
-def _collaborative(config, dataset, tokens):
+def _collaborative(
+    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+) -> tuple[np.ndarray, str]:
     """Items in the space of the users that have them: SVD of the degree-normalised matrix."""
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
     matrix = dataset.inter_matrix(form="csr").T.tocsr().astype(np.float32)  # (n_items, n_users)
@@ -198,10 +220,10 @@ def _collaborative(config, dataset, tokens):
     matrix.data[:] = 1.0  # an item counts once for a user, however often it was taken
     digest = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed)
 
-    def compute():
+    def compute() -> np.ndarray:
         from scipy.sparse import diags
 
-        def inverse_root(axis):
+        def inverse_root(axis: int) -> spmatrix:
             degree = np.asarray(matrix.sum(axis=axis), dtype=np.float32).ravel()
             return diags(1 / np.sqrt(np.maximum(degree, 1)))
 
@@ -210,7 +232,7 @@ def _collaborative(config, dataset, tokens):
     return _cached(config, "collaborative", digest, len(tokens), compute)
 
 
-def digest_of(*parts):
+def digest_of(*parts: Any) -> str:
     """sha256 in hexadecimal of arrays, strings, numbers and lists of strings."""
     sha = hashlib.sha256()
     for part in parts:
@@ -225,7 +247,9 @@ def digest_of(*parts):
     return sha.hexdigest()
 
 
-def _cached(config, source, digest, n_items, compute):
+def _cached(
+    config: Config, source: str, digest: str, n_items: int, compute: Callable[[], np.ndarray]
+) -> tuple[np.ndarray, str]:
     """Vectors from the cache if they are there and whole, else computed and kept."""
     folder = config["content_cache_dir"] or os.path.join("saved", "content")
     path = Path(folder) / f"{config['dataset']}-{source}-{digest[:16]}.npy"

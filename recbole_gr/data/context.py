@@ -1,5 +1,7 @@
 """The data set of context-aware models, with or without the item id among the features."""
 
+from typing import Any
+
 from recbole.data.dataset import Dataset
 from recbole.utils import FeatureSource
 
@@ -11,7 +13,7 @@ class ContextDataset(Dataset):
     item id, so that models with SIDs in its place see the same rows.
     """
 
-    def fields(self, ftype=None, source=None):
+    def fields(self, ftype: Any = None, source: Any = None) -> list[str]:
         """As RecBole's, without the item id where a model asks for its features."""
         names = super().fields(ftype, source)
         if source is not None and FeatureSource.ITEM_ID in source:

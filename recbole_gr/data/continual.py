@@ -3,8 +3,12 @@
 Source: the protocol of DACT (arXiv 2603.29705), as its published Tools files follow it row by row.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +17,22 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
+    from recbole.data.dataset import Dataset as _AnyDataset
+
+    from recbole_gr.config import Config
+
+else:
+    _AnyDataset = object
+
 PART = "continual_part"  # the column that says what a row is in the present period
 PAST, WAITING, HEAD, TRAIN, VALID, TEST = "past", "waiting", "head", "train", "valid", "test"
 PUBLISHED = {"h": HEAD, "train": TRAIN, "valid": VALID, "test": TEST}
 TRAIN_ON = ("period", "all")
 
 
-def periods_by_cuts(times, cuts):
+def periods_by_cuts(times: np.ndarray, cuts: Sequence[Any]) -> np.ndarray:
     """Period of each row, by shares of the rows or by dates.
 
     Args:
@@ -57,7 +70,7 @@ def periods_by_cuts(times, cuts):
     return period
 
 
-def periods_by_column(values, name):
+def periods_by_column(values: np.ndarray, name: str) -> np.ndarray:
     """Period of each row from a column of the data; its values in ascending order (as numbers if
     all are numbers) are periods 0, 1, ...
 
@@ -74,7 +87,7 @@ def periods_by_column(values, name):
     return pd.Categorical(values, categories=labels).codes.astype(int)
 
 
-def parts_of(users, periods, present):
+def parts_of(users: np.ndarray, periods: np.ndarray, present: int) -> np.ndarray:
     """What each row is in one period (DACT, the shipped Tools files).
 
     A user takes part from the first period in which they have an interaction and, with all before
@@ -113,7 +126,7 @@ def parts_of(users, periods, present):
     return part
 
 
-class ContinualMixin:
+class ContinualMixin(_AnyDataset):
     """One period of a data set, for any of RecBole's dataset classes (:func:`continual`).
 
     The data set of period p is the log up to the end of p, nothing later: its users and items are
@@ -129,7 +142,10 @@ class ContinualMixin:
         n_periods (int): periods of the whole log.
     """
 
-    def _data_filtering(self):
+    inter_feat: Any  # a table while it is read, then an Interaction
+    _rest_fields: np.ndarray
+
+    def _data_filtering(self) -> None:
         super()._data_filtering()
         feat = self.inter_feat.sort_values(self.time_field, kind="stable", ignore_index=True)
         period = self._periods_of(feat)
@@ -157,7 +173,7 @@ class ContinualMixin:
                 side = side[side[field].isin(set(feat[field]))]
                 setattr(self, name, side.reset_index(drop=True))
 
-    def _periods_of(self, feat):
+    def _periods_of(self, feat: pd.DataFrame) -> np.ndarray:
         cuts, field = self.config["continual_cuts"], self.config["continual_field"]
         if (cuts is None) == (field is None):
             raise ConfigError("give one of continual_cuts and continual_field")
@@ -175,7 +191,7 @@ class ContinualMixin:
             )
         return period
 
-    def _published_parts(self, feat):
+    def _published_parts(self, feat: pd.DataFrame) -> np.ndarray:
         field = self.config["continual_part_field"]
         if field not in feat:
             raise ConfigError(
@@ -190,10 +206,10 @@ class ContinualMixin:
             )
         return feat[field].map(PUBLISHED).to_numpy()
 
-    def _keeps(self, field):  # of GenerativeDataset: a history of parts serves nobody
+    def _keeps(self, field: str) -> bool:  # of GenerativeDataset: a history of parts serves nobody
         return field != PART and super()._keeps(field)
 
-    def build(self):
+    def build(self) -> list[Dataset]:
         """Training, validation and test split of the period, as RecBole's own ``build()``."""
         self._change_feat_format()
         number = self.field2token_id[PART]
@@ -212,12 +228,12 @@ class ContinualMixin:
 
 
 @cache
-def continual(dataset_class):
+def continual(dataset_class: type) -> type:
     """The subclass of a dataset class that holds one period."""
     return type(f"Continual{dataset_class.__name__}", (ContinualMixin, dataset_class), {})
 
 
-def is_continual(config):
+def is_continual(config: Config) -> bool:
     """Whether a run asks for a period; checks the keys that can be checked without data.
 
     Raises:
@@ -241,7 +257,7 @@ def is_continual(config):
     return True
 
 
-def _seconds(cut):
+def _seconds(cut: Any) -> float:
     try:
         day = datetime.fromisoformat(str(cut))
     except ValueError:

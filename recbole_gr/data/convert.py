@@ -3,13 +3,21 @@
 python -m recbole_gr.data.convert --format=movielens --archive=ml-1m.zip --dataset=ml-1m
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.command_line import run_command
 from recbole_gr.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from recbole_gr.data.raw.lines import LineFile
+    from recbole_gr.data.raw.reader import Entities, Reader
 
 USAGE = """\
 usage: python -m recbole_gr.data.convert --format=FORMAT --dataset=NAME [--output=DIR] SOURCES
@@ -49,7 +57,9 @@ DEFAULTS = {
 _TEXTS = ("columns", "item_columns", "format", "dataset", "duplicates")
 
 
-def convert(format, dataset, **options):
+def convert(
+    format: str, dataset: str, **options: Any
+) -> tuple[list[Path], dict[str, dict[str, int]]]:
     """Convert raw files to the atomic files of a data set.
 
     Args:
@@ -81,8 +91,10 @@ def convert(format, dataset, **options):
     }  # fmt: skip
     inter = folder / f"{dataset}.inter"
 
-    def entities(lines_of, field, columns):
-        def write(path):
+    def entities(
+        lines_of: Callable[[Collection[str]], Entities], field: str, columns: dict[str, str]
+    ) -> Callable[[Path], dict[str, int]]:
+        def write(path: Path) -> dict[str, int]:
             return write_entities(lines_of, field, columns, ids_of(inter, field), path)
 
         return write
@@ -106,7 +118,7 @@ def convert(format, dataset, **options):
     return [path for path, _, _ in parts], {p.suffix: record.figures(p) for p, _, _ in parts}
 
 
-def check_options(given):
+def check_options(given: dict[str, Any]) -> dict[str, Any]:
     """All options of a conversion, checked but for the contents of the files.
 
     Args:
@@ -148,7 +160,7 @@ def check_options(given):
     return options
 
 
-def _check_values(options):
+def _check_values(options: dict[str, Any]) -> None:
     from recbole_gr.data.raw.kcore import DUPLICATES
 
     name = options["dataset"]
@@ -167,13 +179,13 @@ def _check_values(options):
             raise ConfigError(f"--{key}={options[key]!r} must be True or False")
 
 
-def _reader(options):
+def _reader(options: dict[str, Any]) -> Reader:
     from recbole_gr.data.raw.amazon import Amazon
     from recbole_gr.data.raw.lines import LineFile
     from recbole_gr.data.raw.movielens import MovieLens
     from recbole_gr.data.raw.table import Table
 
-    def open_file(path, member=None, encoding="utf-8"):
+    def open_file(path: str | Path, member: str | None = None, encoding: str = "utf-8") -> LineFile:
         return LineFile(
             path,
             member,
@@ -186,13 +198,13 @@ def _reader(options):
     if options["format"] == "movielens":
         return MovieLens(open_file, options["archive"])
     if options["format"] == "table":
-        keys = ("interactions", "columns", "items", "item_columns")
-        return Table(open_file, *(options.get(key) for key in keys))
+        items, item_columns = options.get("items"), options.get("item_columns")
+        return Table(open_file, options["interactions"], options["columns"], items, item_columns)
     year = int(options["format"][-4:])
     return Amazon(open_file, year, options["reviews"], options.get("metadata"))
 
 
-def read_arguments(arguments):
+def read_arguments(arguments: list[str]) -> dict[str, Any]:
     """`--key=value` arguments as options; names of files and columns stay text.
 
     Raises:
@@ -210,12 +222,12 @@ def read_arguments(arguments):
     return given
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
     return run_command(_run, USAGE, argv)
 
 
-def _run(arguments):
+def _run(arguments: list[str]) -> int:
     try:
         given = read_arguments(arguments)
         files, figures = convert(given.pop("format", None), given.pop("dataset", None), **given)

@@ -1,13 +1,24 @@
 """RecBole's sequential data set, augmented without Python loops and without unused fields."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
 from recbole_gr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from scipy.sparse import spmatrix
 
-def sliding_histories(users, max_length):
+    from recbole_gr.config import Config
+
+
+def sliding_histories(
+    users: torch.Tensor, max_length: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Every row but a user's first as a target, with the up to `max_length` rows before it.
 
     Args:
@@ -40,7 +51,9 @@ class GenerativeDataset(SequentialDataset):
         config (Config): with `MAX_ITEM_LIST_LENGTH` at least 1.
     """
 
-    def __init__(self, config):
+    inter_feat: Any  # a table while it is read, then an Interaction
+
+    def __init__(self, config: Config) -> None:
         length = config["MAX_ITEM_LIST_LENGTH"]
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise ConfigError(f"MAX_ITEM_LIST_LENGTH={length!r} must be an integer of at least 1")
@@ -56,7 +69,7 @@ class GenerativeDataset(SequentialDataset):
                 f"the .inter file of {self.dataset_name} give only {list(self.inter_feat)}"
             )
 
-    def _preload_weight_matrix(self):
+    def _preload_weight_matrix(self) -> None:
         # RecBole gives ids to a field of an additional file only where an alias names it.
         for field in self.config["preload_weight"] or {}:
             if field in self.field2type and field not in self.field2id_token:
@@ -67,12 +80,12 @@ class GenerativeDataset(SequentialDataset):
         super()._preload_weight_matrix()
 
     @property
-    def history_fields(self):
+    def history_fields(self) -> list[str]:
         """Interaction fields whose histories are kept as `<field>_list`, the item id among them."""
         names = [field for field in self.inter_feat if hasattr(self, f"{field}_list_field")]
         return [n for n in names if getattr(self, f"{n}_list_field") in self.inter_feat]
 
-    def _aug_presets(self):
+    def _aug_presets(self) -> None:
         super()._aug_presets()
         for field in self.inter_feat:
             if field != self.uid_field and not self._keeps(field):
@@ -80,10 +93,10 @@ class GenerativeDataset(SequentialDataset):
                 for properties in (self.field2type, self.field2source, self.field2seqlen):
                     del properties[list_field]
 
-    def _keeps(self, field):
+    def _keeps(self, field: str) -> bool:
         return self._history_fields is None or field in self._history_fields
 
-    def data_augmentation(self):
+    def data_augmentation(self) -> None:
         """Turn each user's n rows into n - 1 rows of a target and the items before it.
 
         Equal to `SequentialDataset.data_augmentation`, tensor by tensor, for the fields kept.
@@ -104,7 +117,7 @@ class GenerativeDataset(SequentialDataset):
                 columns[getattr(self, f"{field}_list_field")] = lists
         self.inter_feat = Interaction(columns)
 
-    def inter_matrix(self, form="coo", value_field=None):
+    def inter_matrix(self, form: str = "coo", value_field: str | None = None) -> spmatrix:
         """RecBole's user-item matrix of all rows, the first item of each history included.
 
         Raises:

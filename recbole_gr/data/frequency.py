@@ -1,9 +1,16 @@
 """How often each item occurs in training."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
-def training_counts(dataset):
+
+def training_counts(dataset: Dataset) -> torch.Tensor:
     """Training interactions of each item, the same whatever the kind of model.
 
     A sequential data set has one row per target with the items before it; the first item of a

@@ -1,8 +1,16 @@
 """What users have taken so far, of any length, and the last part of it as a model reads it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
 
 class Histories:
@@ -14,11 +22,13 @@ class Histories:
         item_field (str): the field of item ids.
     """
 
-    def __init__(self, offsets, fields, item_field):
+    def __init__(
+        self, offsets: torch.Tensor, fields: dict[str, torch.Tensor], item_field: str
+    ) -> None:
         self.offsets, self.fields, self.item_field = offsets, fields, item_field
 
     @classmethod
-    def known(cls, dataset):
+    def known(cls, dataset: Dataset) -> Histories:
         """The whole log of every user, row `r` for user id `r` (row 0, padding, is empty).
 
         Equal times stand in the order that RecBole's training samples have.
@@ -42,20 +52,20 @@ class Histories:
         return cls(_offsets(counts), fields, dataset.iid_field)
 
     @classmethod
-    def of(cls, items, item_field):
+    def of(cls, items: Sequence[Sequence[int]], item_field: str) -> Histories:
         """Histories of item ids alone, from a list of lists."""
         counts = torch.tensor([len(row) for row in items], dtype=torch.long)
         values = torch.tensor([item for row in items for item in row], dtype=torch.long)
         return cls(_offsets(counts), {item_field: values}, item_field)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def lengths(self):
+    def lengths(self) -> torch.Tensor:
         """LongTensor [n_rows], interactions of each."""
         return self.offsets.diff()
 
-    def last(self, rows, length):
+    def last(self, rows: torch.Tensor, length: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The up to `length` last interactions of `rows` [B].
 
         Returns:
@@ -73,12 +83,12 @@ class Histories:
             parts[name][padding] = 0
         return parts, counts
 
-    def items(self, rows):
+    def items(self, rows: torch.Tensor) -> torch.Tensor:
         """All items of `rows` [B], [B, H] with 0 after the end of each."""
         only = Histories(self.offsets, {self.item_field: self.fields[self.item_field]}, "")
         longest = int((self.offsets[rows + 1] - self.offsets[rows]).max())
         return only.last(rows, longest)[0][self.item_field]
 
 
-def _offsets(counts):
+def _offsets(counts: torch.Tensor) -> torch.Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,13 +1,21 @@
 """Which users and items a model's ids stand for, so that it is not put on other data."""
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
 _SEPARATOR = "\0"
 
 
-def identity_of(dataset):
+def identity_of(dataset: Dataset) -> dict[str, Any]:
     """The users and items of a data set by id, as plain values for a checkpoint.
 
     Args:
@@ -24,7 +32,7 @@ def identity_of(dataset):
     return {"items": items, "n_users": n_users, "users": digest}
 
 
-def check_identity(saved, dataset, file):
+def check_identity(saved: dict[str, Any], dataset: Dataset, file: str | Path) -> None:
     """See that ids of a data set stand for the users and items that a checkpoint's do.
 
     Args:
@@ -55,11 +63,11 @@ def check_identity(saved, dataset, file):
         )
 
 
-def _text(dataset, field):
+def _text(dataset: Dataset, field: str | None) -> str | None:
     return None if field is None else _SEPARATOR.join(map(str, dataset.field2id_token[field]))
 
 
-def _difference(before, present):
+def _difference(before: Collection[str], present: Collection[str]) -> str:
     gone, new = set(before) - set(present), set(present) - set(before)
     parts = [
         f"{len(items)} {what}, such as {min(items)!r}"

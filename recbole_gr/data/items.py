@@ -1,12 +1,19 @@
 """The `.item` file of a data set, and its rows by item."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from recbole_gr.data.atomic import atomic_path, read_strings
 from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Settings
 
 
 class ItemFile:
@@ -26,7 +33,7 @@ class ItemFile:
         ConfigError: the file does not exist or has no column of item ids.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Settings) -> None:
         self.path = atomic_path(config, "item")
         self.id_field = config["ITEM_ID_FIELD"]
         self.separator = config["seq_separator"] or " "
@@ -44,10 +51,10 @@ class ItemFile:
                 f"{list(self.columns)}"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.cells)
 
-    def rows_of(self, tokens):
+    def rows_of(self, tokens: Sequence[str]) -> np.ndarray:
         """Line of each item token, the first where a token occurs twice, -1 where it is absent.
 
         Args:

@@ -1,10 +1,19 @@
 """Training batches of a generative model."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 import torch
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 
 from recbole_gr.data.samples import training_rows
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
+    from recbole_gr.data.dataset import GenerativeDataset
 
 CHUNK_BATCHES = 50  # rows are sorted by length among the rows of this many batches
 N_TARGETS = "n_targets"
@@ -26,23 +35,29 @@ class LengthBuckets:
         generator (torch.Generator): source of every random number; its state decides the epoch.
     """
 
-    def __init__(self, lengths, n_targets, batch_size, generator):
+    def __init__(
+        self,
+        lengths: torch.Tensor,
+        n_targets: torch.Tensor,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> None:
         self.lengths = lengths
         self.n_targets = n_targets
         self.batch_size = batch_size
         self.generator = generator
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-len(self.lengths) // self.batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         order = self._order()
         sizes = torch.bincount(equal_shares(self.n_targets[order], len(self)))
         batches = order.split(sizes.tolist())
         for i in torch.randperm(len(batches), generator=self.generator).tolist():
             yield batches[i].tolist()
 
-    def _order(self):
+    def _order(self) -> torch.Tensor:
         """All rows, sorted within random chunks: the even chunks from short to long, the odd ones
         back, so that rows of about equal length meet where a batch spans two chunks."""
         shuffled = torch.randperm(len(self.lengths), generator=self.generator)
@@ -53,7 +68,7 @@ class LengthBuckets:
         return shuffled[torch.argsort(chunk * (longest + 1) + upwards, stable=True)]
 
 
-def equal_shares(weights, n_shares):
+def equal_shares(weights: torch.Tensor, n_shares: int) -> torch.Tensor:
     """Cut a list into consecutive shares of about equal weight, none of them empty.
 
     Args:
@@ -94,7 +109,9 @@ class GenerativeTrainLoader(TrainDataLoader):
         n_targets (LongTensor): [m] predictions counted in each; their sum is `len(dataset)`.
     """
 
-    def __init__(self, config, dataset, sampler=None, shuffle=False):
+    def __init__(
+        self, config: Config, dataset: GenerativeDataset, sampler: Any = None, shuffle: bool = False
+    ) -> None:
         self.rows, self.n_targets = training_rows(
             dataset,
             config["train_sample"] or "prefix",
@@ -113,35 +130,37 @@ class GenerativeTrainLoader(TrainDataLoader):
         ]
         # RecBole's constructor would count the rows of the data set instead of the samples.
         super(TrainDataLoader, self).__init__(config, dataset, sampler, shuffle=shuffle)
-        self._bucketed = None
+        self._bucketed: torch.utils.data.DataLoader | None = None
         if shuffle and config["single_spec"] and config["bucket_by_length"] is not False:
             lengths = dataset.inter_feat[self._length_field][self.rows]
             self._bucketed = torch.utils.data.DataLoader(
-                range(self.sample_size),
+                range(self.sample_size),  # type: ignore[arg-type]  # has what a loader needs
                 batch_sampler=LengthBuckets(lengths, self.n_targets, self.step, self.generator),
                 collate_fn=self.collate_fn,
                 num_workers=config["worker"] or 0,
                 generator=self.generator,
             )
 
-    def _set_neg_sample_args(self, config, dataset, dl_format, neg_sample_args):
+    def _set_neg_sample_args(
+        self, config: Config, dataset: GenerativeDataset, dl_format: Any, neg_sample_args: Any
+    ) -> None:
         none = {"distribution": "none", "sample_num": "none"}
         super()._set_neg_sample_args(config, dataset, dl_format, none)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return super().__len__() if self._bucketed is None else len(self._bucketed)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Interaction]:
         return super().__iter__() if self._bucketed is None else iter(self._bucketed)
 
-    def collate_fn(self, index):
+    def collate_fn(self, index: list[int]) -> Interaction:
         """The batch of the samples `index`, a list of positions in `rows`."""
-        index = torch.as_tensor(index)
-        rows = self.rows[index]
+        chosen = torch.as_tensor(index)
+        rows = self.rows[chosen]
         table = self._dataset.inter_feat
         batch = {field: table[field][rows] for field in self._fields}
         longest = int(batch[self._length_field].max())
         for field in self._list_fields:
             batch[field] = batch[field][:, :longest]
-        batch[N_TARGETS] = self.n_targets[index]
+        batch[N_TARGETS] = self.n_targets[chosen]
         return self.transform(self._dataset, Interaction(batch))

@@ -1,6 +1,10 @@
 """From a configuration to data sets and loaders, for our models and for RecBole's."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from logging import getLogger
+from typing import TYPE_CHECKING
 
 import recbole.data.dataset as recbole_datasets
 from recbole.data.utils import create_samplers, get_dataloader
@@ -14,6 +18,12 @@ from recbole_gr.data.dataset import GenerativeDataset
 from recbole_gr.data.loader import GenerativeTrainLoader
 from recbole_gr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.data.dataset import Dataset
+
+    from recbole_gr.config import Config
+
 DATASET_CLASSES = {
     ModelType.GENERAL: "Dataset",
     ModelType.CONTEXT: "Dataset",
@@ -24,12 +34,12 @@ DATASET_CLASSES = {
 PICKLE_KEYS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
 
 
-def is_generative(config):
+def is_generative(config: Config) -> bool:
     """Whether the configured model is one of ours (class attribute `generative`)."""
     return bool(getattr(getattr(config, "model_class", None), "generative", False))
 
 
-def create_dataset(config):
+def create_dataset(config: Config) -> Dataset:
     """Read and filter the data set of a configuration, not yet split.
 
     Sequential models get a `GenerativeDataset`, whose rows are RecBole's, generative or not; all
@@ -73,7 +83,9 @@ def create_dataset(config):
     return (continual(dataset_class) if is_continual(config) else dataset_class)(config)
 
 
-def data_preparation(config, dataset):
+def data_preparation(
+    config: Config, dataset: Dataset
+) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
     """Split a data set and make its loaders.
 
     RecBole's loaders for everything, save that a generative model trains on a
@@ -101,7 +113,9 @@ def data_preparation(config, dataset):
         ) from error
 
 
-def _prepared(config, dataset):
+def _prepared(
+    config: Config, dataset: Dataset
+) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
     splits = dataset.build()
     if len(splits[0]) == 0:
         raise ConfigError(
@@ -109,14 +123,13 @@ def _prepared(config, dataset):
             f"{config['eval_args']['split']}; are its sequences too short?"
         )
     samplers = create_samplers(config, dataset, splits)
-    extra = []
-    if is_generative(config):
-        train_class = GenerativeTrainLoader
-    else:
-        train_class = get_dataloader(config, "train")
-        if config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
-            negatives = config["train_neg_sample_args"]
-            extra = [KGSampler(dataset, negatives["distribution"], negatives["alpha"])]
+    generative, extra = is_generative(config), []
+    train_class: Callable[..., AbstractDataLoader] = (
+        GenerativeTrainLoader if generative else get_dataloader(config, "train")
+    )
+    if not generative and config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
+        negatives = config["train_neg_sample_args"]
+        extra = [KGSampler(dataset, negatives["distribution"], negatives["alpha"])]
     shuffle = True if extra else config["shuffle"]
     train = train_class(config, splits[0], samplers[0], *extra, shuffle=shuffle)
     valid, test = (

@@ -1,13 +1,20 @@
 """Which rows of an augmented data set train a model, and how many targets each of them counts."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from recbole_gr.data.dataset import GenerativeDataset
+
 SAMPLE_KINDS = ("prefix", "sequence")
 
 
-def check_window_overlap(overlap, max_length):
+def check_window_overlap(overlap: int | None, max_length: int) -> int:
     """The overlap of neighbouring windows in items; half a window where none is given.
 
     Args:
@@ -31,7 +38,7 @@ def check_window_overlap(overlap, max_length):
     return overlap
 
 
-def prefix_rows(n_rows):
+def prefix_rows(n_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Every row once, each counting its own target only (RecBole's training samples).
 
     Returns:
@@ -40,7 +47,14 @@ def prefix_rows(n_rows):
     return torch.arange(n_rows), torch.ones(n_rows, dtype=torch.long)
 
 
-def sequence_rows(users, items, lengths, last_items, max_length, overlap):
+def sequence_rows(
+    users: torch.Tensor,
+    items: torch.Tensor,
+    lengths: torch.Tensor,
+    last_items: torch.Tensor,
+    max_length: int,
+    overlap: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The fewest rows whose last predictions cover every target exactly once.
 
     A row with history `h_1 .. h_T` and target `y` holds T predictions: position p predicts
@@ -102,7 +116,9 @@ def sequence_rows(users, items, lengths, last_items, max_length, overlap):
     return order[chosen], target - torch.where(opens, before - 1, target.roll(1))
 
 
-def training_rows(dataset, sample, max_length, overlap=None):
+def training_rows(
+    dataset: GenerativeDataset, sample: str, max_length: int, overlap: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of `dataset` to train on and the number of targets that each counts.
 
     Args:

@@ -1,9 +1,13 @@
 """SIDs as fields of a data set's `.item` file, in a new folder."""
 
+from __future__ import annotations
+
 import os
 import shutil
+from collections.abc import Sequence
 from logging import getLogger
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -13,11 +17,15 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.sid.table import sid_keys
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
+    from recbole_gr.sid.table import SIDTable
+
 FIELD = "sid_{}"  # the prefix of so many levels
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio (Knuth, 6.4)
 
 
-def prefix_tokens(table, hash_size=None):
+def prefix_tokens(table: SIDTable, hash_size: int | None = None) -> list[list[str]]:
     """One token per item and prefix length; the suffix of a collision policy is no level.
 
     The prefix 12, 7 is the token `12-7`; with `hash_size` it is one of as many numbers, on which
@@ -48,7 +56,13 @@ def prefix_tokens(table, hash_size=None):
     return columns
 
 
-def write_sid_dataset(config, table, item_tokens, folder, hash_size=None):
+def write_sid_dataset(
+    config: Config,
+    table: SIDTable,
+    item_tokens: Sequence[str],
+    folder: str | Path,
+    hash_size: int | None = None,
+) -> dict[str, Any]:
     """Write a copy of a data set whose `.item` file has the fields `sid_1`, `sid_2`, ...
 
     The data set it comes from is not touched. Items without a line in its `.item` file get one with
@@ -100,7 +114,13 @@ def write_sid_dataset(config, table, item_tokens, folder, hash_size=None):
     }
 
 
-def _write_items(config, fields, columns, item_tokens, path):
+def _write_items(
+    config: Config,
+    fields: list[str],
+    columns: list[list[str]],
+    item_tokens: Sequence[str],
+    path: Path,
+) -> Path:
     separator, id_field = config["field_separator"] or "\t", config["ITEM_ID_FIELD"]
     rows = [dict(zip(fields, row)) for row in zip(*columns)]
     sid_of = dict(zip(map(str, item_tokens[1:]), rows))

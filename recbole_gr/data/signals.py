@@ -1,5 +1,10 @@
 """What some tokenizers learn from beside item content; made of the training split alone."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.data.frequency import training_counts
@@ -8,8 +13,12 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.tokenizer.assessment import Behaviour
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
+    from recbole_gr.data.dataset import GenerativeDataset
 
-def item_pairs(dataset, window):
+
+def item_pairs(dataset: GenerativeDataset, window: int) -> torch.Tensor:
     """Items that stand next to each other in a training sequence.
 
     Each training target is paired with the `window` items before it. With a window of 2 the
@@ -27,16 +36,18 @@ def item_pairs(dataset, window):
     rows = dataset.inter_feat
     target, length = rows[dataset.iid_field], rows[dataset.item_list_length_field]
     history = rows[dataset.item_id_list_field]
-    pairs = []
+    parts = []
     for distance in range(1, window + 1):
         has = length >= distance
         place = (length[has] - distance).unsqueeze(1)
-        pairs.append(torch.stack([target[has], history[has].gather(1, place).squeeze(1)], 1))
-    pairs = torch.cat(pairs)
+        parts.append(torch.stack([target[has], history[has].gather(1, place).squeeze(1)], 1))
+    pairs = torch.cat(parts)
     return pairs[pairs[:, 0] != pairs[:, 1]] - 1
 
 
-def tokenizer_signals(config, dataset):
+def tokenizer_signals(
+    config: Config, dataset: GenerativeDataset
+) -> Callable[[], dict[str, torch.Tensor]]:
     """What the configured tokenizer asks for by its attribute `signals`.
 
     Args:
@@ -48,14 +59,14 @@ def tokenizer_signals(config, dataset):
         a signal that does not exist or a window that is no count.
     """
 
-    def make():
+    def make() -> dict[str, torch.Tensor]:
         return {name: _signal(config, dataset, name) for name in names}
 
     names = getattr(get_tokenizer(config["tokenizer"]), "signals", ())
     return make
 
 
-def _signal(config, dataset, name):
+def _signal(config: Config, dataset: GenerativeDataset, name: str) -> torch.Tensor:
     if name == "cf_vectors":
         return _collaborative(config, dataset)
     if name != "item_pairs":
@@ -68,7 +79,7 @@ def _signal(config, dataset, name):
     return item_pairs(dataset, window)
 
 
-def _collaborative(config, dataset):
+def _collaborative(config: Config, dataset: GenerativeDataset) -> torch.Tensor:
     """Collaborative vectors ``[n_items - 1, e]`` from a file, or else of a SASRec trained here."""
     if collaborative_file(config):
         return collaborative_vectors(config, dataset)
@@ -79,7 +90,7 @@ def _collaborative(config, dataset):
     return cached_item_vectors(config, item_tokens=tokens).vectors
 
 
-def item_behaviour(dataset):
+def item_behaviour(dataset: GenerativeDataset) -> Behaviour:
     """Popularity of the items and who stands next to whom, for the SID quality report.
 
     Args:

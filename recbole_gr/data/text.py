@@ -1,16 +1,28 @@
 """Vectors from what is written about items: TF-IDF with truncated SVD, or a sentence encoder."""
 
+from __future__ import annotations
+
 import string
+from collections.abc import Sequence
 from logging import getLogger
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scipy.sparse import spmatrix
+
+    from recbole_gr.data.items import ItemFile
 
 MIN_DISTINCT = 0.1  # `auto` takes text only if the items have at least this share of distinct texts
 
 
-def choose_text_fields(item_file, wanted=None):
+def choose_text_fields(
+    item_file: ItemFile, wanted: list[str] | str | None = None
+) -> tuple[list[str], list[str]]:
     """Columns of the `.item` file that say something about an item.
 
     Without `wanted`: every token and token_seq column but the item id and columns that look like
@@ -44,13 +56,13 @@ def choose_text_fields(item_file, wanted=None):
     return [name for name in usable if name not in ids], ids
 
 
-def _looks_like_id(cells, separator):
+def _looks_like_id(cells: pd.Series, separator: str) -> bool:
     filled = cells[cells != ""]
     single = not filled.str.strip().str.contains(separator, regex=False).any()
     return len(filled) > 1 and single and filled.is_unique
 
 
-def item_terms(item_file, fields, rows):
+def item_terms(item_file: ItemFile, fields: Sequence[str], rows: np.ndarray) -> list[list[str]]:
     """Terms of each item for TF-IDF.
 
     Words of a sequence column are lower-cased and freed of punctuation around them. The value of a
@@ -65,7 +77,7 @@ def item_terms(item_file, fields, rows):
     Returns:
         list[list[str]]: terms of the n items; none for an item without text.
     """
-    terms = [[] for _ in rows]
+    terms: list[list[str]] = [[] for _ in rows]
     for field in fields:
         cells = item_file.cells[field].to_numpy()
         whole = item_file.columns[field] == "token"
@@ -81,7 +93,7 @@ def item_terms(item_file, fields, rows):
     return terms
 
 
-def item_sentences(item_file, fields, rows):
+def item_sentences(item_file: ItemFile, fields: Sequence[str], rows: np.ndarray) -> list[str]:
     """One line of text per item for a sentence encoder, `field: words. field: words.`
 
     Underscores that tie the words of one token become blanks. Items without text get "".
@@ -89,7 +101,7 @@ def item_sentences(item_file, fields, rows):
     Returns:
         list[str]: n texts, see `item_terms` for the arguments.
     """
-    parts = [[] for _ in rows]
+    parts: list[list[str]] = [[] for _ in rows]
     for field in fields:
         cells = item_file.cells[field].to_numpy()
         for own, row in zip(parts, rows.tolist()):
@@ -98,7 +110,7 @@ def item_sentences(item_file, fields, rows):
     return [" ".join(part) for part in parts]
 
 
-def enough_text(item_file, fields, rows):
+def enough_text(item_file: ItemFile, fields: Sequence[str], rows: np.ndarray) -> bool:
     """Whether the text of the items tells them apart well enough to be taken for content unasked.
 
     A column that merely names one of five periods, say, is no description of an item.
@@ -108,7 +120,7 @@ def enough_text(item_file, fields, rows):
     return len(filled.drop_duplicates()) >= max(2, MIN_DISTINCT * len(rows))
 
 
-def reduce_dimensions(matrix, dim, seed):
+def reduce_dimensions(matrix: spmatrix, dim: int, seed: int) -> np.ndarray:
     """L2-normalised rows of a sparse matrix in the space of its first singular vectors.
 
     Args:
@@ -130,7 +142,7 @@ def reduce_dimensions(matrix, dim, seed):
     return vectors.astype(np.float32)
 
 
-def tfidf_vectors(terms, dim, seed):
+def tfidf_vectors(terms: list[list[str]], dim: int, seed: int) -> np.ndarray:
     """Latent semantic vectors: TF-IDF of the terms (term counts in logarithms), truncated SVD.
 
     Source: Deerwester et al., Indexing by Latent Semantic Analysis, 1990.
@@ -149,7 +161,9 @@ def tfidf_vectors(terms, dim, seed):
     return reduce_dimensions(tfidf.fit_transform(terms), dim, seed)
 
 
-def sentence_vectors(texts, encoder, device=None, progress=False):
+def sentence_vectors(
+    texts: list[str], encoder: str, device: str | None = None, progress: bool = False
+) -> np.ndarray:
     """Vectors of a sentence-transformers model.
 
     Args:

@@ -1,14 +1,20 @@
 """What to call an item when it is shown to people."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING
 
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.items import ItemFile
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
+
 NAMES = ("title", "movie_title", "item_title", "name", "item_name")
 
 
-def item_titles(config):
+def item_titles(config: Config) -> dict[str, str]:
     """Title of each item token, from the `.item` file.
 
     The column is the first of `NAMES` that is there, else the first text column whose name ends in

@@ -1,7 +1,12 @@
 """Vectors of items from files whose rows are the lines of `.item`."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,8 +15,12 @@ from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
+    from recbole_gr.data.dataset import GenerativeDataset
 
-def collaborative_file(config):
+
+def collaborative_file(config: Config) -> str | None:
     """The file of collaborative vectors: ``cf_file`` if that is given, else
     ``<dataset>.itemcf.npy`` beside the data if it is there, else None.
 
@@ -25,7 +34,7 @@ def collaborative_file(config):
     return path if os.path.isfile(path) else None
 
 
-def collaborative_vectors(config, dataset):
+def collaborative_vectors(config: Config, dataset: GenerativeDataset) -> torch.Tensor:
     """Collaborative vectors of all items but padding, ``[n_items - 1, e]``, from a file.
 
     The file is read as a ``content_file`` is: row i belongs to the i-th data line of ``.item``.
@@ -46,7 +55,7 @@ def collaborative_vectors(config, dataset):
     return torch.from_numpy(vectors[1:])
 
 
-def vectors_of_file(config, tokens, path, key):
+def vectors_of_file(config: Config, tokens: Sequence[str], path: str, key: str) -> np.ndarray:
     """Vectors ``[n_items, d]`` from a file whose row i belongs to the i-th line of ``.item``."""
     array = load_array(path, key)
     item_file = ItemFile(config)
@@ -61,7 +70,7 @@ def vectors_of_file(config, tokens, path, key):
     return vectors
 
 
-def load_array(path, key="content_file"):
+def load_array(path: str | Path, key: str = "content_file") -> np.ndarray:
     """A matrix of numbers from a `.npy` file, mapped into memory rather than read.
 
     Raises:
@@ -80,14 +89,14 @@ def load_array(path, key="content_file"):
     return array
 
 
-def rows_or_warn(item_file, tokens):
+def rows_or_warn(item_file: ItemFile, tokens: Sequence[str]) -> np.ndarray:
     """Line of each item in the `.item` file, -1 for padding and for absent items."""
     rows = np.concatenate([[-1], item_file.rows_of(tokens[1:])])
     warn_missing(rows[1:], item_file.path)
     return rows
 
 
-def warn_missing(rows, where):
+def warn_missing(rows: np.ndarray, where: str) -> None:
     missing = int((rows < 0).sum())
     if missing:
         getLogger().warning(
@@ -95,7 +104,7 @@ def warn_missing(rows, where):
         )
 
 
-def check_finite(vectors, tokens, source):
+def check_finite(vectors: np.ndarray, tokens: Sequence[str], source: str) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise ConfigError(

@@ -4,13 +4,22 @@ Formats: J. McAuley's pages of He & McAuley 2016 (`reviews_*_5.json.gz`, `meta_*
 metadata are Python literals) and of Ni et al. 2019 (`*_5.json.gz`, `meta_*.json.gz`, all JSON).
 """
 
+from __future__ import annotations
+
 import ast
 import json
 import re
 import warnings
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.raw.cells import id_cell, number, price_cell, text_cell, tokens_cell
 from recbole_gr.data.raw.lines import BrokenLine
+from recbole_gr.data.raw.reader import Reader
+
+if TYPE_CHECKING:
+    from recbole_gr.data.raw.reader import Entities, Entity, Interactions, OpenFile, RawInteraction
 
 ITEM_COLUMNS = {
     "title": "token_seq",
@@ -23,7 +32,7 @@ _ASIN = re.compile(r"\{'asin': '(\w+)'")
 _UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
-class Amazon:
+class Amazon(Reader):
     """Reader of one category.
 
     Args:
@@ -33,20 +42,21 @@ class Amazon:
     """
 
     fields = ("user_id", "item_id", "rating", "timestamp")
-    user_columns = {}
 
-    def __init__(self, open_file, year, reviews, metadata=None):
-        self._open, self._reviews, self._metadata = open_file, reviews, metadata
+    def __init__(
+        self, open_file: OpenFile, year: int, reviews: str, metadata: str | None = None
+    ) -> None:
+        self._open, self._reviews, self._metadata = open_file, reviews, metadata or ""
         self.item_columns = dict(ITEM_COLUMNS) if metadata else {}
         if metadata and year == 2018:
             self.item_columns["feature"] = "token_seq"
 
-    def interactions(self):
+    def interactions(self) -> Interactions:
         """The file of reviews, and (line, function to user, item, rating, time) of each."""
         file = self._open(self._reviews)
-        return file, ((n, lambda text=text: _review(text)) for n, text in file.lines())
+        return file, ((n, partial(_review, text)) for n, text in file.lines())
 
-    def items(self, kept):
+    def items(self, kept: Collection[str]) -> Entities:
         """The file of metadata, and (line, function to item id and cells) of each kept item.
 
         2014's lines begin with the item's id; those of other items are not parsed, as that takes
@@ -54,15 +64,15 @@ class Amazon:
         """
         file = self._open(self._metadata)
 
-        def lines():
+        def lines() -> Iterator[tuple[int, Callable[[], Entity]]]:
             for n, text in file.lines():
                 asin = _ASIN.match(text)
                 if asin is None or asin[1] in kept:
-                    yield n, lambda text=text: self._item(text)
+                    yield n, partial(self._item, text)
 
         return file, lines()
 
-    def _item(self, text):
+    def _item(self, text: str) -> Entity:
         record = _record(text)
         item = id_cell(_get(record, "asin"), "asin")
         texts = [key for key in self.item_columns if key not in ("categories", "price")]
@@ -74,7 +84,7 @@ class Amazon:
         return item, cells
 
 
-def _review(text):
+def _review(text: str) -> RawInteraction:
     record = _record(text)
     return (
         id_cell(_get(record, "reviewerID"), "reviewerID"),
@@ -84,7 +94,7 @@ def _review(text):
     )
 
 
-def _record(text):
+def _record(text: str) -> dict[str, Any]:
     """The mapping in a line, JSON or a Python literal; nothing in it is executed."""
     try:
         record = json.loads(text)
@@ -102,20 +112,20 @@ def _record(text):
     return record
 
 
-def _get(record, key):
+def _get(record: dict[str, Any], key: str) -> Any:
     if key not in record:
         raise BrokenLine(f"the key {key} is missing")
     return record[key]
 
 
-def _plain_number(record, key):
+def _plain_number(record: dict[str, Any], key: str) -> float:
     value = _get(record, key)
     if isinstance(value, str):
         raise BrokenLine(f"{key} is no number")
     return number(value, key)
 
 
-def _categories(record):
+def _categories(record: dict[str, Any]) -> list[str]:
     """2014 has a list of paths under `categories`, 2018 one path under `category`."""
     paths = record.get("categories") or record.get("category") or []
     paths = paths if isinstance(paths, list) else [paths]

@@ -3,7 +3,9 @@
 import html
 import math
 import re
+from collections.abc import Iterable
 from datetime import datetime, timezone
+from typing import Any
 
 from recbole_gr.data.raw.lines import BrokenLine
 
@@ -17,7 +19,7 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _PRICE = re.compile(r"\$?\s*(\d[\d,]*(?:\.\d+)?)(?:\s*-\s*\$?\s*[\d,.]+)?")
 
 
-def clean(text):
+def clean(text: str) -> str:
     """Text of one cell: HTML resolved, all white space one blank, no control characters.
 
     Tabs, line ends and NULs become blanks, as do lone surrogates, which UTF-8 cannot hold.
@@ -30,7 +32,7 @@ def clean(text):
     return "" if text in MISSING else text
 
 
-def id_cell(value, key):
+def id_cell(value: Any, key: str) -> str:
     """A user or item id, as it is but for blanks around it.
 
     Raises:
@@ -46,7 +48,7 @@ def id_cell(value, key):
     return value
 
 
-def number(value, key):
+def number(value: Any, key: str) -> float:
     """A finite float from a number or its text.
 
     Raises:
@@ -63,7 +65,7 @@ def number(value, key):
     return result
 
 
-def seconds(value, key):
+def seconds(value: Any, key: str) -> float:
     """Unix seconds from a number or an ISO 8601 date, which is UTC where it names no zone."""
     try:
         return number(value, key)
@@ -76,7 +78,7 @@ def seconds(value, key):
             raise BrokenLine(f"{key} is neither a finite number nor an ISO date") from None
 
 
-def text_cell(value, key):
+def text_cell(value: Any, key: str) -> str:
     """Cleaned text from a string, a number, None or a list of strings.
 
     Raises:
@@ -93,13 +95,13 @@ def text_cell(value, key):
     return clean(value)
 
 
-def tokens_cell(values):
+def tokens_cell(values: Iterable[str]) -> str:
     """A token_seq of names, each one token: `Hair Care` becomes `Hair_Care`; repeats go."""
     names = [clean(value).replace(" ", "_") for value in values]
     return clean(" ".join(dict.fromkeys(name for name in names if name)))
 
 
-def price_cell(value):
+def price_cell(value: Any) -> str:
     """Price as a float cell; the lower end of a range; empty where there is no number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float_cell(value) if math.isfinite(value) else ""
@@ -107,7 +109,7 @@ def price_cell(value):
     return float_cell(float(found[1].replace(",", ""))) if found else ""
 
 
-def float_cell(value):
+def float_cell(value: float) -> str:
     """Shortest text that reads back as the same float; whole numbers without a point."""
     value = float(value)
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)

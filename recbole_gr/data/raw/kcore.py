@@ -5,7 +5,7 @@ import numpy as np
 DUPLICATES = ("keep", "first", "last")
 
 
-def k_core(users, items, k):
+def k_core(users: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
     """Interactions of the largest set in which every user and every item has at least `k`.
 
     Users and items with fewer are taken out in turns until none is left; the order does not matter
@@ -30,7 +30,9 @@ def k_core(users, items, k):
     return kept
 
 
-def without_duplicates(users, items, times, which):
+def without_duplicates(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray | None, which: str
+) -> np.ndarray:
     """One interaction for each pair of user and item.
 
     Args:

@@ -1,13 +1,17 @@
 """Lines of plain, gzipped and zipped files in bounded memory, and a count of the broken ones."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import os
 import zipfile
 import zlib
 from collections import Counter
+from collections.abc import Generator, Iterator
 from logging import getLogger
 from pathlib import Path
+from typing import IO, Any
 
 from tqdm import tqdm
 
@@ -44,22 +48,23 @@ class LineFile:
 
     def __init__(
         self,
-        path,
-        member=None,
-        encoding="utf-8",
-        max_broken=0.01,
-        allow_truncated=False,
-        progress=True,
-    ):
+        path: str | Path,
+        member: str | None = None,
+        encoding: str = "utf-8",
+        max_broken: float = 0.01,
+        allow_truncated: bool = False,
+        progress: bool = True,
+    ) -> None:
         self.path, self.member, self.encoding = Path(path), member, encoding
         self.name = str(path) if member is None else f"{path}: {member}"
         self.max_broken, self.allow_truncated = max_broken, allow_truncated
         self.progress = progress
         self.n_lines = self.n_broken = 0
         self._span = 1  # a stray quote in CSV can swallow lines, which must not go uncounted
-        self.reasons, self._first = Counter(), {}
+        self.reasons: Counter[str] = Counter()
+        self._first: dict[str, int] = {}
 
-    def lines(self):
+    def lines(self) -> Generator[tuple[int, str], None, None]:
         """Yield (line number from 1, text without line end); undecodable lines are counted broken.
 
         Raises:
@@ -80,10 +85,10 @@ class LineFile:
             yield from self._decoded(rest)
         self._check_share()
 
-    def rows(self, separator=","):
+    def rows(self, separator: str = ",") -> Generator[tuple[int, list[str]], None, None]:
         """Yield (line number, cells) of CSV with RFC 4180 quotes; the number is that of its end."""
 
-        def texts():
+        def texts() -> Iterator[str]:
             for number, text in self.lines():
                 self._row_line = number
                 yield text + "\n"
@@ -103,18 +108,18 @@ class LineFile:
                 self._span = reader.line_num - before
                 yield self._row_line, cells
 
-    def broken(self, number, reason):
+    def broken(self, number: int, reason: BrokenLine | str) -> None:
         """Count what ends in this line as broken: all lines of a row of CSV, else the line."""
         self._count_broken(number, str(reason), self._span)
 
-    def _count_broken(self, number, reason, n_lines):
+    def _count_broken(self, number: int, reason: str, n_lines: int) -> None:
         self.n_broken += n_lines
         self.reasons[reason] += n_lines
         self._first.setdefault(reason, number - n_lines + 1)
         if self.n_lines >= EARLY and self.n_broken > max(self.max_broken, 0.5) * self.n_lines:
             self._check_share()
 
-    def summary(self):
+    def summary(self) -> str:
         """Count, reasons and first line numbers of the broken lines in one sentence, or ""."""
         if not self.n_broken:
             return ""
@@ -130,14 +135,14 @@ class LineFile:
             + "; ".join(parts)
         )
 
-    def _check_share(self):
+    def _check_share(self) -> None:
         if self.n_broken > self.max_broken * self.n_lines:
             raise ConfigError(
                 f"{self.summary()}. That is more than max_broken={self.max_broken}; is this the "
                 "right file for --format? A higher --max_broken skips them"
             )
 
-    def _decoded(self, line):
+    def _decoded(self, line: bytes) -> Iterator[tuple[int, str]]:
         self.n_lines += 1
         try:
             text = line.rstrip(b"\r").decode(self.encoding)
@@ -149,7 +154,7 @@ class LineFile:
         if text.strip():
             yield self.n_lines, text
 
-    def _chunks(self):
+    def _chunks(self) -> Iterator[bytes]:
         try:
             with (
                 self._open() as (file, size),
@@ -170,7 +175,7 @@ class LineFile:
             raise ConfigError(f"{self.name} cannot be read: {error.strerror or error}") from error
 
     @contextlib.contextmanager
-    def _open(self):
+    def _open(self) -> Iterator[tuple[IO[bytes], int]]:
         if self.member is None:
             with open(self.path, "rb") as file:
                 yield file, os.path.getsize(self.path)
@@ -179,7 +184,7 @@ class LineFile:
                 with archive.open(self.member) as file:
                     yield file, archive.getinfo(self.member).file_size
 
-    def _decompressed(self, chunks):
+    def _decompressed(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         first = next(chunks, b"")
         if first[:4] == b"PK\x03\x04":
             raise ConfigError(f"{self.name} is a zip file; unpack it and give the file inside")
@@ -187,7 +192,8 @@ class LineFile:
             yield first
             yield from chunks
             return
-        stream, data = zlib.decompressobj(31), first
+        stream: Any = zlib.decompressobj(31)  # zlib keeps the name of its class to itself
+        data = first
         while True:
             try:
                 while data:
@@ -207,7 +213,7 @@ class LineFile:
             yield stream.flush()
             self._cut("is truncated: it ends in the middle of its gzip stream")
 
-    def _cut(self, what):
+    def _cut(self, what: str) -> None:
         message = f"{self.name} {what}, after line {self.n_lines}"
         if not self.allow_truncated:
             raise ConfigError(
@@ -216,7 +222,7 @@ class LineFile:
         getLogger().warning("%s; only what comes before is used", message)
 
 
-def _counted(file, bar):
+def _counted(file: IO[bytes], bar: tqdm) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         bar.update(len(chunk))
         yield chunk

@@ -1,14 +1,24 @@
 """MovieLens (Harper and Konstan 2015), as its zip or as the unpacked folder."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 import zipfile
+from collections.abc import Collection, Iterator
+from functools import partial
 from logging import getLogger
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.raw.cells import id_cell, number, text_cell, tokens_cell
 from recbole_gr.data.raw.lines import BrokenLine
+from recbole_gr.data.raw.reader import Reader
 from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole_gr.data.raw.lines import LineFile
+    from recbole_gr.data.raw.reader import Entities, Entity, Interactions, OpenFile, RawInteraction
 
 # Published by GroupLens beside the files.
 MD5 = {
@@ -33,7 +43,7 @@ _USER_KEYS = {
 }
 
 
-class MovieLens:
+class MovieLens(Reader):
     """Reader of ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m and ml-latest.
 
     Args:
@@ -46,7 +56,7 @@ class MovieLens:
 
     fields = ("user_id", "item_id", "rating", "timestamp")
 
-    def __init__(self, open_file, archive):
+    def __init__(self, open_file: OpenFile, archive: str) -> None:
         self._open, self._archive = open_file, Path(archive)
         members = self._members()
         layout = next((layout for layout in _LAYOUTS if layout[0] in members), None)
@@ -59,7 +69,7 @@ class MovieLens:
         if ratings == "ratings.dat" and users not in members:
             encoding = "utf-8"
         self._members_by_name, self._encoding = members, encoding
-        self._ratings, self._movies, self._users = ratings, movies, users
+        self._ratings, self._movies, self._users = ratings, movies, users or ""
         self._separator, self._other = separator, other
         #: The files that are read.
         self.files = [self._archive]
@@ -70,10 +80,10 @@ class MovieLens:
             self.item_columns = {
                 "title": "token_seq", "genres": "token_seq", "release_year": "token"
             }  # fmt: skip
-        if users in members:
+        if users and users in members:
             self.user_columns = dict.fromkeys(_USER_KEYS[users], "token")
 
-    def _members(self):
+    def _members(self) -> dict[str, Any]:
         if self._archive.is_dir():
             files = [path for path in sorted(self._archive.rglob("*")) if path.is_file()]
             return {path.name: path for path in reversed(files)}
@@ -87,7 +97,7 @@ class MovieLens:
         _check_md5(self._archive)
         return {Path(name).name: name for name in reversed(names) if not name.endswith("/")}
 
-    def _rows(self, name, separator):
+    def _rows(self, name: str, separator: str) -> tuple[LineFile, Iterator[tuple[int, list[str]]]]:
         member = self._members_by_name[name]
         if self._archive.is_dir():
             file = self._open(member, None, self._encoding)
@@ -100,22 +110,22 @@ class MovieLens:
             rows = ((n, text.split(separator)) for n, text in file.lines())
         return file, rows
 
-    def interactions(self):
+    def interactions(self) -> Interactions:
         """The file of ratings, and (line, function to user, item, rating, time) of each."""
         file, rows = self._rows(self._ratings, self._separator)
-        return file, ((n, lambda cells=cells: _rating(cells)) for n, cells in rows)
+        return file, ((n, partial(_rating, cells)) for n, cells in rows)
 
-    def items(self, kept):
+    def items(self, kept: Collection[str]) -> Entities:
         """The file of movies, and (line, function to item id and cells) of each."""
         file, rows = self._rows(self._movies, self._other)
-        return file, ((n, lambda cells=cells: self._movie(cells)) for n, cells in rows)
+        return file, ((n, partial(self._movie, cells)) for n, cells in rows)
 
-    def users(self, kept):
+    def users(self, kept: Collection[str]) -> Entities:
         """The file of users, and (line, function to user id and cells) of each."""
         file, rows = self._rows(self._users, self._other)
-        return file, ((n, lambda cells=cells: self._user(cells)) for n, cells in rows)
+        return file, ((n, partial(self._user, cells)) for n, cells in rows)
 
-    def _movie(self, cells):
+    def _movie(self, cells: list[str]) -> Entity:
         if self._movies == "u.item":
             _expect(cells, 5 + len(GENRES))
             genres = [name for name, flag in zip(GENRES, cells[5:]) if flag.strip() == "1"]
@@ -130,19 +140,19 @@ class MovieLens:
             "release_year": year,
         }
 
-    def _user(self, cells):
+    def _user(self, cells: list[str]) -> Entity:
         keys = _USER_KEYS[self._users]
         _expect(cells, 1 + len(keys))
         values = {key: text_cell(value, key) for key, value in zip(keys, cells[1:])}
         return id_cell(cells[0], "user id"), values
 
 
-def _expect(cells, n):
+def _expect(cells: list[str], n: int) -> None:
     if len(cells) != n:
         raise BrokenLine(f"not {n} cells")
 
 
-def _rating(cells):
+def _rating(cells: list[str]) -> RawInteraction:
     _expect(cells, 4)
     return (
         id_cell(cells[0], "user id"),
@@ -152,7 +162,7 @@ def _rating(cells):
     )
 
 
-def _check_md5(path):
+def _check_md5(path: Path) -> None:
     if path.name not in MD5:
         return
     with open(path, "rb") as file:

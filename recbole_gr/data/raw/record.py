@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
@@ -23,7 +25,7 @@ class Record:
         ConfigError: the record cannot be read.
     """
 
-    def __init__(self, folder, dataset, force=False):
+    def __init__(self, folder: str | Path, dataset: str, force: bool = False) -> None:
         self.path, self._force = Path(folder) / f"{dataset}.convert.json", force
         self.parts = {}
         if self.path.is_file() and not force:
@@ -34,7 +36,7 @@ class Record:
                     f"{self.path} is damaged ({error}); --force=True converts anew"
                 ) from error
 
-    def check(self, path, plan):
+    def check(self, path: Path, plan: dict[str, Any]) -> bool:
         """Whether the part of the file `path` is done already.
 
         Raises:
@@ -53,33 +55,33 @@ class Record:
             raise ConfigError(f"{path} was changed since; --force=True replaces it")
         return "size" in known
 
-    def begin(self, path, plan):
+    def begin(self, path: Path, plan: dict[str, Any]) -> None:
         """Note that the file is about to be written; remove what a killed run left of it."""
         remove_leftovers(path)
         self.parts[path.suffix] = {"plan": plan}
         self._write()
 
-    def done(self, path, plan, figures):
+    def done(self, path: Path, plan: dict[str, Any], figures: dict[str, int]) -> None:
         """Note that the file is whole."""
         self.parts[path.suffix] = {"plan": plan, "size": path.stat().st_size, "figures": figures}
         self._write()
 
-    def figures(self, path):
+    def figures(self, path: Path) -> dict[str, int]:
         """What `done` was told about a file."""
         return self.parts[path.suffix]["figures"]
 
-    def _write(self):
+    def _write(self) -> None:
         with atomic_write(self.path) as temporary:
             temporary.write_text(json.dumps({"parts": self.parts}, indent=1) + "\n", "utf-8")
 
 
-def source_of(paths):
+def source_of(paths: Iterable[str | Path]) -> list[list[Any]]:
     """Name, size and time of change of raw files."""
     status = [(Path(path).name, os.stat(path)) for path in paths]
     return [[name, s.st_size, s.st_mtime_ns] for name, s in status]
 
 
-def remove_leftovers(path):
+def remove_leftovers(path: Path) -> None:
     """Remove temporary files of `atomic_write(path)` whose process has ended."""
     for file in path.parent.glob(f".{path.stem}.*{path.suffix}"):
         pid = file.name.removeprefix(f".{path.stem}.").partition("-")[0]
@@ -87,7 +89,7 @@ def remove_leftovers(path):
             file.unlink(missing_ok=True)
 
 
-def _runs(pid):
+def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,15 +1,28 @@
 """Any CSV or TSV with a header, by a map of its columns."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
 from recbole_gr.data.raw.cells import id_cell, number, price_cell, seconds, text_cell
 from recbole_gr.data.raw.lines import BrokenLine
+from recbole_gr.data.raw.reader import Reader
 from recbole_gr.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from recbole_gr.data.raw.lines import LineFile
+    from recbole_gr.data.raw.reader import Entities, Entity, Interactions, OpenFile, RawInteraction
+
+Cells = TypeVar("Cells")  # what a row is parsed to
 
 FIELDS = ("user_id", "item_id", "rating", "timestamp")
 _TYPES = ("token", "token_seq", "float")
 _SEQUENCES = ("title", "categories", "genres", "description", "text")
 
 
-class Table:
+class Table(Reader):
     """Reader of a file of interactions and, where there is one, a file of items.
 
     Args:
@@ -24,10 +37,15 @@ class Table:
         ConfigError: a map is malformed or names a column that is not there.
     """
 
-    user_columns = {}
-
-    def __init__(self, open_file, interactions, columns, items=None, item_columns=None):
-        self._open, self._interactions, self._items = open_file, interactions, items
+    def __init__(
+        self,
+        open_file: OpenFile,
+        interactions: str,
+        columns: str,
+        items: str | None = None,
+        item_columns: str | None = None,
+    ) -> None:
+        self._open, self._interactions, self._items = open_file, interactions, items or ""
         wanted = _parse_map(columns, "columns")
         unknown = [field for field in wanted if field not in FIELDS]
         if unknown:
@@ -45,7 +63,7 @@ class Table:
         if items:
             self._plan_items(wanted["item_id"][0], item_columns)
 
-    def _plan_items(self, id_column, item_columns):
+    def _plan_items(self, id_column: str, item_columns: str | None) -> None:
         header = self._header(self._items)
         if item_columns:
             wanted = _parse_map(item_columns, "item_columns")
@@ -60,7 +78,7 @@ class Table:
             self.item_columns[field] = kind or ("float" if field == "price" else default)
         del self.item_columns["item_id"]
 
-    def _header(self, path):
+    def _header(self, path: str) -> list[str]:
         file = self._open(path)
         file.progress = False  # one line is read
         rows = file.rows(self._separator(path))
@@ -68,7 +86,7 @@ class Table:
         rows.close()
         return [cell.strip() for cell in cells]
 
-    def _separator(self, path):
+    def _separator(self, path: str) -> str:
         file = self._open(path)
         file.progress = False
         lines = file.lines()
@@ -76,27 +94,29 @@ class Table:
         lines.close()
         return "\t" if "\t" in first else ","
 
-    def _rows(self, path, width, function):
+    def _rows(
+        self, path: str, width: int, function: Callable[[list[str]], Cells]
+    ) -> tuple[LineFile, Iterator[tuple[int, Callable[[], Cells]]]]:
         file = self._open(path)
         rows = file.rows(self._separator(path))
         next(rows, None)
 
-        def checked(cells):
+        def checked(cells: list[str]) -> Cells:
             if len(cells) != width:
                 raise BrokenLine(f"not {width} cells as in the header")
             return function(cells)
 
-        return file, ((n, lambda cells=cells: checked(cells)) for n, cells in rows)
+        return file, ((n, partial(checked, cells)) for n, cells in rows)
 
-    def interactions(self):
+    def interactions(self) -> Interactions:
         """The file, and (line, function to user, item, rating, time) of each; 0 where not given."""
         return self._rows(self._interactions, self._width, self._interaction)
 
-    def items(self, kept):
+    def items(self, kept: Collection[str]) -> Entities:
         """The file of items, and (line, function to item id and cells) of each."""
         return self._rows(self._items, self._item_width, self._item)
 
-    def _interaction(self, cells):
+    def _interaction(self, cells: list[str]) -> RawInteraction:
         at = self._places
         return (
             id_cell(cells[at["user_id"]], "user_id"),
@@ -105,7 +125,7 @@ class Table:
             seconds(cells[at["timestamp"]], "timestamp") if "timestamp" in at else 0.0,
         )
 
-    def _item(self, cells):
+    def _item(self, cells: list[str]) -> Entity:
         found = {}
         for field, kind in self.item_columns.items():
             raw = cells[self._item_places[field]]
@@ -113,7 +133,7 @@ class Table:
         return id_cell(cells[self._item_places["item_id"]], "item_id"), found
 
 
-def _parse_map(text, key):
+def _parse_map(text: str, key: str) -> dict[str, tuple[str, str | None]]:
     """`field:column[:type],...` as {field: (column, type or None)}."""
     found = {}
     for part in str(text or "").split(","):
@@ -133,7 +153,9 @@ def _parse_map(text, key):
     return found
 
 
-def _places(wanted, header, path, key):
+def _places(
+    wanted: dict[str, tuple[str, str | None]], header: list[str], path: str, key: str
+) -> dict[str, int]:
     places = {}
     for field, (column, _) in wanted.items():
         if column not in header:

@@ -1,7 +1,12 @@
 """Atomic files from a reader of raw files, one part after the other."""
 
+from __future__ import annotations
+
 from array import array
+from collections.abc import Callable, Collection
 from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,19 +17,25 @@ from recbole_gr.data.raw.lines import BrokenLine
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 
+if TYPE_CHECKING:
+    from recbole_gr.data.raw.lines import LineFile
+    from recbole_gr.data.raw.reader import Entities, Reader
+
 _TYPES = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
 _ROWS = 100_000  # lines formatted at a time
 
 
-class _Codes(dict):
+class _Codes(dict[str, int]):
     """Numbers of tokens in the order in which they appear."""
 
-    def __missing__(self, token):
+    def __missing__(self, token: str) -> int:
         self[token] = code = len(self)
         return code
 
 
-def write_interactions(reader, path, k=None, duplicates="keep"):
+def write_interactions(
+    reader: Reader, path: Path, k: int | None = None, duplicates: str = "keep"
+) -> dict[str, int]:
     """Write the `.inter` file: repeated interactions removed first, then the k-core taken.
 
     Lines keep the order of the raw file, which decides among equal times. Held in memory are two
@@ -43,15 +54,15 @@ def write_interactions(reader, path, k=None, duplicates="keep"):
         ConfigError: nothing is left, or too much is broken.
     """
     users, items = _Codes(), _Codes()
-    columns = array("i"), array("i"), array("d"), array("d")
+    columns: list[array] = [array("i"), array("i"), array("d"), array("d")]
     file, lines = reader.interactions()
     for n, parse in lines:
         try:
-            user, item, rating, time = parse()
+            user_id, item_id, stars, second = parse()
         except BrokenLine as reason:
             file.broken(n, reason)
             continue
-        for column, value in zip(columns, (users[user], items[item], rating, time)):
+        for column, value in zip(columns, (users[user_id], items[item_id], stars, second)):
             column.append(value)
     _report(file)
     user, item, rating, time = (np.frombuffer(c, c.typecode) if c else np.zeros(0) for c in columns)
@@ -67,21 +78,21 @@ def write_interactions(reader, path, k=None, duplicates="keep"):
             "take a smaller one"
         )
     user, item, rating, time = user[kept], item[kept], rating[kept], time[kept]
-    columns = {
+    tables = {
         "user_id": (user, np.array(list(users), dtype=object)),
         "item_id": (item, np.array(list(items), dtype=object)),
         "rating": (rating, None),
         "timestamp": (time, None),
     }
-    columns = {field: columns[field] for field in reader.fields}
+    tables = {field: tables[field] for field in reader.fields}
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
-        out.write("\t".join(f"{field}:{_TYPES[field]}" for field in columns) + "\n")
+        out.write("\t".join(f"{field}:{_TYPES[field]}" for field in tables) + "\n")
         for start in range(0, len(kept), _ROWS):
             cells = [
                 map(float_cell, values[start : start + _ROWS])
                 if names is None
                 else names[values[start : start + _ROWS]]
-                for values, names in columns.values()
+                for values, names in tables.values()
             ]
             out.writelines("\t".join(row) + "\n" for row in zip(*cells))
     return {
@@ -93,7 +104,13 @@ def write_interactions(reader, path, k=None, duplicates="keep"):
     }
 
 
-def write_entities(lines_of, id_field, columns, kept, path):
+def write_entities(
+    lines_of: Callable[[Collection[str]], Entities],
+    id_field: str,
+    columns: dict[str, str],
+    kept: Collection[str],
+    path: Path,
+) -> dict[str, int]:
     """Write the `.item` or `.user` file of what occurs in the interactions.
 
     Lines are written as they are read. The first line of an id counts; an id without one gets a
@@ -138,7 +155,7 @@ def write_entities(lines_of, id_field, columns, kept, path):
     }
 
 
-def ids_of(path, field):
+def ids_of(path: Path, field: str) -> dict[str, None]:
     """Ids in a column of an `.inter` file, in the order in which they appear; read in pieces."""
     found = {}
     pieces = pd.read_csv(
@@ -155,6 +172,6 @@ def ids_of(path, field):
     return found
 
 
-def _report(file):
+def _report(file: LineFile) -> None:
     if file.n_broken:
         getLogger().warning("%s; skipped", file.summary())
