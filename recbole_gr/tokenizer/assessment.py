@@ -1,6 +1,10 @@
 """The quality report of a SID table with what content and training interactions say of it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +18,11 @@ from recbole_gr.tokenizer.neighbours import (
     cooccurrence_neighbours,
     prefix_overlap,
 )
+
+if TYPE_CHECKING:
+    from recbole_gr.sid.quality import QualityReport
+    from recbole_gr.sid.table import SIDTable
+    from recbole_gr.tokenizer.base import Tokenizer
 
 HEAD_SHARE = 0.2  # of the items, the most popular ones first
 
@@ -32,7 +41,15 @@ class Behaviour:
     pairs: torch.Tensor | None = None
 
 
-def assess(table, content, tokenizer=None, behaviour=None, neighbours=10, queries=2000, seed=0):
+def assess(
+    table: SIDTable,
+    content: torch.Tensor,
+    tokenizer: Tokenizer | None = None,
+    behaviour: Behaviour | None = None,
+    neighbours: int = 10,
+    queries: int = 2000,
+    seed: int = 0,
+) -> QualityReport:
     """Quality of a SID table with all that is known about its items.
 
     Figures about content and popularity are of the levels before a collision suffix, which numbers
@@ -73,7 +90,14 @@ def assess(table, content, tokenizer=None, behaviour=None, neighbours=10, querie
     )
 
 
-def _overlaps(codes, content, behaviour, k, n_queries, seed):
+def _overlaps(
+    codes: torch.Tensor,
+    content: torch.Tensor,
+    behaviour: Behaviour | None,
+    k: int,
+    n_queries: int,
+    seed: int,
+) -> dict[str, Any]:
     k = min(k, len(codes) - 1)
     if not k or not n_queries:
         return {}
@@ -91,7 +115,9 @@ def _overlaps(codes, content, behaviour, k, n_queries, seed):
     return figures
 
 
-def _head_and_tail(codes, sizes, behaviour):
+def _head_and_tail(
+    codes: torch.Tensor, sizes: Sequence[int], behaviour: Behaviour | None
+) -> dict[str, Any]:
     """Sharing among the most popular fifth of the items and among the others."""
     if behaviour is None:
         return {}

@@ -1,9 +1,15 @@
 """What every tokenizer is: content in, SIDs out."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import torch
 from torch import nn
@@ -14,6 +20,17 @@ from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from recbole_gr.config import Settings
+
+#: What tokenizers learn from beside content, by name.
+Signals: TypeAlias = Mapping[str, torch.Tensor]
+#: Plain numbers by name.
+Figures: TypeAlias = dict[str, float]
+Number = TypeVar("Number", int, float)
 
 _CHUNK_VALUES = 2**24  # float64 values of content and distances held at once while encoding
 
@@ -33,10 +50,10 @@ class FitReport:
 
     tokenizer: str
     n_items: int
-    sizes: tuple
+    sizes: tuple[int, ...]
     seconds: float
-    figures: dict = field(default_factory=dict)
-    history: list = field(default_factory=list)
+    figures: Figures = field(default_factory=dict)
+    history: list[Figures] = field(default_factory=list)
 
 
 class Tokenizer(nn.Module):
@@ -62,10 +79,10 @@ class Tokenizer(nn.Module):
         ConfigError: a value that cannot be used.
     """
 
-    signals = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
+    signals: tuple[str, ...] = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
     streams = False  # whether fit_content() moves batches of content to the device by itself
 
-    def __init__(self, config, dim):
+    def __init__(self, config: Settings, dim: int) -> None:
         super().__init__()
         self.options = self.default_options()
         for key in self.options:
@@ -80,9 +97,9 @@ class Tokenizer(nn.Module):
         self._build()
 
     @classmethod
-    def default_options(cls):
+    def default_options(cls) -> dict[str, Any]:
         """All keys of this tokenizer with their defaults, those of its base classes included."""
-        defaults = {}
+        defaults: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             path = properties_dir() / "tokenizer" / f"{base.__name__}.yaml"
             if issubclass(base, Tokenizer) and path.is_file():
@@ -92,34 +109,39 @@ class Tokenizer(nn.Module):
 
     # What subclasses implement
 
-    def build(self):
+    def build(self) -> None:
         """Create parameters and buffers for ``self.sizes``; called again if these change."""
         raise NotImplementedError
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         """Learn from checked content ``[n, d]`` (float32); returns ``(figures, history)``."""
         raise NotImplementedError
 
-    def encode_batch(self, content):
+    def encode_batch(self, content: torch.Tensor) -> torch.Tensor:
         """Codes ``[n, L]`` of a batch of content ``[n, d]``, independent of the batch."""
         raise NotImplementedError
 
-    def last_level_batch(self, content, codes):
+    def last_level_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Distances ``[n, sizes[-1]]`` to the last level's codes, given the codes before it."""
         raise NotImplementedError
 
-    def codewords(self):
+    def codewords(self) -> list[torch.Tensor] | None:
         """Codewords of each level, ``L`` tensors ``[sizes[l], e]``; None if there are none."""
         books = getattr(self, "codebooks", None)
         return None if books is None else [book.detach() for book in books]
 
-    def quantized_batch(self, content, codes):
+    def quantized_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """What the codes ``[n, L]`` stand for, ``[n, e]``: by default the sum of codewords."""
-        return sum(book[code] for book, code in zip(self.codewords(), codes.unbind(1)))
+        words = zip(self.codewords() or (), codes.unbind(1))
+        return reduce(torch.add, (book[code] for book, code in words))
 
     # What users call
 
-    def fit(self, content, *, signals=None, progress=True):
+    def fit(
+        self, content: torch.Tensor, *, signals: Signals | None = None, progress: bool = True
+    ) -> FitReport:
         """Learn the codebooks from item content.
 
         Two fits of new tokenizers with the same seed, data, machine and thread count give the same
@@ -147,7 +169,7 @@ class Tokenizer(nn.Module):
         return FitReport(type(self).__name__, len(content), self.sizes, seconds, figures, history)
 
     @torch.no_grad()
-    def encode(self, content):
+    def encode(self, content: torch.Tensor) -> torch.Tensor:
         """Codes of items, before any collision policy.
 
         Args:
@@ -163,7 +185,7 @@ class Tokenizer(nn.Module):
         return torch.cat(codes) if codes else content.new_zeros((0, len(self.sizes))).long()
 
     @torch.no_grad()
-    def last_level_distances(self, content, codes):
+    def last_level_distances(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Distances of items to the codes of the last level, given their codes before it.
 
         Args:
@@ -182,12 +204,12 @@ class Tokenizer(nn.Module):
         return torch.cat(parts)
 
     @torch.no_grad()
-    def quantized(self, content, codes):
+    def quantized(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Quantised vectors ``[n, e]`` of items with the given codes ``[n, L]``."""
         content, codes = content.float().to(self.device), codes.to(self.device)
         return self.quantized_batch(content, codes)
 
-    def tokenize(self, content):
+    def tokenize(self, content: torch.Tensor) -> SIDTable:
         """SIDs of a catalogue: :meth:`encode`, then the collision policy ``collision``.
 
         Args:
@@ -216,7 +238,7 @@ class Tokenizer(nn.Module):
         }
         return SIDTable.from_item_codes(codes.cpu(), sizes, meta)
 
-    def save(self, path):
+    def save(self, path: str | Path) -> None:
         """Write options and weights to one file, without pickled objects."""
         state = {
             "tokenizer": type(self).__name__,
@@ -229,7 +251,7 @@ class Tokenizer(nn.Module):
             torch.save(state, temporary)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | Path) -> Self:
         """Read a tokenizer of this class that :meth:`save` wrote; on the CPU.
 
         Raises:
@@ -248,20 +270,26 @@ class Tokenizer(nn.Module):
         return tokenizer
 
     @property
-    def device(self):
+    def device(self) -> torch.device:
         """Device of the tokenizer's weights."""
         return next(iter(self.state_dict().values())).device
 
     # Helpers for subclasses
 
     @contextlib.contextmanager
-    def seeded(self):
+    def seeded(self) -> Iterator[None]:
         """Draw torch's random numbers from the tokenizer's seed inside the block only."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             yield
 
-    def positive(self, key, kind=int):
+    @overload
+    def positive(self, key: str) -> int: ...
+
+    @overload
+    def positive(self, key: str, kind: type[Number]) -> Number: ...
+
+    def positive(self, key: str, kind: type = int) -> Any:
         """The option as a positive number of the given kind."""
         value = self.options[key]
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -270,18 +298,18 @@ class Tokenizer(nn.Module):
             raise ConfigError(f"{key} must be a positive {word}, got {value!r}")
         return kind(value)
 
-    def _build(self):
+    def _build(self) -> None:
         with self.seeded():
             self.build()
 
-    def _resize(self, sizes):
+    def _resize(self, sizes: Sequence[int]) -> None:
         if tuple(sizes) != self.sizes:
             device = self.device
             self.sizes = tuple(sizes)
             self._build()
             self.to(device)
 
-    def _shrink(self, n_items):
+    def _shrink(self, n_items: int) -> None:
         sizes = self.sizes_for(n_items)
         if sizes != self.sizes:
             logging.getLogger().warning(
@@ -289,14 +317,14 @@ class Tokenizer(nn.Module):
             )
             self._resize(sizes)
 
-    def sizes_for(self, n_items):
+    def sizes_for(self, n_items: int) -> tuple[int, ...]:
         """Codebook sizes to use for ``n_items`` items: none larger than the catalogue."""
         return tuple(min(size, n_items) for size in self.sizes)
 
-    def _rows_per_chunk(self):
+    def _rows_per_chunk(self) -> int:
         return max(1, _CHUNK_VALUES // max(self.dim, *self.sizes))
 
-    def _check(self, content):
+    def _check(self, content: torch.Tensor) -> torch.Tensor:
         if content.dim() != 2 or content.shape[1] != self.dim:
             raise ConfigError(
                 f"item content must have shape [items, {self.dim}], got {list(content.shape)}"
@@ -311,7 +339,7 @@ class Tokenizer(nn.Module):
         return content
 
 
-def _sizes(codebook_size, levels):
+def _sizes(codebook_size: Any, levels: int) -> tuple[int, ...]:
     """One codebook size per level from an integer or a list."""
     given = codebook_size if isinstance(codebook_size, (list, tuple)) else [codebook_size] * levels
     if len(given) != levels or any(type(size) is not int or size < 1 for size in given):
@@ -322,7 +350,7 @@ def _sizes(codebook_size, levels):
     return tuple(given)
 
 
-def _get(config, key):
+def _get(config: Settings, key: str) -> Any:
     try:
         return config[key]
     except KeyError:

@@ -1,6 +1,11 @@
 """RQ-VAEs that know the items' collaborative vectors: what LETTER and DACT have in common."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +14,16 @@ from tqdm import tqdm
 from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.rqvae import RQVAE
 
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures, Signals
 
-def quantize_straight(latent, codebooks):
+#: From rows ``[n]`` of a batch to its loss and detached parts by name.
+LossOf: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
+
+
+def quantize_straight(
+    latent: torch.Tensor, codebooks: Iterable[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
     """Residual quantisation that subtracts straight-through vectors.
 
     Level by level ``v^ = v + sg(q - v)`` for the nearest codeword ``q`` of the residual ``v``, and
@@ -22,7 +35,7 @@ def quantize_straight(latent, codebooks):
         tuple: codes ``[n, L]``; the sum ``[n, e]``; the residual of each level and its codeword,
         ``L`` tensors ``[n, e]`` each.
     """
-    residual, total, codes, residuals, words = latent, 0.0, [], [], []
+    residual, codes, residuals, words, steps = latent, [], [], [], []
     for codebook in codebooks:
         with torch.no_grad():
             code = (codebook.square().sum(1) - 2 * residual @ codebook.T).argmin(1)
@@ -31,21 +44,29 @@ def quantize_straight(latent, codebooks):
         codes.append(code)
         residuals.append(residual)
         words.append(word)
-        residual, total = residual - straight, total + straight
-    return torch.stack(codes, 1), total, residuals, words
+        steps.append(straight)
+        residual = residual - straight
+    return torch.stack(codes, 1), reduce(torch.add, steps), residuals, words
 
 
-def quantization_loss(residuals, words, commitment_weight):
+def quantization_loss(
+    residuals: Sequence[torch.Tensor], words: Sequence[torch.Tensor], commitment_weight: float
+) -> torch.Tensor:
     """Codebook and commitment terms as means over entries and levels (LC-Rec, LETTER, DACT)."""
     terms = [
         F.mse_loss(word, residual.detach())
         + commitment_weight * F.mse_loss(residual, word.detach())
         for residual, word in zip(residuals, words)
     ]
-    return sum(terms) / len(terms)
+    return reduce(torch.add, terms) / len(terms)
 
 
-def collaborative_loss(quantized, collaborative, known=None, cosine=True):
+def collaborative_loss(
+    quantized: torch.Tensor,
+    collaborative: torch.Tensor,
+    known: torch.Tensor | None = None,
+    cosine: bool = True,
+) -> torch.Tensor:
     """InfoNCE of quantised vectors with the items' collaborative vectors ``[n, e]``.
 
     ``-mean_i log softmax_j(s(Q_i, h_j))[i]``: the other items of the batch are the negatives, at
@@ -76,36 +97,42 @@ class CollaborativeRQVAE(RQVAE):
     part like all others; ``cf_mask_untrained`` leaves such items out of the collaborative loss.
     """
 
-    signals = ("cf_vectors",)
+    signals: tuple[str, ...] = ("cf_vectors",)
     without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
     cosine = True  # whether the collaborative loss compares directions alone
 
     @classmethod
-    def default_options(cls):
+    def default_options(cls) -> dict[str, Any]:
         """Those of RQVAE but for what this training has no use for."""
         options = super().default_options()
         return {key: value for key, value in options.items() if key not in cls.without}
 
-    def build(self):
+    def build(self) -> None:
         super().build()
         self.not_negative("cf_weight")
 
-    def not_negative(self, *keys):
+    def not_negative(self, *keys: str) -> None:
         """See that these options are numbers of at least 0, as weights are."""
         for key in keys:
             value = self.options[key]
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
                 raise ConfigError(f"{key} must be a number of at least 0, got {value!r}")
 
-    def code_loss(self, codes, words):
+    def code_loss(self, codes: torch.Tensor, words: list[torch.Tensor]) -> torch.Tensor | float:
         """What a subclass adds to the loss of a batch with codes ``[n, L]`` and their codewords,
         ``L`` tensors ``[n, e]``."""
         return 0.0
 
-    def start_epoch(self):
+    def start_epoch(self) -> None:
         """Called before each pass over the items."""
 
-    def branch_loss(self, content, latent, collaborative, known=None):
+    def branch_loss(
+        self,
+        content: torch.Tensor,
+        latent: torch.Tensor,
+        collaborative: torch.Tensor,
+        known: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Loss of a batch ``[n, d]`` whose latents ``[n, e]`` are given."""
         codes, quantized, residuals, words = quantize_straight(latent, self.codebooks)
         loss = F.mse_loss(self.decoder(quantized), content)
@@ -113,7 +140,9 @@ class CollaborativeRQVAE(RQVAE):
         shared = collaborative_loss(quantized, collaborative, known, self.cosine)
         return loss + self.options["cf_weight"] * shared + self.code_loss(codes, words)
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         content, collaborative, known = self._inputs(content, signals)
         if self.options["kmeans_init"]:
             self._initialize_codebooks(content)
@@ -122,7 +151,13 @@ class CollaborativeRQVAE(RQVAE):
         loss_of = self._loss_of(content, collaborative, known)
         return self._train(loss_of, content, epochs, rate, progress)
 
-    def fine_tune(self, previous, content, collaborative, progress=True):
+    def fine_tune(
+        self,
+        previous: CollaborativeRQVAE,
+        content: torch.Tensor,
+        collaborative: torch.Tensor,
+        progress: bool = True,
+    ) -> tuple[Figures, list[Figures]]:
         """Go on from the tokenizer of an earlier period with the same loss (DACT, section 7.5).
 
         Args:
@@ -142,23 +177,25 @@ class CollaborativeRQVAE(RQVAE):
             content, collaborative, known = self._inputs(content, {"cf_vectors": collaborative})
             return self._train_on(self._loss_of(content, collaborative, known), content, progress)
 
-    def _take_over(self, previous, content):
+    def _take_over(self, previous: CollaborativeRQVAE, content: torch.Tensor) -> torch.Tensor:
         """Load the weights of an earlier tokenizer; returns the checked content on the device."""
         self._check_previous(previous)
         self.load_state_dict(previous.state_dict())
         return self._check(content).to(self.device)
 
-    def _check_previous(self, previous):
+    def _check_previous(self, previous: CollaborativeRQVAE) -> None:
         if (previous.sizes, previous.dim) != (self.sizes, self.dim):
             raise ConfigError(
                 f"the tokenizer of the last period has codebooks {previous.sizes} over content of "
                 f"{previous.dim} dimensions, this one {self.sizes} over {self.dim}"
             )
 
-    def _loss_of(self, content, collaborative, known):
+    def _loss_of(
+        self, content: torch.Tensor, collaborative: torch.Tensor, known: torch.Tensor | None
+    ) -> LossOf:
         """The loss of a first period as :meth:`_train` takes it."""
 
-        def loss_of(rows):
+        def loss_of(rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             loss = self.branch_loss(
                 content[rows], self.encoder(content[rows]), collaborative[rows],
                 None if known is None else known[rows],
@@ -167,13 +204,17 @@ class CollaborativeRQVAE(RQVAE):
 
         return loss_of
 
-    def _train_on(self, loss_of, content, progress):
+    def _train_on(
+        self, loss_of: LossOf, content: torch.Tensor, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         """Train for a later period."""
         epochs = self.positive("continual_epochs")
         rate = self.positive("continual_learning_rate", float)
         return self._train(loss_of, content, epochs, rate, progress)
 
-    def _inputs(self, content, signals):
+    def _inputs(
+        self, content: torch.Tensor, signals: Signals | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Normalised content, collaborative vectors, and which items these know (None: no mask)."""
         collaborative = (signals or {}).get("cf_vectors")
         width = self.positive("rqvae_dim")
@@ -190,7 +231,14 @@ class CollaborativeRQVAE(RQVAE):
         known = collaborative.any(1) if self.options["cf_mask_untrained"] else None
         return self._normalized(content), collaborative, known
 
-    def _train(self, loss_of, content, epochs, learning_rate, progress):
+    def _train(
+        self,
+        loss_of: LossOf,
+        content: torch.Tensor,
+        epochs: int,
+        learning_rate: float,
+        progress: bool,
+    ) -> tuple[Figures, list[Figures]]:
         """Train on shuffled batches with linear warm-up and decay; returns figures and history."""
         n_items = len(content)
         batch_size = min(self.positive("tokenizer_batch_size"), n_items)
@@ -205,11 +253,12 @@ class CollaborativeRQVAE(RQVAE):
             optimizer,
             lambda step: min((step + 1) / warm, (epochs * steps - step) / (epochs * steps)),
         )
-        every, history = self.positive("tokenizer_evaluate_every"), []
+        every = self.positive("tokenizer_evaluate_every")
+        history: list[Figures] = []
         bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
         for epoch in bar:
             self.start_epoch()
-            totals = {}
+            totals: dict[str, torch.Tensor] = {}
             for rows in torch.randperm(n_items).to(content.device).split(batch_size):
                 with torch.enable_grad():
                     loss, parts = loss_of(rows)

@@ -1,12 +1,19 @@
 """Several tokenizers side by side: one table, one figure."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbole_gr.files import atomic_write
 from recbole_gr.markdown import aligned_table
+
+if TYPE_CHECKING:
+    from recbole_gr.sid.quality import QualityReport
 
 # Column title, format, and whether a smaller value is better (None: neither is).
 COLUMNS = {
@@ -24,7 +31,7 @@ COLUMNS = {
 }
 
 
-def comparison_row(report):
+def comparison_row(report: QualityReport) -> dict[str, float | None]:
     """The figures of ``COLUMNS`` from a QualityReport; None where a figure is not known.
 
     All are of the levels before a collision policy. Utilisation is that of the level with the
@@ -55,12 +62,12 @@ def comparison_row(report):
     }
 
 
-def comparison_table(rows):
+def comparison_table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     """A markdown table of rows by tokenizer name; the best of each figure is bold."""
     lines = [["tokenizer", *(title for title, _, _ in COLUMNS.values())]]
     lines += [[name] for name in rows]
     for key, (_, form, smaller) in COLUMNS.items():
-        known = [row[key] for row in rows.values() if row[key] is not None]
+        known = [value for row in rows.values() if (value := row[key]) is not None]
         best = (min if smaller else max)(known) if known and smaller is not None else None
         for line, row in zip(lines[1:], rows.values()):
             cell = "-" if row[key] is None else form.format(row[key])
@@ -68,7 +75,9 @@ def comparison_table(rows):
     return aligned_table(lines)
 
 
-def write_comparison(folder, title, rows):
+def write_comparison(
+    folder: str | Path, title: str, rows: Mapping[str, Mapping[str, float | None]]
+) -> list[Path]:
     """Write ``comparison.md``, ``.csv``, ``.json`` and ``.png``; returns their paths."""
     paths = [Path(folder, f"comparison.{kind}") for kind in ("md", "csv", "json", "png")]
     table = io.StringIO()
@@ -89,7 +98,9 @@ def write_comparison(folder, title, rows):
     return paths
 
 
-def plot_comparison(path, title, rows):
+def plot_comparison(
+    path: str | Path, title: str, rows: Mapping[str, Mapping[str, float | None]]
+) -> None:
     """One panel a figure, one bar a tokenizer, as PNG at ``path``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

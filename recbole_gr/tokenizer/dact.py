@@ -1,6 +1,9 @@
 """DACT's tokenizer: an RQ-VAE that knows collaborative vectors and follows their drift."""
 
+from __future__ import annotations
+
 from copy import deepcopy
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,9 @@ from recbole_gr.tokenizer.drift import (
     first_level_log_probs,
     mix,
 )
+
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures
 
 _ROWS = 2**14  # items encoded at once
 
@@ -43,7 +49,7 @@ class DACT(CollaborativeRQVAE):
     training of the first period (epochs, learning rate).
     """
 
-    def build(self):
+    def build(self) -> None:
         super().build()
         self.drift = DriftIdentification(
             self.positive("rqvae_dim"), temperature=self.positive("drift_temperature", float)
@@ -52,7 +58,14 @@ class DACT(CollaborativeRQVAE):
         if self.positive("drift_share", float) > 1:
             raise ConfigError(f"drift_share must be at most 1, got {self.options['drift_share']!r}")
 
-    def continual_loss(self, content, before, teacher, collaborative, known=None):
+    def continual_loss(
+        self,
+        content: torch.Tensor,
+        before: torch.Tensor,
+        teacher: torch.Tensor,
+        collaborative: torch.Tensor,
+        known: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss of a batch from the second period on, and its detached parts by name.
 
         Args:
@@ -84,7 +97,13 @@ class DACT(CollaborativeRQVAE):
         parts["loss"] = loss
         return loss, {name: value.detach() for name, value in parts.items()}
 
-    def fit_continual(self, previous, content, collaborative, progress=True):
+    def fit_continual(
+        self,
+        previous: DACT,
+        content: torch.Tensor,
+        collaborative: torch.Tensor,
+        progress: bool = True,
+    ) -> tuple[Figures, list[Figures]]:
         """Go on from the tokenizer of the period before, drift-aware: :meth:`continual_loss`.
 
         Arguments, results and errors are those of :meth:`fine_tune`.
@@ -95,13 +114,13 @@ class DACT(CollaborativeRQVAE):
             temperature = self.options["kl_temperature"]
             with torch.no_grad():
                 before = torch.cat([self.encoder(part) for part in content.split(_ROWS)])
-                teacher = [
+                parts = [
                     first_level_log_probs(part, self.codebooks[0], temperature)
                     for part in before.split(_ROWS)
                 ]
-            teacher = torch.cat(teacher)
+            teacher = torch.cat(parts)
 
-            def loss_of(rows):
+            def loss_of(rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
                 return self.continual_loss(
                     content[rows], before[rows], teacher[rows], collaborative[rows],
                     None if known is None else known[rows],
@@ -110,7 +129,9 @@ class DACT(CollaborativeRQVAE):
             return self._train_on(loss_of, content, progress)
 
     @torch.no_grad()
-    def drift_confidence(self, previous, content, collaborative):
+    def drift_confidence(
+        self, previous: DACT, content: torch.Tensor, collaborative: torch.Tensor
+    ) -> torch.Tensor:
         """How sure CDIM is, after :meth:`fit_continual`, that each item has drifted.
 
         Args:

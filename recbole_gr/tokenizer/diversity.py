@@ -3,6 +3,8 @@
 Source: LETTER (arXiv 2405.07314), diversity regularisation, and its published code.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,14 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 
 
-def balanced_kmeans(vectors, k, *, labels=None, iterations=10, generator=None):
+def balanced_kmeans(
+    vectors: torch.Tensor,
+    k: int,
+    *,
+    labels: torch.Tensor | None = None,
+    iterations: int = 10,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
     """k-means in which the sizes of the clusters differ by one at most.
 
     Each step gives all vectors to the centroids at once, so that the sum of squared distances is
@@ -32,23 +41,24 @@ def balanced_kmeans(vectors, k, *, labels=None, iterations=10, generator=None):
     points = vectors.detach().double().cpu().numpy()
     n = len(points)
     place = np.arange(n) % k  # the cluster that each place belongs to
+    known: np.ndarray | None = None  # cluster of each vector so far
     if labels is None:
         centroids = points[torch.randperm(n, generator=generator)[:k].numpy()]
     else:
-        labels = labels.cpu().numpy()
-        centroids = _means(points, labels, k)
+        known = labels.cpu().numpy()
+        centroids = _means(points, known, k)
     for _ in range(iterations):
         distances = ((points[:, None] - centroids) ** 2).sum(2)  # [n, k]
         rows, columns = linear_sum_assignment(distances[:, place])
         found = place[columns[np.argsort(rows)]]
-        if labels is not None and (found == labels).all():
+        if known is not None and (found == known).all():
             break
-        labels = found
-        centroids = _means(points, labels, k)
-    return torch.from_numpy(np.asarray(labels, dtype=np.int64))
+        known = found
+        centroids = _means(points, known, k)
+    return torch.from_numpy(np.asarray(known, dtype=np.int64))
 
 
-def _means(points, labels, k):
+def _means(points: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     sums = np.zeros((k, points.shape[1]))
     np.add.at(sums, labels, points)
     return sums / np.bincount(labels, minlength=k)[:, None]
@@ -73,7 +83,7 @@ class CodeClusters:
     size: torch.Tensor
 
     @classmethod
-    def of(cls, labels, device):
+    def of(cls, labels: torch.Tensor, device: torch.device) -> CodeClusters:
         """From the cluster ``[V]`` of each code."""
         sizes = torch.bincount(labels)
         order = torch.argsort(labels, stable=True)
@@ -82,7 +92,7 @@ class CodeClusters:
         parts = (labels, order, place, start, sizes[labels])
         return cls(*(part.to(device) for part in parts))
 
-    def draw(self, codes):
+    def draw(self, codes: torch.Tensor) -> torch.Tensor:
         """For each of the codes ``[n]`` another code of its cluster, each equally likely."""
         others = self.size[codes] - 1
         step = (torch.rand(len(codes)).to(codes.device) * others).long().clamp(max=others - 1)
@@ -90,7 +100,9 @@ class CodeClusters:
         return self.order[self.start[codes] + place]
 
 
-def diversity_loss(codes, words, codebook, positives):
+def diversity_loss(
+    codes: torch.Tensor, words: torch.Tensor, codebook: torch.Tensor, positives: torch.Tensor
+) -> torch.Tensor:
     """Cross-entropy of drawing each codeword to one of its cluster and away from all others.
 
     ``-mean_i log(exp<e_i, e+_i> / sum_{j != c_i} exp<e_i, e_j>)`` over the codebook ``e [V, d]``:

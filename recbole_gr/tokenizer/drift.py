@@ -24,7 +24,14 @@ class DriftIdentification(nn.Module):
         temperature: of the attention.
     """
 
-    def __init__(self, width, slots=32, value_width=64, hidden=32, temperature=0.1):
+    def __init__(
+        self,
+        width: int,
+        slots: int = 32,
+        value_width: int = 64,
+        hidden: int = 32,
+        temperature: float = 0.1,
+    ) -> None:
         super().__init__()
         self.keys = nn.Parameter(nn.init.orthogonal_(torch.empty(slots, 3 * width)))
         self.values = nn.Parameter(nn.init.xavier_normal_(torch.empty(slots, value_width)))
@@ -34,7 +41,9 @@ class DriftIdentification(nn.Module):
         )  # fmt: skip
         self.temperature = temperature
 
-    def forward(self, before, latent, collaborative):
+    def forward(
+        self, before: torch.Tensor, latent: torch.Tensor, collaborative: torch.Tensor
+    ) -> torch.Tensor:
         """Drift confidence ``[n]`` from latents ``[n, e]`` of the last period and of now, and
         collaborative vectors ``[n, e]``."""
         vectors = (before, latent.detach(), collaborative)
@@ -45,7 +54,7 @@ class DriftIdentification(nn.Module):
         return torch.sigmoid(self.head(read)).squeeze(1)
 
 
-def drift_mask(confidence, share):
+def drift_mask(confidence: torch.Tensor, share: float) -> torch.Tensor:
     """Which items of a batch count as drifting: the ``share`` of highest confidence, at least one.
 
     Its values are 1 and 0 to the last bit; its gradient is that of the confidence (straight
@@ -61,21 +70,25 @@ def drift_mask(confidence, share):
     return hard + (confidence - confidence.detach())
 
 
-def mix(mask, latent, before):
+def mix(
+    mask: torch.Tensor, latent: torch.Tensor, before: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Latents of the two branches, ``[n, e]`` each: drifting items live and the others as they were
     (drift branch), and the reverse (stationary branch)."""
     mask = mask.unsqueeze(1)
     return mask * latent + (1 - mask) * before, (1 - mask) * latent + mask * before
 
 
-def first_level_log_probs(latent, codebook, temperature=1.0):
+def first_level_log_probs(
+    latent: torch.Tensor, codebook: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
     """``[n, V]`` log-probability of each first-level code: softmax of minus squared distance."""
     squares = latent.square().sum(1, keepdim=True) + codebook.square().sum(1)
     distances = squares - 2 * latent @ codebook.T
     return torch.log_softmax(-distances / temperature, 1)
 
 
-def assignment_drift(teacher, student):
+def assignment_drift(teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
     """KL of the last period's code assignment and the present one, log-probabilities ``[n, V]``,
     averaged over items and codes (the published code; the paper's sum is V times as large)."""
     return F.kl_div(student, teacher, log_target=True, reduction="none").mean()

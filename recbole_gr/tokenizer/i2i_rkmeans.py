@@ -1,5 +1,9 @@
 """Residual k-means on content that a contrastive projection has bent towards behaviour."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -7,6 +11,9 @@ from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.rkmeans import RKMeans
+
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures, Signals
 
 
 class I2IRKMeans(RKMeans):
@@ -21,9 +28,9 @@ class I2IRKMeans(RKMeans):
     SIDs; sizes and temperature are inferred.
     """
 
-    signals = ("item_pairs",)
+    signals: tuple[str, ...] = ("item_pairs",)
 
-    def build(self):
+    def build(self) -> None:
         hidden, self.code_dim = self.positive("i2i_hidden"), self.positive("i2i_dim")
         self.projection = nn.Sequential(
             nn.Linear(self.dim, hidden), nn.ReLU(), nn.Linear(hidden, self.code_dim)
@@ -31,7 +38,9 @@ class I2IRKMeans(RKMeans):
         for level, size in enumerate(self.sizes):
             self.register_buffer(f"centroids_{level}", torch.zeros(size, self.code_dim))
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         pairs = (signals or {}).get("item_pairs")
         if pairs is None or len(pairs) == 0:
             raise ConfigError(
@@ -43,14 +52,14 @@ class I2IRKMeans(RKMeans):
         figures = {"contrastive_first": losses[0], "contrastive_last": losses[-1], **figures}
         return figures, history
 
-    def encode_batch(self, content):
+    def encode_batch(self, content: torch.Tensor) -> torch.Tensor:
         return super().encode_batch(self._project(content))
 
-    def last_level_batch(self, content, codes):
+    def last_level_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         return super().last_level_batch(self._project(content), codes)
 
     @torch.no_grad()
-    def _project(self, content):
+    def _project(self, content: torch.Tensor) -> torch.Tensor:
         """``[n, d]`` -> ``[n, i2i_dim]`` of length 1, in float64 so that an item's codes do not
         depend on its batch."""
         x = content.double()
@@ -61,7 +70,9 @@ class I2IRKMeans(RKMeans):
                 x = layer(x)
         return F.normalize(x, dim=1)
 
-    def _train_projection(self, content, pairs, progress):
+    def _train_projection(
+        self, content: torch.Tensor, pairs: torch.Tensor, progress: bool
+    ) -> list[float]:
         """Mean loss of each epoch."""
         epochs, batch_size = self.positive("i2i_epochs"), self.positive("i2i_batch_size")
         temperature = self.positive("i2i_temperature", float)
@@ -75,7 +86,8 @@ class I2IRKMeans(RKMeans):
         bar = tqdm(range(epochs), desc=f"{type(self).__name__} pairs", disable=not progress)
         with torch.enable_grad():
             for _ in bar:
-                total, order = 0.0, torch.randperm(len(pairs), device=pairs.device)
+                total = content.new_zeros(())
+                order = torch.randperm(len(pairs), device=pairs.device)
                 batches = order.split(batch_size)
                 for rows in batches:
                     left, right = pairs[rows].unbind(1)
@@ -88,7 +100,9 @@ class I2IRKMeans(RKMeans):
                 bar.set_postfix(loss=losses[-1])
         return losses
 
-    def _contrast(self, content, left, right, temperature):
+    def _contrast(
+        self, content: torch.Tensor, left: torch.Tensor, right: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
         """Symmetric InfoNCE of the pairs ``left, right [b]``.
 
         What equals one of a pair's own items is not its negative: in a small catalogue a batch
@@ -107,6 +121,6 @@ class I2IRKMeans(RKMeans):
         return (forth + back) / 2
 
 
-def _reset(module):
+def _reset(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         module.reset_parameters()

@@ -1,5 +1,7 @@
 """k-means on FAISS, and nearest centroids with a defined answer to ties."""
 
+from typing import Any
+
 import faiss
 import numpy as np
 import torch
@@ -7,7 +9,16 @@ import torch
 _TIE = 1e-9  # relative; float64 rounding is 1e-16, so only true ties fall below it
 
 
-def kmeans(vectors, k, *, iterations=25, redo=1, points_per_code=1024, seed=0, spherical=False):
+def kmeans(
+    vectors: torch.Tensor,
+    k: int,
+    *,
+    iterations: int = 25,
+    redo: int = 1,
+    points_per_code: int = 1024,
+    seed: int = 0,
+    spherical: bool = False,
+) -> torch.Tensor:
     """k-means centroids (Lloyd's algorithm by FAISS, on GPUs where FAISS sees any).
 
     With ``k`` distinct vectors or fewer, the centroids are these vectors, the rest copies of the
@@ -37,7 +48,7 @@ def kmeans(vectors, k, *, iterations=25, redo=1, points_per_code=1024, seed=0, s
     return torch.from_numpy(centroids).to(vectors.device)
 
 
-def squared_distances(vectors, centroids):
+def squared_distances(vectors: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distances ``[n, k]`` in float64; slightly negative ones become 0."""
     vectors, centroids = vectors.double(), centroids.double()
     inner = vectors @ centroids.T
@@ -45,7 +56,7 @@ def squared_distances(vectors, centroids):
     return distances.clamp(min=0)
 
 
-def nearest_code(vectors, centroids):
+def nearest_code(vectors: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     """Index of the nearest centroid ``[n]``; of equally near ones the lowest.
 
     A matrix product rounds differently at different batch sizes. Distances are float64 and ties
@@ -58,7 +69,7 @@ def nearest_code(vectors, centroids):
     return torch.where(near, codes, len(centroids)).amin(1)
 
 
-def _few_distinct(array, k):
+def _few_distinct(array: np.ndarray, k: int) -> np.ndarray | None:
     """The distinct rows, sorted, if there are ``k`` or fewer; else None."""
     # Equal rows have equal projections, so many distinct projections prove many distinct rows.
     direction = np.random.default_rng(0).standard_normal(array.shape[1])
@@ -72,8 +83,16 @@ def _few_distinct(array, k):
     return distinct if len(distinct) <= k else None
 
 
-def _faiss_kmeans(array, k, iterations, redo, points_per_code, seed, spherical):
-    clustering = faiss.Kmeans(
+def _faiss_kmeans(
+    array: np.ndarray,
+    k: int,
+    iterations: int,
+    redo: int,
+    points_per_code: int,
+    seed: int,
+    spherical: bool,
+) -> np.ndarray:
+    clustering: Any = faiss.Kmeans(
         array.shape[1],
         k,
         niter=iterations,

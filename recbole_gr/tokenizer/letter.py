@@ -1,10 +1,17 @@
 """LETTER's tokenizer: an RQ-VAE with collaborative and diversity regularisation."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
 from recbole_gr.tokenizer.diversity import CodeClusters, balanced_kmeans, diversity_loss
+
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures, Signals
 
 
 class LETTER(CollaborativeRQVAE):
@@ -28,29 +35,37 @@ class LETTER(CollaborativeRQVAE):
 
     cosine = False
 
-    def build(self):
+    def build(self) -> None:
         super().build()
         self.not_negative("diversity_weight")
-        self.clusters = [None] * len(self.sizes)
+        self.clusters: list[CodeClusters | None] = [None] * len(self.sizes)
         for key in ("diversity_clusters", "diversity_every"):
             self.positive(key)
         self._epoch = 0
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         self.clusters, self._epoch = [None] * len(self.sizes), 0
         return super().fit_content(content, signals, progress)
 
-    def fine_tune(self, previous, content, collaborative, progress=True):
+    def fine_tune(
+        self,
+        previous: CollaborativeRQVAE,
+        content: torch.Tensor,
+        collaborative: torch.Tensor,
+        progress: bool = True,
+    ) -> tuple[Figures, list[Figures]]:
         self.clusters, self._epoch = [None] * len(self.sizes), 0
         return super().fine_tune(previous, content, collaborative, progress)
 
-    def start_epoch(self):
+    def start_epoch(self) -> None:
         if self.options["diversity_weight"] and self._epoch % self.options["diversity_every"] == 0:
             self.cluster_codewords()
         self._epoch += 1
 
     @torch.no_grad()
-    def cluster_codewords(self):
+    def cluster_codewords(self) -> None:
         """Cluster the codewords of each level that has two or more."""
         for level, (codebook, before) in enumerate(zip(self.codebooks, self.clusters)):
             if len(codebook) < 2:
@@ -60,7 +75,7 @@ class LETTER(CollaborativeRQVAE):
             labels = balanced_kmeans(codebook, k, labels=labels)
             self.clusters[level] = CodeClusters.of(labels, codebook.device)
 
-    def code_loss(self, codes, words):
+    def code_loss(self, codes: torch.Tensor, words: list[torch.Tensor]) -> torch.Tensor | float:
         """``diversity_weight`` * the mean over levels of the diversity loss.
 
         Raises:
@@ -70,13 +85,12 @@ class LETTER(CollaborativeRQVAE):
         if not weight:
             return 0.0
         levels = [level for level, codebook in enumerate(self.codebooks) if len(codebook) > 1]
-        if any(self.clusters[level] is None for level in levels):
-            raise ConfigError("diversity_weight: call cluster_codewords() before the loss")
-        losses = [
-            diversity_loss(
-                codes[:, level], words[level], self.codebooks[level],
-                self.clusters[level].draw(codes[:, level]),
+        losses = []
+        for level in levels:
+            clusters, own = self.clusters[level], codes[:, level]
+            if clusters is None:
+                raise ConfigError("diversity_weight: call cluster_codewords() before the loss")
+            losses.append(
+                diversity_loss(own, words[level], self.codebooks[level], clusters.draw(own))
             )
-            for level in levels
-        ]  # fmt: skip
         return weight * sum(losses) / len(words)

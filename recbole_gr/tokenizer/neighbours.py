@@ -9,7 +9,7 @@ from recbole_gr.sid.cohesion import unit
 _ROWS = 2**16  # items searched at once
 
 
-def content_neighbours(content, queries, k):
+def content_neighbours(content: torch.Tensor, queries: torch.Tensor, k: int) -> torch.Tensor:
     """The ``k`` items of the highest cosine, by FAISS.
 
     Args:
@@ -25,8 +25,8 @@ def content_neighbours(content, queries, k):
     found = torch.full((len(queries), 0), -1)
     start = 0
     for part in content.split(_ROWS):  # no index: that would be a second copy of the content
-        cosines, rows = faiss.knn(wanted, _array(part), k + 1, metric=faiss.METRIC_INNER_PRODUCT)
-        rows = torch.from_numpy(rows)
+        cosines, places = faiss.knn(wanted, _array(part), k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+        rows = torch.from_numpy(places)
         best = torch.cat([best, torch.from_numpy(cosines)], 1)
         found = torch.cat([found, torch.where(rows >= 0, rows + start, -1)], 1)
         best, order = best.topk(k + 1, dim=1)
@@ -38,11 +38,13 @@ def content_neighbours(content, queries, k):
     return found[~own].view(len(queries), k)
 
 
-def _array(vectors):
+def _array(vectors: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(unit(vectors.float()).cpu().numpy())
 
 
-def cooccurrence_neighbours(pairs, n_items, queries, k):
+def cooccurrence_neighbours(
+    pairs: torch.Tensor, n_items: int, queries: torch.Tensor, k: int
+) -> torch.Tensor:
     """The ``k`` items that most often stand next to each query in training sequences.
 
     Args:
@@ -70,7 +72,9 @@ def cooccurrence_neighbours(pairs, n_items, queries, k):
     return result
 
 
-def prefix_overlap(codes, queries, neighbours):
+def prefix_overlap(
+    codes: torch.Tensor, queries: torch.Tensor, neighbours: torch.Tensor
+) -> list[float | None]:
     """Share of neighbours with the query's prefix, for each prefix length.
 
     Args:
@@ -88,7 +92,7 @@ def prefix_overlap(codes, queries, neighbours):
     return same.cumprod(2)[there].double().mean(0).tolist()
 
 
-def chance_overlap(codes):
+def chance_overlap(codes: torch.Tensor) -> list[float]:
     """Share of all pairs of items that share their prefix, for each prefix length."""
     n, shares, prefix = len(codes), [], codes.new_zeros(len(codes))
     for column in codes.unbind(1):

@@ -1,6 +1,10 @@
 """SIDs for items that come after a table was made, from their content alone."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,8 +14,12 @@ from recbole_gr.sid.reassign import reassign
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.pipeline import tokenizer_file
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Settings
+    from recbole_gr.tokenizer.base import Tokenizer
 
-def kept_tokenizer(config, table, item_tokens):
+
+def kept_tokenizer(config: Settings, table: SIDTable, item_tokens: Sequence[str]) -> Tokenizer:
     """The fitted tokenizer that lies beside the table that a model was trained with.
 
     Args:
@@ -40,7 +48,7 @@ def kept_tokenizer(config, table, item_tokens):
     return get_tokenizer(made_by).load(tokenizer_file(path))
 
 
-def newcomer_codes(tokenizer, table, content):
+def newcomer_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor) -> torch.Tensor:
     """SIDs of new items that no item has, new or old.
 
     The tokenizer gives the codes of its own levels. A suffix is the least one that is free; under

@@ -1,5 +1,9 @@
 """Optimised product quantisation."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import faiss
 import numpy as np
 import torch
@@ -9,6 +13,10 @@ from tqdm import tqdm
 from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Settings
+    from recbole_gr.tokenizer.base import Figures, Signals
 
 
 class OPQ(Tokenizer):
@@ -24,7 +32,10 @@ class OPQ(Tokenizer):
     (WWW 2023) and RPG (KDD 2025).
     """
 
-    def __init__(self, config, dim):
+    rotation: torch.Tensor
+    centroids: torch.Tensor
+
+    def __init__(self, config: Settings, dim: int) -> None:
         super().__init__(config, dim)
         if len(set(self.sizes)) > 1 or self.sizes[0] & (self.sizes[0] - 1) or self.sizes[0] < 2:
             raise ConfigError(
@@ -32,7 +43,7 @@ class OPQ(Tokenizer):
                 f"got {self.options['codebook_size']!r}"
             )
 
-    def build(self):
+    def build(self) -> None:
         levels = len(self.sizes)
         self.part = self.dim // levels
         if not self.part:
@@ -43,12 +54,14 @@ class OPQ(Tokenizer):
         self.register_buffer("rotation", torch.zeros(self.part * levels, self.dim))
         self.register_buffer("centroids", torch.zeros(levels, self.sizes[0], self.part))
 
-    def sizes_for(self, n_items):
+    def sizes_for(self, n_items: int) -> tuple[int, ...]:
         """The largest power of two that is no larger than the catalogue or the wanted size."""
         size = min(self.sizes[0], 2 ** (max(n_items, 2).bit_length() - 1))
         return (size,) * len(self.sizes)
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         if len(content) < 2:
             raise ConfigError("OPQ needs at least two items")
         levels, size = len(self.sizes), self.sizes[0]
@@ -89,25 +102,25 @@ class OPQ(Tokenizer):
         residual = error / float(content.square().sum().clamp(min=1e-12))
         return {"residual": residual}, history
 
-    def encode_batch(self, content):
+    def encode_batch(self, content: torch.Tensor) -> torch.Tensor:
         parts = self._parts(self._normalized(content.double()))
         codes = [nearest_code(parts[:, level], book) for level, book in enumerate(self.centroids)]
         return torch.stack(codes, 1)
 
-    def last_level_batch(self, content, codes):
+    def last_level_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         parts = self._parts(self._normalized(content.double()))
         return squared_distances(parts[:, -1], self.centroids[-1])
 
-    def codewords(self):
+    def codewords(self) -> list[torch.Tensor]:
         return list(self.centroids)
 
-    def quantized_batch(self, content, codes):
+    def quantized_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """The parts' centroids side by side, in the rotated space."""
         return torch.cat([book[code] for book, code in zip(self.centroids, codes.unbind(1))], 1)
 
-    def _parts(self, content):
+    def _parts(self, content: torch.Tensor) -> torch.Tensor:
         """Rotated content as ``[n, levels, d // levels]``."""
         return (content @ self.rotation.to(content.dtype).T).unflatten(1, (-1, self.part))
 
-    def _normalized(self, vectors):
+    def _normalized(self, vectors: torch.Tensor) -> torch.Tensor:
         return F.normalize(vectors, dim=1) if self.options["normalize_content"] else vectors

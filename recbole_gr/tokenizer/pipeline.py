@@ -1,11 +1,15 @@
 """From item content and a configuration to the SID table of a run."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,11 +22,23 @@ from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.assessment import assess
 
+if TYPE_CHECKING:
+    from recbole_gr.config import Settings
+    from recbole_gr.data.content import ItemContent
+    from recbole_gr.sid.quality import QualityReport
+    from recbole_gr.tokenizer.assessment import Behaviour
+    from recbole_gr.tokenizer.base import Signals, Tokenizer
+
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
 _VERSION = 1
 
 
-def prepare_sid(config, content, signals=None, behaviour=None):
+def prepare_sid(
+    config: Settings,
+    content: ItemContent,
+    signals: Callable[[], Signals] | None = None,
+    behaviour: Behaviour | None = None,
+) -> tuple[SIDTable, QualityReport]:
     """The SIDs of a run: read from ``sid_file``, found in the cache, or learned from content.
 
     Learned tables are kept in ``sid_dir`` under the hash of everything they depend on: content,
@@ -45,7 +61,7 @@ def prepare_sid(config, content, signals=None, behaviour=None):
         ConfigError: unusable options, content or SID file.
     """
 
-    def report_of(table, tokenizer):
+    def report_of(table: SIDTable, tokenizer: Tokenizer | None) -> QualityReport:
         options = {
             key: _get(config, f"report_{key}")
             for key in ("neighbours", "queries")
@@ -61,14 +77,14 @@ def prepare_sid(config, content, signals=None, behaviour=None):
         # Made before its signals, which may take a training: its options are checked here.
         name = _get(config, "tokenizer") or "RKMeans"
         tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
-        signals = signals() if signals else {}
+        given = signals() if signals else {}
         seen = _seen_items(config, behaviour)
-        table, report = _learned_table(config, tokenizer, content, signals, seen, report_of)
+        table, report = _learned_table(config, tokenizer, content, given, seen, report_of)
     logging.getLogger().info(report.to_text())
     return table, report
 
 
-def read_sid_file(config, item_tokens):
+def read_sid_file(config: Settings, item_tokens: Sequence[str]) -> SIDTable:
     """Table from the ``.json``, ``.npy`` or ``.npz`` file that ``sid_file`` names.
 
     The rows of a ``.npy`` file are the lines of the data set's ``.item`` file if there are equally
@@ -101,7 +117,7 @@ def read_sid_file(config, item_tokens):
     return SIDTable.from_item_codes(codes, sizes, meta)
 
 
-def item_file_tokens(config):
+def item_file_tokens(config: Settings) -> list[str] | None:
     """Item tokens in the order of the data set's ``.item`` file; None if there is no such file."""
     folder, dataset = _get(config, "data_path"), _get(config, "dataset")
     if not folder or not os.path.isfile(os.path.join(folder, f"{dataset}.item")):
@@ -112,7 +128,13 @@ def item_file_tokens(config):
     return file.cells[file.id_field].tolist()
 
 
-def write_sids(folder, config, table, report, item_tokens):
+def write_sids(
+    folder: str | Path,
+    config: Settings,
+    table: SIDTable,
+    report: QualityReport,
+    item_tokens: Sequence[str],
+) -> list[Path]:
     """Write a table and its report for people and other programs.
 
     Files: ``sid.json`` (LETTER, LC-Rec, MiniOneRec), ``sid.npy`` (rows as :func:`read_sid_file`
@@ -141,7 +163,14 @@ def write_sids(folder, config, table, report, item_tokens):
     return [folder / name for name in names]
 
 
-def _learned_table(config, tokenizer, content, signals, seen, report_of):
+def _learned_table(
+    config: Settings,
+    tokenizer: Tokenizer,
+    content: ItemContent,
+    signals: Signals,
+    seen: torch.Tensor | None,
+    report_of: Callable[[SIDTable, Tokenizer | None], QualityReport],
+) -> tuple[SIDTable, QualityReport]:
     path = Path(_get(config, "sid_dir") or "saved/sid") / _cache_name(
         config, tokenizer, content, signals, seen
     )
@@ -179,23 +208,23 @@ def _learned_table(config, tokenizer, content, signals, seen, report_of):
     return _of_file(table, path), report
 
 
-def tokenizer_file(path):
+def tokenizer_file(path: str | Path) -> Path:
     """Where the fitted tokenizer of the table ``path`` is kept."""
     return Path(path).with_suffix(".tokenizer.pth")
 
 
-def _of_file(table, path):
+def _of_file(table: SIDTable, path: Path) -> SIDTable:
     """The table, knowing by what name it is kept: its tokenizer serves items that come later."""
     return replace(table, meta={**table.meta, "file": path.name})
 
 
-def _fitted(tokenizer, path):
+def _fitted(tokenizer: Tokenizer, path: Path) -> Tokenizer | None:
     """The fitted tokenizer kept beside a table, or None: the report can do without."""
     path = tokenizer_file(path)
     return type(tokenizer).load(path) if path.is_file() else None
 
 
-def _warn_of_other_content(config, table, content):
+def _warn_of_other_content(config: Settings, table: SIDTable, content: ItemContent) -> None:
     learned_from = table.meta.get("content")
     if learned_from and learned_from != content.digest:
         logging.getLogger().warning(
@@ -203,7 +232,7 @@ def _warn_of_other_content(config, table, content):
         )
 
 
-def _seen_items(config, behaviour):
+def _seen_items(config: Settings, behaviour: Behaviour | None) -> torch.Tensor | None:
     """BoolTensor ``[n_items - 1]``, items that the tokenizer may learn from; None for all."""
     which = _get(config, "fit_items") or "all"
     if which == "all":
@@ -215,7 +244,7 @@ def _seen_items(config, behaviour):
     return behaviour.counts > 0
 
 
-def _signals_of(seen, signals):
+def _signals_of(seen: torch.Tensor, signals: Signals) -> Signals:
     """Signals of the seen items alone; rows of ``item_pairs`` are numbered anew."""
     place = torch.where(seen, seen.cumsum(0) - 1, -1)
     pairs = {n: place[p] for n, p in signals.items() if n == "item_pairs"}
@@ -223,7 +252,13 @@ def _signals_of(seen, signals):
     return {**rest, **{n: p[(p >= 0).all(1)] for n, p in pairs.items()}}
 
 
-def _cache_name(config, tokenizer, content, signals, seen):
+def _cache_name(
+    config: Settings,
+    tokenizer: Tokenizer,
+    content: ItemContent,
+    signals: Signals,
+    seen: torch.Tensor | None,
+) -> str:
     """File name that differs wherever the SIDs could."""
     name = type(tokenizer).__name__
     parts = [_VERSION, type(tokenizer).__module__, name, tokenizer.options, content.digest]
@@ -237,7 +272,7 @@ def _cache_name(config, tokenizer, content, signals, seen):
     return f"{_get(config, 'dataset') or 'items'}-{name}-{sha.hexdigest()[:16]}.npz"
 
 
-def _npy_rows(config, path):
+def _npy_rows(config: Settings, path: str | Path) -> list[str] | None:
     import numpy as np
 
     tokens = item_file_tokens(config)
@@ -248,7 +283,7 @@ def _npy_rows(config, path):
     return tokens if tokens is not None and len(tokens) == n_rows else None
 
 
-def _get(config, key):
+def _get(config: Settings, key: str) -> Any:
     try:
         return config[key]
     except KeyError:

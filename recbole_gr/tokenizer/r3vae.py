@@ -1,6 +1,9 @@
 """R3-VAE: reference vector, rating residual quantisation, and two SID metrics as loss terms."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,9 @@ from recbole_gr.tokenizer.kmeans import squared_distances
 from recbole_gr.tokenizer.r3vae_fit import Fit
 from recbole_gr.tokenizer.rating import MODES, SOFT, comparable, rate, stable_codes
 from recbole_gr.tokenizer.rqvae import MLP, rqvae_losses
+
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures, Signals
 
 CHOICES = {
     "rating_mode": MODES,
@@ -34,8 +40,8 @@ class Quantized(NamedTuple):
 
     codes: torch.Tensor
     projection: torch.Tensor
-    residuals: list
-    words: list
+    residuals: list[torch.Tensor]
+    words: list[torch.Tensor]
     total: torch.Tensor
     rest: torch.Tensor
 
@@ -78,7 +84,7 @@ class R3VAE(Tokenizer):
 
     streams = True
 
-    def build(self):
+    def build(self) -> None:
         for key, choices in CHOICES.items():
             if self.options[key] not in choices:
                 raise ConfigError(f"{key} must be one of {choices}, got {self.options[key]!r}")
@@ -96,7 +102,7 @@ class R3VAE(Tokenizer):
             kind = "mlp" if self.mode in ("top1_rating", "ste") else "identity"
         self.decoder = MLP([self.dim, 4 * self.dim, self.dim]) if kind == "mlp" else nn.Identity()
 
-    def project(self, content):
+    def project(self, content: torch.Tensor) -> torch.Tensor:
         """``alpha r [n, d]``, the part of content along the reference vector (equation 1).
 
         Depends on the direction of ``r`` alone; zero without a reference vector.
@@ -107,12 +113,14 @@ class R3VAE(Tokenizer):
         alpha = content @ r / r.square().sum().clamp(min=EPS)
         return alpha.unsqueeze(1) * r
 
-    def rate(self, residual, level, codes=None):
+    def rate(
+        self, residual: torch.Tensor, level: int, codes: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Quantised vectors and codes of one level (:func:`recbole_gr.tokenizer.rating.rate`)."""
         codebook = self.codebooks[level].to(residual.dtype)
         return rate(residual, codebook, self.mode, self.temperature, self.k, codes)
 
-    def forward(self, content):
+    def forward(self, content: torch.Tensor) -> Quantized:
         """Quantise normalised content ``[n, d]``; returns :class:`Quantized`."""
         projection = self.project(content)
         residual = start = content - projection
@@ -123,13 +131,13 @@ class R3VAE(Tokenizer):
             words.append(word)
             codes.append(code)
             residual = residual - (word.detach() if self.mode == "ste" else word)
-        quantized = sum(words)
+        quantized = reduce(torch.add, words)
         if self.mode == "ste":
             quantized = start + (quantized - start).detach()
         total = projection + quantized
         return Quantized(torch.stack(codes, 1), projection, residuals, words, total, residual)
 
-    def loss(self, content):
+    def loss(self, content: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss of a batch of normalised content ``[n, d]`` and its detached parts by name."""
         result = self(content)
         decoded = self.decoder(result.total)
@@ -145,62 +153,66 @@ class R3VAE(Tokenizer):
             loss = loss - weight * parts["sc"]
         if self.options["pd_regulariser"]:
             t, most = self.positive("pd_temperature", float), self.positive("pd_max_codewords")
-            parts["pd"] = sum(
-                discrimination(_some_rows(book, most), t) for book in self.codebooks
+            parts["pd"] = reduce(
+                torch.add, (discrimination(_some_rows(book, most), t) for book in self.codebooks)
             ) / len(self.sizes)
             loss = loss + weight * parts["pd"]
         parts["loss"] = loss
         return loss, {name: value.detach() for name, value in parts.items()}
 
-    def cohesion(self, content, result):
+    def cohesion(self, content: torch.Tensor, result: Quantized) -> torch.Tensor:
         """Mean over the levels of Semantic Cohesion in a batch, from ``sc_vectors``.
 
         ``surrogate`` is the mean cosine of content with what is reconstructed up to each level.
         """
         kind = self.options["sc_vectors"]
         if kind == "surrogate":
-            partial, total = result.projection, 0.0
+            partial, cosines = result.projection, []
             for word in result.words:
                 partial = partial + word
-                total = total + F.cosine_similarity(content, partial, dim=1, eps=EPS).mean()
-            return total / len(result.words)
+                cosines.append(F.cosine_similarity(content, partial, dim=1, eps=EPS).mean())
+            return reduce(torch.add, cosines) / len(cosines)
         if kind == "auto":
             kind = "quantized" if self.mode in SOFT else "residual"
         vectors = result.words if kind == "quantized" else result.residuals
         levels = zip(vectors, result.codes.unbind(1), self.sizes)
-        return sum(group_cohesion(*level) for level in levels) / len(self.sizes)
+        return reduce(torch.add, (group_cohesion(*level) for level in levels)) / len(self.sizes)
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         return Fit(self, content, progress).run()
 
-    def encode_batch(self, content):
+    def encode_batch(self, content: torch.Tensor) -> torch.Tensor:
         codes, _, _ = self._walk(content)
         return codes
 
-    def last_level_batch(self, content, codes):
+    def last_level_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         _, residual, _ = self._walk(content, codes)
         return squared_distances(*comparable(residual, self.codebooks[-1], self.mode))
 
-    def quantized_batch(self, content, codes):
+    def quantized_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """The total ``z [n, d]`` of projection and quantised vectors, in the mode of training."""
         return self._walk(content, codes)[2]
 
-    def normalized(self, content):
+    def normalized(self, content: torch.Tensor) -> torch.Tensor:
         """Content as training and encoding see it."""
         return unit(content) if self.options["normalize_content"] else content
 
-    def weight(self, key):
+    def weight(self, key: str) -> float:
         """The option as a weight of a loss term, 0 or more."""
         value = self.options[key]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
             raise ConfigError(f"{key} must be a number of at least 0, got {value!r}")
         return float(value)
 
-    def _rows_per_chunk(self):
+    def _rows_per_chunk(self) -> int:
         # topk gathers k codewords for every row.
         return max(1, super()._rows_per_chunk() // (self.k if self.mode == "topk" else 1))
 
-    def _walk(self, content, given=None):
+    def _walk(
+        self, content: torch.Tensor, given: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Codes ``[n, L]``, the residual before the last level, and the total ``[n, d]``."""
         # In float64, so that rounding does not make a code depend on the batch.
         content = self.normalized(content.double())
@@ -215,7 +227,7 @@ class R3VAE(Tokenizer):
         return torch.stack(codes, 1), before, total
 
 
-def reconstruction_loss(content, decoded, kind):
+def reconstruction_loss(content: torch.Tensor, decoded: torch.Tensor, kind: str) -> torch.Tensor:
     """Equation 11: squared error summed (``mse_sum``) or averaged (``mse_mean``) over dimensions,
     or ``1 - cos`` (``cosine``); the mean over the batch, a scalar."""
     if kind == "cosine":
@@ -224,7 +236,7 @@ def reconstruction_loss(content, decoded, kind):
     return errors.sum(1).mean() if kind == "mse_sum" else errors.mean()
 
 
-def _some_rows(codebook, most):
+def _some_rows(codebook: torch.Tensor, most: int) -> torch.Tensor:
     if len(codebook) <= most:
         return codebook
     return codebook[torch.randperm(len(codebook), device=codebook.device)[:most]]

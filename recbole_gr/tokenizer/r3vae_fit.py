@@ -1,7 +1,12 @@
 """Training of R3-VAE: initialisation, steps over minibatches, evaluation, choice of the weights."""
 
+from __future__ import annotations
+
 import logging
 import math
+from collections.abc import Callable, Iterator
+from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
 from tqdm import tqdm
@@ -11,6 +16,10 @@ from recbole_gr.sid.cohesion import discrimination, group_cohesion, unit
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.tokenizer.kmeans import kmeans
 from recbole_gr.tokenizer.rating import SOFT, TOP1, stable_codes
+
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures
+    from recbole_gr.tokenizer.r3vae import R3VAE
 
 _ROWS = 2**14  # items encoded at once in an evaluation
 _HARD_START_ABOVE = 0.1  # a softmax flatter than this leaves nearly the same residual to all items
@@ -26,7 +35,7 @@ class Fit:
         progress: show a progress bar.
     """
 
-    def __init__(self, model, content, progress):
+    def __init__(self, model: R3VAE, content: torch.Tensor, progress: bool) -> None:
         self.model, self.content, self.progress = model, content, progress
         self.options = model.options
         self.steps = model.positive("tokenizer_steps")
@@ -36,12 +45,15 @@ class Fit:
         self.clip = model.weight("clip_gradient")
         self.sample = self._rows(model.positive("tokenizer_evaluate_items"))
 
-    def run(self):
+    def run(self) -> tuple[Figures, list[Figures]]:
         """Train; returns the figures of the evaluation that is kept, and all of them."""
         self.initialize()
         self._warn_of_small_batches()
         optimizer = self.optimizer()
-        history, totals, best, since, seen = [], {}, None, 0, 0
+        history: list[Figures] = []
+        totals: dict[str, torch.Tensor] = {}
+        best: Figures = {}
+        since = seen = 0
         bar = tqdm(total=self.steps, desc=type(self.model).__name__, disable=not self.progress)
         for step, rows in enumerate(self.batches(), start=1):
             for name, value in self.step(rows, optimizer).items():
@@ -52,7 +64,7 @@ class Fit:
             figures, totals = {"step": step, **means, **evaluate(self.model, self._sampled)}, {}
             self._check_finite(figures)
             history.append(figures)
-            if best is None or self._score(figures) < self._score(best):
+            if not best or self._score(figures) < self._score(best):
                 best = figures
                 state = {name: value.clone() for name, value in self.model.state_dict().items()}
             bar.update(step - seen)
@@ -67,10 +79,10 @@ class Fit:
         return dict(best), history
 
     @torch.no_grad()
-    def initialize(self):
+    def initialize(self) -> None:
         """Reference vector from the mean of the content, codebooks from residual k-means."""
         model = self.model
-        if self.options["reference_init"] == "mean":
+        if model.reference is not None and self.options["reference_init"] == "mean":
             total = torch.zeros_like(model.reference)
             for rows in torch.arange(len(self.content)).split(_ROWS):
                 total += self._batch(rows).sum(0)
@@ -84,7 +96,7 @@ class Fit:
             codebook.copy_(self._centroids(residual, level, points))
             residual = torch.cat([self._rest(part, level) for part in residual.split(_ROWS)])
 
-    def step(self, rows, optimizer):
+    def step(self, rows: torch.Tensor, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
         """One optimiser step on the items ``rows``; returns the detached loss terms by name."""
         with torch.enable_grad():
             loss, parts = self.model.loss(self._batch(rows))
@@ -95,7 +107,7 @@ class Fit:
         optimizer.step()
         return parts
 
-    def _centroids(self, residual, level, points):
+    def _centroids(self, residual: torch.Tensor, level: int, points: int) -> torch.Tensor:
         """Codewords ``[M, d]`` of one level: k-means of the residuals, of their directions where
         codes are rated by cosine. A direction gets the mean length of its items along it."""
         iterations = self.model.positive("kmeans_iterations")
@@ -115,7 +127,7 @@ class Fit:
         along = (residual * centroids[codes]).sum(1)
         return centroids * _mean_by_code(along, codes, size).clamp(min=1e-3).unsqueeze(1)
 
-    def _rest(self, residual, level):
+    def _rest(self, residual: torch.Tensor, level: int) -> torch.Tensor:
         """What a level leaves of residuals at the start, for the next level's k-means.
 
         A flat softmax would leave all items alike, so the nearest codeword stands for it there.
@@ -126,7 +138,7 @@ class Fit:
             return residual - codebook[stable_codes(residual, codebook, model.mode)]
         return residual - model.rate(residual, level)[0]
 
-    def optimizer(self):
+    def optimizer(self) -> torch.optim.Optimizer:
         """AdamW over all weights; none of its decay on the reference vector."""
         # The map depends on the reference vector's direction alone: decay would only shrink it.
         reference = [p for n, p in self.model.named_parameters() if n == "reference"]
@@ -140,7 +152,7 @@ class Fit:
             lr=self.model.positive("tokenizer_learning_rate", float),
         )
 
-    def batches(self):
+    def batches(self) -> Iterator[torch.Tensor]:
         """Rows of ``steps`` batches, every item once before any comes again."""
         done = 0
         while True:
@@ -152,19 +164,19 @@ class Fit:
                 if done == self.steps:
                     return
 
-    def _batch(self, rows):
+    def _batch(self, rows: torch.Tensor) -> torch.Tensor:
         part = self.content[rows.to(self.content.device)]
         return self.model.normalized(part.to(self.model.device))
 
-    def _rows(self, most):
+    def _rows(self, most: int) -> torch.Tensor:
         """All rows, or ``most`` of them drawn at random."""
         n = len(self.content)
         return torch.arange(n) if n <= most else torch.randperm(n)[:most].sort().values
 
-    def _sampled(self):
+    def _sampled(self) -> Iterator[torch.Tensor]:
         return (self._batch(rows) for rows in self.sample.split(_ROWS))
 
-    def _score(self, figures):
+    def _score(self, figures: Figures) -> tuple[float, ...]:
         """Smaller is better."""
         select_by = self.options["tokenizer_select_by"]
         if select_by == "last":
@@ -174,7 +186,7 @@ class Fit:
         return figures["collision_rate"], figures["pd"] - figures["sc"]
 
     @staticmethod
-    def _improves(history):
+    def _improves(history: list[Figures]) -> bool:
         """Whether the last evaluation has fewer collisions or a smaller hard error than before."""
         *before, last = history
         names = ("collision_rate", "reconstruction_hard")
@@ -182,14 +194,14 @@ class Fit:
             last[name] < 0.999 * min(figures[name] for figures in before) for name in names
         )
 
-    def _check_finite(self, figures):
+    def _check_finite(self, figures: Figures) -> None:
         if not all(math.isfinite(value) for value in figures.values()):
             raise ConfigError(
                 f"{type(self.model).__name__} diverged by step {figures['step']}: lower "
                 f"tokenizer_learning_rate={self.options['tokenizer_learning_rate']}"
             )
 
-    def _warn_of_small_batches(self):
+    def _warn_of_small_batches(self) -> None:
         by_group = self.options["sc_regulariser"] and self.options["sc_vectors"] != "surrogate"
         enough = min(4 * max(self.model.sizes), len(self.content))
         if by_group and self.batch_size < enough:
@@ -203,7 +215,7 @@ class Fit:
 
 
 @torch.no_grad()
-def evaluate(model, batches):
+def evaluate(model: R3VAE, batches: Callable[[], Iterator[torch.Tensor]]) -> Figures:
     """Figures of an R3-VAE over items.
 
     ``reconstruction`` is the squared error per item as trained; ``reconstruction_hard`` that with
@@ -219,28 +231,29 @@ def evaluate(model, batches):
     Returns:
         dict: plain numbers by name.
     """
-    soft, codes, along, total = 0.0, [], [], []
+    soft = hard = torch.zeros((), device=model.device)
+    given, lengths, totals = [], [], []
     words = [unit(codebook) for codebook in model.codebooks]
     for batch in batches():
         result = model(batch)
         soft = soft + (batch - model.decoder(result.total)).square().sum()
         columns = zip(words, result.words, result.codes.unbind(1))
-        along.append(torch.stack([(word * book[code]).sum(1) for book, word, code in columns], 1))
-        codes.append(result.codes)
-        total.append(result.total)
-    codes, along, total = torch.cat(codes), torch.cat(along), torch.cat(total)
+        lengths.append(torch.stack([(word * book[code]).sum(1) for book, word, code in columns], 1))
+        given.append(result.codes)
+        totals.append(result.total)
+    codes, along, total = torch.cat(given), torch.cat(lengths), torch.cat(totals)
     n_items = len(codes)
     books = list(model.codebooks)
     if model.mode in TOP1:
         means = [_mean_by_code(*column) for column in zip(along.T, codes.T, model.sizes)]
         books = [book * mean.unsqueeze(1) for book, mean in zip(words, means)]
-    hard, start = 0.0, 0
+    start = 0
     for batch in batches():
-        chosen = codes[start : start + len(batch)].unbind(1)
+        chosen = zip(books, codes[start : start + len(batch)].unbind(1))
         start += len(batch)
-        chosen = sum(book[code] for book, code in zip(books, chosen))
-        hard = hard + (batch - model.decoder(model.project(batch) + chosen)).square().sum()
-    sc = pd = 0.0
+        words_sum = reduce(torch.add, (book[code] for book, code in chosen))
+        hard = hard + (batch - model.decoder(model.project(batch) + words_sum)).square().sum()
+    sc = pd = torch.zeros((), device=model.device)
     groups, figures = torch.zeros_like(codes[:, 0]), {}
     for level, size in enumerate(model.sizes):
         groups = torch.unique(groups * size + codes[:, level], return_inverse=True)[1]
@@ -263,6 +276,6 @@ def evaluate(model, batches):
     }
 
 
-def _mean_by_code(values, codes, size):
+def _mean_by_code(values: torch.Tensor, codes: torch.Tensor, size: int) -> torch.Tensor:
     sums = values.new_zeros(size).index_add(0, codes, values)
     return sums / torch.bincount(codes, minlength=size).clamp(min=1)

@@ -22,12 +22,19 @@ SOFT = ("softmax", "topk")  # every rated codeword is in the sum
 TOP1 = ("top1_rating", "top1_projection")
 
 
-def cosines(residual, codebook):
+def cosines(residual: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
     """Rating scores ``[n, M]``, the cosine of every residual with every codeword (equation 3)."""
     return unit(residual) @ unit(codebook).T
 
 
-def rate(residual, codebook, mode, temperature=1.0, k=1, codes=None):
+def rate(
+    residual: torch.Tensor,
+    codebook: torch.Tensor,
+    mode: str,
+    temperature: float = 1.0,
+    k: int = 1,
+    codes: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantise residuals at one level.
 
     Args:
@@ -66,7 +73,7 @@ def rate(residual, codebook, mode, temperature=1.0, k=1, codes=None):
     return (source * word).sum(1, keepdim=True) * word, codes
 
 
-def stable_codes(residual, codebook, mode):
+def stable_codes(residual: torch.Tensor, codebook: torch.Tensor, mode: str) -> torch.Tensor:
     """Codes ``[n]`` as :func:`rate` gives them, the same whatever batch a row is in.
 
     Unit vectors at the highest cosine are nearest in Euclidean distance, so both kinds of rating
@@ -75,7 +82,9 @@ def stable_codes(residual, codebook, mode):
     return nearest_code(*comparable(residual, codebook, mode))
 
 
-def comparable(residual, codebook, mode):
+def comparable(
+    residual: torch.Tensor, codebook: torch.Tensor, mode: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Residuals and codewords whose squared distance orders the codes as the rating does."""
     residual, codebook = residual.double(), codebook.double()
     return (residual, codebook) if mode == "ste" else (unit(residual), unit(codebook))

@@ -1,11 +1,18 @@
 """Residual k-means."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
+
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures, Signals
 
 
 class RKMeans(Tokenizer):
@@ -22,16 +29,18 @@ class RKMeans(Tokenizer):
     "Generative Recommendation with Semantic IDs" (GRID, 2025) and of QARM (2024).
     """
 
-    def build(self):
+    def build(self) -> None:
         for level, size in enumerate(self.sizes):
             self.register_buffer(f"centroids_{level}", torch.zeros(size, self.dim))
 
     @property
-    def codebooks(self):
+    def codebooks(self) -> list[torch.Tensor]:
         """Centroids of each level, float32 ``[sizes[l], d]``."""
         return [self.get_buffer(f"centroids_{level}") for level in range(len(self.sizes))]
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         residual = self._normalized(content, self.options["normalize_content"])
         history = []
         bar = tqdm(self.codebooks, desc=type(self).__name__, unit="level", disable=not progress)
@@ -57,7 +66,7 @@ class RKMeans(Tokenizer):
             bar.set_postfix(figures)
         return {"residual": history[-1]["residual"]}, history
 
-    def learn_codebook(self, residual, level):
+    def learn_codebook(self, residual: torch.Tensor, level: int) -> torch.Tensor:
         """Centroids ``[sizes[level], d]`` of a level, from its input ``[n, d]``."""
         return kmeans(
             residual,
@@ -68,15 +77,17 @@ class RKMeans(Tokenizer):
             seed=self.seed + 1000 * level,
         )
 
-    def encode_batch(self, content):
+    def encode_batch(self, content: torch.Tensor) -> torch.Tensor:
         codes, _ = self._walk(content)
         return codes
 
-    def last_level_batch(self, content, codes):
+    def last_level_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         _, residual = self._walk(content, codes[:, :-1])
         return squared_distances(residual, self.codebooks[-1])
 
-    def _walk(self, content, given=None):
+    def _walk(
+        self, content: torch.Tensor, given: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes ``[n, L]`` and the residual before the last level; ``given`` codes are followed."""
         residual = self._normalized(content.double(), self.options["normalize_content"])
         codes = []
@@ -92,5 +103,5 @@ class RKMeans(Tokenizer):
         return torch.stack(codes, 1), residual
 
     @staticmethod
-    def _normalized(vectors, wanted):
+    def _normalized(vectors: torch.Tensor, wanted: bool) -> torch.Tensor:
         return F.normalize(vectors, dim=1) if wanted else vectors

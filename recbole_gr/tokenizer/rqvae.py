@@ -1,6 +1,11 @@
 """Residual-quantised variational autoencoder (RQ-VAE)."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +17,14 @@ from recbole_gr.sid.quality import collision_figures
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
 
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.base import Figures, Signals
+
 
 class MLP(nn.Sequential):
     """Linear layers with ReLU between them (none after the last), Xavier-normal weights."""
 
-    def __init__(self, sizes):
+    def __init__(self, sizes: Sequence[int]) -> None:
         layers = []
         for inner, outer in zip(sizes, sizes[1:]):
             linear = nn.Linear(inner, outer)
@@ -26,7 +34,9 @@ class MLP(nn.Sequential):
         super().__init__(*layers[:-1])
 
 
-def quantize(latent, codebooks):
+def quantize(
+    latent: torch.Tensor, codebooks: Iterable[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
     """Residual quantisation of latents ``[n, d]``.
 
     Level by level the nearest codeword of the residual is subtracted from it. The subtraction
@@ -47,10 +57,15 @@ def quantize(latent, codebooks):
         residuals.append(residual)
         words.append(word)
         residual = residual - word.detach()
-    return torch.stack(codes, 1), sum(words), residuals, words
+    return torch.stack(codes, 1), reduce(torch.add, words), residuals, words
 
 
-def rqvae_losses(content, decoded, residuals, words):
+def rqvae_losses(
+    content: torch.Tensor,
+    decoded: torch.Tensor,
+    residuals: Sequence[torch.Tensor],
+    words: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The three terms of the RQ-VAE loss (TIGER, section 3.1), each a scalar.
 
     All are squared Euclidean norms, summed over dimensions and levels as the paper writes them,
@@ -58,9 +73,10 @@ def rqvae_losses(content, decoded, residuals, words):
     ``sum_l |sg(r_l) - e_l|^2`` and commitment ``sum_l |r_l - sg(e_l)|^2``.
     """
     reconstruction = (content - decoded).square().sum(1).mean()
-    codebook = sum((r.detach() - e).square().sum(1).mean() for r, e in zip(residuals, words))
-    commitment = sum((r - e.detach()).square().sum(1).mean() for r, e in zip(residuals, words))
-    return reconstruction, codebook, commitment
+    pairs = list(zip(residuals, words))
+    codebook = [(r.detach() - e).square().sum(1).mean() for r, e in pairs]
+    commitment = [(r - e.detach()).square().sum(1).mean() for r, e in pairs]
+    return reconstruction, reduce(torch.add, codebook), reduce(torch.add, commitment)
 
 
 class RQVAE(Tokenizer):
@@ -83,7 +99,7 @@ class RQVAE(Tokenizer):
 
     SELECT_BY = ("collision", "loss", "last")
 
-    def build(self):
+    def build(self) -> None:
         hidden = list(self.options["rqvae_hidden"] or [])
         if any(type(size) is not int or size < 1 for size in hidden):
             raise ConfigError(f"rqvae_hidden must be a list of layer sizes, got {hidden!r}")
@@ -95,14 +111,18 @@ class RQVAE(Tokenizer):
             nn.Parameter(torch.randn(size, width) / width**0.5) for size in self.sizes
         )
 
-    def forward(self, content):
+    def forward(
+        self, content: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """Codes ``[n, L]``, decoded content ``[n, d]``, and the residuals and codewords."""
         latent = self.encoder(content)
         codes, quantized, residuals, words = quantize(latent, self.codebooks)
         straight = latent + (quantized - latent).detach()
         return codes, self.decoder(straight), residuals, words
 
-    def loss(self, content, signals=None):
+    def loss(
+        self, content: torch.Tensor, signals: Signals | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], dict[str, torch.Tensor]]:
         """Loss of a batch, its codes ``[n, L]``, the residuals, and its detached parts by name."""
         codes, decoded, residuals, words = self(content)
         reconstruction, codebook, commitment = rqvae_losses(content, decoded, residuals, words)
@@ -110,7 +130,9 @@ class RQVAE(Tokenizer):
         parts = {"loss": loss.detach(), "reconstruction": reconstruction.detach()}
         return loss, codes, residuals, parts
 
-    def fit_content(self, content, signals, progress):
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
         select_by = self.options["tokenizer_select_by"]
         if select_by not in self.SELECT_BY:
             raise ConfigError(
@@ -128,7 +150,10 @@ class RQVAE(Tokenizer):
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
         if self.options["kmeans_init"]:
             self._initialize_codebooks(content)
-        history, best, best_state, kept = [], float("inf"), None, {}
+        history: list[Figures] = []
+        best = float("inf")
+        kept: Figures = {}
+        best_state: dict[str, torch.Tensor] = {}
         every = self.positive("tokenizer_evaluate_every")
         bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
         for epoch in bar:
@@ -136,9 +161,9 @@ class RQVAE(Tokenizer):
             if epoch % every == 0 or epoch == epochs:
                 figures = {"epoch": epoch, **figures, **self._evaluate(content)}
                 history.append(figures)
-                score = {"collision": figures["collision_rate"], "loss": figures["reconstruction"]}
+                scores = {"collision": figures["collision_rate"], "loss": figures["reconstruction"]}
                 # "last" has no score: each evaluated epoch replaces the one before.
-                score = score.get(select_by, -epoch)
+                score = scores.get(select_by, -epoch)
                 if score < best:
                     best, kept = score, figures
                     best_state = {key: value.clone() for key, value in self.state_dict().items()}
@@ -151,17 +176,25 @@ class RQVAE(Tokenizer):
         self.load_state_dict(best_state)
         return dict(kept), history
 
-    def encode_batch(self, content):
+    def encode_batch(self, content: torch.Tensor) -> torch.Tensor:
         codes, _ = self._walk(content)
         return codes
 
-    def last_level_batch(self, content, codes):
+    def last_level_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         _, residual = self._walk(content, codes)
         return squared_distances(residual, self.codebooks[-1])
 
-    def _train_epoch(self, content, signals, batch_size, optimizer, decay):
+    def _train_epoch(
+        self,
+        content: torch.Tensor,
+        signals: Signals,
+        batch_size: int,
+        optimizer: torch.optim.Optimizer,
+        decay: torch.optim.lr_scheduler.LRScheduler,
+    ) -> Figures:
         """One pass over the items; returns mean losses. One read from the device per epoch."""
-        totals, use = {}, [content.new_zeros(size) for size in self.sizes]
+        totals: dict[str, torch.Tensor] = {}
+        use = [content.new_zeros(size) for size in self.sizes]
         order = torch.randperm(len(content)).to(content.device)
         for rows in order.split(batch_size):
             batch = {name: signal[rows] for name, signal in signals.items()}
@@ -180,14 +213,14 @@ class RQVAE(Tokenizer):
         return dict(zip(totals, means))
 
     @torch.no_grad()
-    def _restart(self, use, residuals):
+    def _restart(self, use: Sequence[torch.Tensor], residuals: Sequence[torch.Tensor]) -> None:
         """Move codes that no item used to random residuals of the last batch."""
         for codebook, count, residual in zip(self.codebooks, use, residuals):
             rows = torch.randint(len(residual), (len(codebook),)).to(residual.device)
             codebook.copy_(torch.where((count == 0)[:, None], residual[rows], codebook))
 
     @torch.no_grad()
-    def _initialize_codebooks(self, content):
+    def _initialize_codebooks(self, content: torch.Tensor) -> None:
         """Residual k-means of the initial latents, over at least ten items per code or all."""
         residual = torch.cat([self.encoder(part) for part in content.split(2**14)])
         for level, codebook in enumerate(self.codebooks):
@@ -196,14 +229,14 @@ class RQVAE(Tokenizer):
             residual = residual - codebook[torch.cat(codes)]
 
     @torch.no_grad()
-    def _evaluate(self, content):
+    def _evaluate(self, content: torch.Tensor) -> Figures:
         """Collisions, utilisation of each level and reconstruction error over all items."""
-        codes, error = [], content.new_zeros(())
+        parts, error = [], content.new_zeros(())
         for part in content.split(2**14):
             code, decoded, _, _ = self(part)
-            codes.append(code)
+            parts.append(code)
             error += (part - decoded).square().sum()
-        codes = torch.cat(codes).cpu()
+        codes = torch.cat(parts).cpu()
         used = [len(codes[:, level].unique()) / size for level, size in enumerate(self.sizes)]
         return {
             "reconstruction": float(error) / len(content),
@@ -211,7 +244,9 @@ class RQVAE(Tokenizer):
             **{f"utilisation_{level + 1}": value for level, value in enumerate(used)},
         }
 
-    def _walk(self, content, given=None):
+    def _walk(
+        self, content: torch.Tensor, given: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes ``[n, L]`` and the residual before the last level; ``given`` codes are followed."""
         # In float64, so that rounding does not make a code depend on the batch.
         residual = self._normalized(content.double())
@@ -227,5 +262,5 @@ class RQVAE(Tokenizer):
                 residual = residual - codebook.double()[codes[-1]]
         return torch.stack(codes, 1), residual
 
-    def _normalized(self, vectors):
+    def _normalized(self, vectors: torch.Tensor) -> torch.Tensor:
         return F.normalize(vectors, dim=1) if self.options["normalize_content"] else vectors

@@ -1,5 +1,7 @@
 """Residual vector quantization without an encoder: centroids learned by gradient."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,12 +21,12 @@ class RVQ(RKMeans):
     """
 
     @classmethod
-    def default_options(cls):
+    def default_options(cls) -> dict[str, Any]:
         """Those of residual k-means, without what k-means itself is told."""
         options = super().default_options()
         return {key: value for key, value in options.items() if not key.startswith("kmeans_")}
 
-    def learn_codebook(self, residual, level):
+    def learn_codebook(self, residual: Tensor, level: int) -> Tensor:
         size, batch = self.sizes[level], self.positive("tokenizer_batch_size")
         rows = torch.randperm(len(residual), device=residual.device)
         sample = residual[rows[: self.positive("rvq_init_items")]]
