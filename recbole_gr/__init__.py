@@ -1,5 +1,7 @@
 """RecBole-GR: generative recommendation with RecBole."""
 
+from typing import Any
+
 from recbole_gr import compat
 
 # RecBole reads names that newer numpy, scipy and pandas dropped; they must exist before it is
@@ -9,7 +11,7 @@ compat.apply()
 __version__ = "0.1.0"
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     # Imported on demand: `recbole_gr.sid` and `recbole_gr.generation` need torch alone.
     if name == "run_recbole_gr":
         from recbole_gr.quick_start import run_recbole_gr

@@ -1,9 +1,12 @@
 """Buckets of items by training frequency: which ones a configuration asks for."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from recbole_gr.errors import ConfigError
 
 
-def check_edges(edges):
+def check_edges(edges: Any) -> list[int]:
     """The smallest training frequency of each bucket, from ``eval_buckets``; empty where it is off.
 
     Raises:
@@ -20,7 +23,7 @@ def check_edges(edges):
     return list(edges)
 
 
-def bucket_names(edges):
+def bucket_names(edges: Sequence[int]) -> list[str]:
     """``[0, 1, 6]`` -> ``["0", "1-5", "6+"]``."""
     ends = [*edges[1:], None]
     return [

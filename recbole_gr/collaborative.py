@@ -4,15 +4,18 @@ They are what LETTER and DACT learn from beside content where no file of them is
 goes from one period to the next.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import logging
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +34,13 @@ from recbole_gr.trainer.checkpoint import (
     save_checkpoint,
 )
 
+if TYPE_CHECKING:
+    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.data.dataset import Dataset
+
+#: Of training, validation and test split.
+Loaders: TypeAlias = "tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]"
+Number = TypeVar("Number", int, float)
 ITEMS = "item_embedding.weight"
 _VERSION = 1  # part of every cache key
 # What a run's data and their evaluation are; anything else of the run is about its own model.
@@ -59,11 +69,13 @@ class ItemVectors(NamedTuple):
     """
 
     vectors: torch.Tensor
-    state: dict
-    figures: dict
+    state: dict[str, torch.Tensor]
+    figures: dict[str, Any]
 
 
-def train_item_vectors(config, previous=None):
+def train_item_vectors(
+    config: Config, previous: dict[str, torch.Tensor] | None = None
+) -> ItemVectors:
     """Train SASRec on the data of a configuration and take its item embedding.
 
     RecBole's own SASRec with ``cf_size`` dimensions (default: ``rqvae_dim``), BPR loss and one
@@ -92,7 +104,11 @@ def train_item_vectors(config, previous=None):
         return _train(*_prepare(config, previous), previous)
 
 
-def cached_item_vectors(config, previous=None, item_tokens=None):
+def cached_item_vectors(
+    config: Config,
+    previous: dict[str, torch.Tensor] | None = None,
+    item_tokens: Sequence[str] | None = None,
+) -> ItemVectors:
     """As :func:`train_item_vectors`, but trained once: the result is kept in ``sid_dir``.
 
     Args:
@@ -127,12 +143,12 @@ def cached_item_vectors(config, previous=None, item_tokens=None):
     return result
 
 
-def save_item_vectors(path, result):
+def save_item_vectors(path: str | Path, result: ItemVectors) -> None:
     """Write :class:`ItemVectors` to one file of tensors and plain values, whole or not at all."""
     save_checkpoint(path, {"item_vectors": result._asdict()})
 
 
-def load_item_vectors(path):
+def load_item_vectors(path: str | Path) -> ItemVectors:
     """Read what :func:`save_item_vectors` wrote; nothing is unpickled.
 
     Raises:
@@ -144,7 +160,9 @@ def load_item_vectors(path):
     return ItemVectors(**state)
 
 
-def grown(previous, fresh):
+def grown(
+    previous: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Weights of the period before, with rows of zeros for the items that are new.
 
     Args:
@@ -177,7 +195,9 @@ def grown(previous, fresh):
     return result
 
 
-def _prepare(config, previous):
+def _prepare(
+    config: Config, previous: dict[str, torch.Tensor] | None
+) -> tuple[Config, Dataset, Loaders]:
     """Configuration of SASRec on the data of `config`, its data set and its three loaders."""
     nested = _sasrec_config(config, previous)
     init_seed(nested["seed"], nested["reproducibility"])
@@ -185,7 +205,7 @@ def _prepare(config, previous):
     return nested, dataset, data_preparation(nested, dataset)
 
 
-def _sasrec_config(config, previous):
+def _sasrec_config(config: Config, previous: dict[str, torch.Tensor] | None) -> Config:
     given = {key: config[key] for key in _COPIED if config[key] is not None}
     rate = "cf_learning_rate" if previous is None else "cf_continual_learning_rate"
     size = _option(config, "cf_size") or _option(config, "rqvae_dim")
@@ -215,7 +235,9 @@ def _sasrec_config(config, previous):
     return nested
 
 
-def _train(nested, dataset, loaders, previous):
+def _train(
+    nested: Config, dataset: Dataset, loaders: Loaders, previous: dict[str, torch.Tensor] | None
+) -> ItemVectors:
     train, valid, _ = loaders
     # Again, so that the vectors do not depend on what was drawn for the data.
     init_seed(nested["seed"], nested["reproducibility"])
@@ -259,7 +281,9 @@ def _train(nested, dataset, loaders, previous):
     return ItemVectors(vectors, state, figures)
 
 
-def _digest(nested, tokens, loaders, previous):
+def _digest(
+    nested: Config, tokens: list[str], loaders: Loaders, previous: dict[str, torch.Tensor] | None
+) -> str:
     """Hash of everything that the vectors depend on: rows, settings, starting weights."""
     decides = [_VERSION, *(nested[key] for key in _DECIDES)]
     sha = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
@@ -275,12 +299,12 @@ def _digest(nested, tokens, loaders, previous):
     return sha.hexdigest()
 
 
-def _option(config, key):
+def _option(config: Config, key: str) -> Any:
     value = config[key]
     return CollaborativeRQVAE.default_options()[key] if value is None else value
 
 
-def _positive(value, key, kind):
+def _positive(value: Any, key: str, kind: type[Number]) -> Number:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not value > 0 or kind(value) != value:
         word = "integer" if kind is int else "number"
@@ -289,7 +313,7 @@ def _positive(value, key, kind):
 
 
 @contextlib.contextmanager
-def _random_states_kept():
+def _random_states_kept() -> Iterator[None]:
     states = random_states()
     try:
         yield
@@ -298,7 +322,7 @@ def _random_states_kept():
 
 
 class _NoTensorboard:
-    def add_scalar(self, *args, **kwargs):
+    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
         pass
 
     add_hparams = add_scalar

@@ -2,11 +2,19 @@
 
 import logging
 import sys
+from collections.abc import Callable
+from typing import TextIO
 
 from recbole_gr.errors import ConfigError
 
 
-def run_command(run, usage, argv=None, level=logging.INFO, log=None):
+def run_command(
+    run: Callable[[list[str]], int | None],
+    usage: str,
+    argv: list[str] | None = None,
+    level: int | None = logging.INFO,
+    log: TextIO | None = None,
+) -> int:
     """Run a command and turn what was given wrongly into a message.
 
     Args:

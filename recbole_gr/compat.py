@@ -13,16 +13,17 @@ Two more breaks need no shim here:
 
 import functools
 import warnings
+from typing import Any
 
 import numpy as np
 
 
-def apply():
+def apply() -> None:
     """Apply the shims that cost no import; called by `import recbole_gr`."""
     numpy_names()
 
 
-def apply_to_recbole():
+def apply_to_recbole() -> None:
     """Apply those that need scipy, pandas or RecBole; called where RecBole is first imported."""
     apply()
     scipy_dok_update()
@@ -32,7 +33,7 @@ def apply_to_recbole():
     silence_recbole()
 
 
-def collector_of_plain_numbers():
+def collector_of_plain_numbers() -> None:
     """Let RecBole's metrics over items (ItemCoverage, AveragePopularity, GiniIndex...) run.
 
     Cause, with every torch: `Collector.get_data_struct` moves all that it has collected to
@@ -45,7 +46,7 @@ def collector_of_plain_numbers():
 
     per_evaluation = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")
 
-    def get_data_struct(self):
+    def get_data_struct(self: Any) -> Any:
         struct = copy.copy(self.data_struct)
         struct._data_dict = {
             name: value.cpu() if isinstance(value, torch.Tensor) else value
@@ -58,7 +59,7 @@ def collector_of_plain_numbers():
     Collector.get_data_struct = get_data_struct
 
 
-def silence_recbole():
+def silence_recbole() -> None:
     """Hide warnings about RecBole's own calls of interfaces that are being phased out.
 
     Cause: `torch.cuda.amp.GradScaler`, pandas `fillna(inplace=True)`, tensors on read-only columns
@@ -73,7 +74,7 @@ def silence_recbole():
         warnings.filterwarnings("ignore", message=message, module=r"recbole\.")
 
 
-def numpy_names():
+def numpy_names() -> None:
     """Give numpy 2 back the aliases that it removed and RecBole reads.
 
     Cause: `recbole.config.Config.compatibility_settings` sets `np.float = np.float_` and the like,
@@ -89,7 +90,7 @@ def numpy_names():
             setattr(np, name, value)
 
 
-def scipy_dok_update():
+def scipy_dok_update() -> None:
     """Give `scipy.sparse.dok_matrix` back its `_update`.
 
     Cause: LightGCN, NGCF, NCL, GCMC, SpectralCF, KGIN and MCCLK build their graph by
@@ -101,7 +102,7 @@ def scipy_dok_update():
         dok_matrix._update = lambda self, values: self._dict.update(values)
 
 
-def pandas_sequence_columns():
+def pandas_sequence_columns() -> None:
     """Let RecBole read and count sequences in the columns of atomic files.
 
     Cause, twice in pandas 3. `Dataset._load_feat` calls `df[field].fillna(value="", inplace=True)`
@@ -119,31 +120,31 @@ def pandas_sequence_columns():
 class _PandasOfRecBole:
     """The pandas module as `recbole.data.dataset.dataset` needs it."""
 
-    def __init__(self, pandas):
+    def __init__(self, pandas: Any) -> None:
         class Column(pandas.Series):
             @property
-            def _constructor(self):
+            def _constructor(self) -> type:
                 return Column
 
-            def agg(self, func=None, *args, **kwargs):
+            def agg(self, func: Any = None, *args: Any, **kwargs: Any) -> Any:
                 return self.map(len) if func is len else super().agg(func, *args, **kwargs)
 
         class Table(pandas.DataFrame):
             @property
-            def _constructor(self):
+            def _constructor(self) -> type:
                 return Table
 
             @property
-            def _constructor_sliced(self):
+            def _constructor_sliced(self) -> type:
                 return Column
 
         self._pandas = pandas
         self.DataFrame = Table
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._pandas, name)
 
-    def read_csv(self, *args, **kwargs):
+    def read_csv(self, *args: Any, **kwargs: Any) -> Any:
         """As pandas', with empty text for missing sequences ("field:token_seq" and the like)."""
         table = self.DataFrame(self._pandas.read_csv(*args, **kwargs))
         for column in table.columns:
@@ -152,7 +153,7 @@ class _PandasOfRecBole:
         return table
 
 
-def pandas_missing_values():
+def pandas_missing_values() -> None:
     """Fill missing tokens with 0 and missing numbers with the mean, as RecBole means to.
 
     Cause: `Dataset._fill_nan` calls `feat[field].fillna(value=..., inplace=True)`, without effect
@@ -166,7 +167,7 @@ def pandas_missing_values():
     original = Dataset._fill_nan
 
     @functools.wraps(original)
-    def fill_nan(self):
+    def fill_nan(self: Any) -> None:
         for feat_name in self.feat_name_list:
             feat = getattr(self, feat_name)
             for field in feat:
@@ -180,7 +181,7 @@ def pandas_missing_values():
     Dataset._fill_nan = fill_nan
 
 
-def _copy_on_write():
+def _copy_on_write() -> bool:
     """Whether filling a column in place leaves the table as it was, which trips RecBole up."""
     import pandas as pd
 

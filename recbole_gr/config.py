@@ -1,6 +1,10 @@
 """RecBole's configuration, extended by our models, tokenizers and property files."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
@@ -13,6 +17,9 @@ from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.ranges import check_ranges
 from recbole_gr.settings import SettingsLoader, external_settings
 from recbole_gr.sid.gate import check_gate
+
+if TYPE_CHECKING:
+    from recbole.model.abstract_recommender import AbstractRecommender
 
 compat.apply_to_recbole()
 
@@ -42,16 +49,20 @@ class Config(RecBoleConfig):
             contradict each other, or no folder for the data set.
     """
 
+    parameters: dict[str, list[str]]
+    external_config_dict: dict[str, Any]
+    internal_config_dict: dict[str, Any]
+
     def __init__(
         self,
-        model=None,
-        dataset=None,
-        config_file_list=None,
-        config_dict=None,
-        cmd_args=None,
-        other_models=(),
-        other_tokenizers=(),
-    ):
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: list[str] | None = None,
+        config_dict: dict[str, Any] | None = None,
+        cmd_args: list[str] | None = None,
+        other_models: Iterable[str] = (),
+        other_tokenizers: Iterable[str] = (),
+    ) -> None:
         self._sources = external_settings(config_file_list, config_dict, cmd_args)
         self._other_models = list(other_models)
         self._other_tokenizers = list(other_tokenizers)
@@ -59,27 +70,29 @@ class Config(RecBoleConfig):
 
     # RecBole's __init__ calls the methods below in this order.
 
-    def _init_parameters_category(self):
+    def _init_parameters_category(self) -> None:
         super()._init_parameters_category()
         # RecBole appends to these lists, which are the module's own.
         self.parameters = {name: list(keys) for name, keys in self.parameters.items()}
 
-    def _build_yaml_loader(self):
+    def _build_yaml_loader(self) -> type[SettingsLoader]:
         return SettingsLoader
 
-    def _load_config_files(self, file_list):
+    def _load_config_files(self, file_list: Any) -> dict[str, Any]:
         return merged(settings for source, settings in self._sources if source.startswith("file"))
 
-    def _load_variable_config_dict(self, config_dict):
+    def _load_variable_config_dict(self, config_dict: Any) -> dict[str, Any]:
         return dict(self._settings_of("config_dict"))
 
-    def _load_cmd_line(self):
+    def _load_cmd_line(self) -> dict[str, Any]:
         return dict(self._settings_of("command line"))
 
-    def _settings_of(self, name):
+    def _settings_of(self, name: str) -> dict[str, Any]:
         return next(settings for source, settings in self._sources if source == name)
 
-    def _get_model_and_dataset(self, model, dataset):
+    def _get_model_and_dataset(
+        self, model: str | type | None, dataset: str | None
+    ) -> tuple[str, type, str]:
         model = model or self.external_config_dict.get("model")
         dataset = dataset or self.external_config_dict.get("dataset")
         if not model:
@@ -89,7 +102,9 @@ class Config(RecBoleConfig):
         model_class = registry.get_model(model) if isinstance(model, str) else model
         return model_class.__name__, model_class, str(dataset)
 
-    def _load_internal_config_dict(self, model, model_class, dataset):
+    def _load_internal_config_dict(
+        self, model: str, model_class: type[AbstractRecommender], dataset: str
+    ) -> None:
         self._apply_own_per_model_sections(model)
         tokenizer = self.external_config_dict.get("tokenizer")
         defaults, known = default_settings(model_class, dataset, tokenizer)
@@ -100,7 +115,7 @@ class Config(RecBoleConfig):
         self.internal_config_dict = defaults
         self.internal_config_dict["MODEL_TYPE"] = model_class.type
 
-    def _apply_own_per_model_sections(self, model):
+    def _apply_own_per_model_sections(self, model: str) -> None:
         """Let the `per_model` sections of a user's files win over those files alone."""
         sections = [settings.get("per_model") for _, settings in self._sources]
         for source, settings in self._sources:
@@ -116,7 +131,7 @@ class Config(RecBoleConfig):
         }
         self.external_config_dict.pop("per_model", None)
 
-    def _check_keys(self, known, dataset):
+    def _check_keys(self, known: set[str], dataset: str) -> None:
         unknown = [
             (key, source)
             for source, settings in self._sources
@@ -144,14 +159,14 @@ class Config(RecBoleConfig):
         if wrong:
             raise ConfigError("\n".join(wrong))
 
-    def _get_final_config_dict(self):
+    def _get_final_config_dict(self) -> dict[str, Any]:
         given = self.external_config_dict.get("eval_args")
         default = self.internal_config_dict.get("eval_args")
         if isinstance(given, dict) and isinstance(default, dict):
             self.external_config_dict["eval_args"] = {**default, **given}
         return super()._get_final_config_dict()
 
-    def _set_default_parameters(self):
+    def _set_default_parameters(self) -> None:
         config = self.final_config_dict
         check_ranges(config)
         self._set_negative_sampling()
@@ -174,7 +189,7 @@ class Config(RecBoleConfig):
         if config.get("resume") and not os.path.isfile(config["resume"]):
             raise ConfigError(f"resume: there is no checkpoint '{config['resume']}'.")
 
-    def _set_negative_sampling(self):
+    def _set_negative_sampling(self) -> None:
         """Sampled negatives only where a loss uses them, unless the user asks for them."""
         if "train_neg_sample_args" in self.external_config_dict:
             return
@@ -191,7 +206,7 @@ class Config(RecBoleConfig):
         if softmax_loss or counting or generative:
             config["train_neg_sample_args"] = None
 
-    def _check_data_path(self):
+    def _check_data_path(self) -> None:
         path = self.final_config_dict["data_path"]
         if os.path.isdir(path):
             return
@@ -204,7 +219,7 @@ class Config(RecBoleConfig):
             f"--data_path to the folder that holds '{self.dataset}/{self.dataset}.inter'.{hint}"
         )
 
-    def _check_valid_metric(self):
+    def _check_valid_metric(self) -> None:
         config = self.final_config_dict
         name, at, k = str(config["valid_metric"]).partition("@")
         metrics = [metric.lower() for metric in config["metrics"]]
@@ -215,7 +230,7 @@ class Config(RecBoleConfig):
                 f"these, such as '{config['metrics'][0]}@{max(config['topk'])}'."
             )
 
-    def _check_beam_size(self):
+    def _check_beam_size(self) -> None:
         config = self.final_config_dict
         if not getattr(self.model_class, "generative", False) or not config.get("beam_size"):
             return
@@ -225,7 +240,11 @@ class Config(RecBoleConfig):
                 f"{max(config['topk'])}: that many items could not be returned. Raise beam_size."
             )
 
-    def _check_processes(self):
+    def _check_processes(self) -> None:
         config = self.final_config_dict
         if int(config.get("nproc") or 1) > 1 or int(config.get("world_size") or -1) > 1:
             raise ConfigError("nproc, world_size: training on several processes is not there yet.")
+
+
+#: What options are read from: a configuration, or a dictionary of some of its keys.
+Settings: TypeAlias = Config | Mapping[str, Any]

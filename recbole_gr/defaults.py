@@ -1,6 +1,10 @@
 """The default settings of a model on a data set, from RecBole's property files and ours."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import recbole
 from recbole.utils import ModelType
@@ -10,6 +14,9 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.known_keys import COMPUTED_KEYS, RECBOLE_KEYS, RUN_KEYS, keys_read_by
 from recbole_gr.settings import properties_dir, read_yaml
 
+if TYPE_CHECKING:
+    from recbole.model.abstract_recommender import AbstractRecommender
+
 # How results are measured. Every sequential, general and knowledge-aware model gets the values of
 # our overall.yaml, so that they are compared on the same targets; RecBole's files by model type may
 # not change them there.
@@ -17,7 +24,9 @@ _PROTOCOL = ("eval_args", "metrics", "topk", "valid_metric", "repeatable")
 _OWN_PROTOCOL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
 
 
-def default_settings(model_class, dataset, tokenizer=None):
+def default_settings(
+    model_class: type, dataset: str, tokenizer: str | None = None
+) -> tuple[dict[str, Any], set[str]]:
     """The defaults of a model on a data set, and all keys that may be set for it.
 
     Args:
@@ -54,7 +63,7 @@ def default_settings(model_class, dataset, tokenizer=None):
         _optional(recbole_dir / "quick_start_config" / name)
         for name in _type_files(model_class, dataset)
     )
-    if model_class.type in _OWN_PROTOCOL:
+    if _kind(model_class) in _OWN_PROTOCOL:
         type_layer["repeatable"] = False  # RecBole's default, which our overall.yaml changes
     else:
         type_layer = {key: value for key, value in type_layer.items() if key not in _PROTOCOL}
@@ -63,23 +72,27 @@ def default_settings(model_class, dataset, tokenizer=None):
     return defaults, known - COMPUTED_KEYS
 
 
-def _lineage(model_class):
+def _lineage(model_class: type) -> list[str]:
     """Names whose files hold a model's defaults: a generative model has those of its bases too."""
     if not getattr(model_class, "generative", False):
         return [model_class.__name__]
     return [parent.__name__ for parent in reversed(model_class.__mro__)]
 
 
-def _tokenizer_settings(name):
+def _tokenizer_settings(name: Any) -> dict[str, Any]:
     tokenizer_class = registry.get_tokenizer(name)
     if hasattr(tokenizer_class, "default_options"):  # the keys of its base classes as well
         return tokenizer_class.default_options()
     return dict(getattr(tokenizer_class, "default_config", {}))
 
 
-def _type_files(model_class, dataset):
+def _kind(model_class: type[AbstractRecommender]) -> ModelType:
+    return model_class.type
+
+
+def _type_files(model_class: type, dataset: str) -> list[str]:
     """RecBole's files for this type of model (its `Config._load_internal_config_dict`)."""
-    model, kind, on_ml_100k = model_class.__name__, model_class.type, dataset == "ml-100k"
+    model, kind, on_ml_100k = model_class.__name__, _kind(model_class), dataset == "ml-100k"
     if kind in _OWN_PROTOCOL:
         return ["context-aware.yaml"] + ["context-aware_ml-100k.yaml"] * on_ml_100k
     if kind == ModelType.KNOWLEDGE:
@@ -94,7 +107,7 @@ def _type_files(model_class, dataset):
     return []
 
 
-def check_per_model(sections, source):
+def check_per_model(sections: Any, source: str) -> None:
     """Raise ConfigError unless a `per_model` section maps model names to settings."""
     if sections is None:
         return
@@ -104,11 +117,11 @@ def check_per_model(sections, source):
         raise ConfigError(f"per_model ({source}) must map model names to settings.")
 
 
-def _optional(path):
+def _optional(path: Path) -> dict[str, Any]:
     return read_yaml(path) if path.is_file() else {}
 
 
-def merged(layers):
+def merged(layers: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """One dictionary of several, the later winning."""
     result = {}
     for layer in layers:
