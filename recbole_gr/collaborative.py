@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_model, get_trainer
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
+from recbole_gr.tokenizer.options import positive
 from recbole_gr.trainer.checkpoint import (
     load_checkpoint,
     random_states,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 #: Of training, validation and test split.
 Loaders: TypeAlias = "tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]"
-Number = TypeVar("Number", int, float)
 ITEMS = "item_embedding.weight"
 _VERSION = 1  # part of every cache key
 # What a run's data and their evaluation are; anything else of the run is about its own model.
@@ -217,15 +217,15 @@ def _sasrec_config(config: Config, previous: dict[str, torch.Tensor] | None) -> 
         "metrics": ["NDCG"],
         "topk": [largest],
         "valid_metric": f"NDCG@{largest}",
-        "hidden_size": _positive(size, "cf_size", int),
+        "hidden_size": positive(size, "cf_size", int),
         "loss_type": "BPR",
         "train_neg_sample_args": {
             "distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False,
             "candidate_num": 0,
         },
-        "epochs": _positive(_option(config, "cf_epochs"), "cf_epochs", int),
+        "epochs": positive(_option(config, "cf_epochs"), "cf_epochs", int),
         "stopping_step": 5,
-        "learning_rate": _positive(_option(config, rate), rate, float),
+        "learning_rate": positive(_option(config, rate), rate, float),
     }  # fmt: skip
     nested = Config("SASRec", config["dataset"], config_dict=settings)
     if size % nested["n_heads"]:
@@ -302,14 +302,6 @@ def _digest(
 def _option(config: Config, key: str) -> Any:
     value = config[key]
     return CollaborativeRQVAE.default_options()[key] if value is None else value
-
-
-def _positive(value: Any, key: str, kind: type[Number]) -> Number:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not value > 0 or kind(value) != value:
-        word = "integer" if kind is int else "number"
-        raise ConfigError(f"{key} must be a positive {word}, got {value!r}")
-    return kind(value)
 
 
 @contextlib.contextmanager

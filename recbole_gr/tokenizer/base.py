@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer.options import Number, codebook_sizes, options_of, positive
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 Signals: TypeAlias = Mapping[str, torch.Tensor]
 #: Plain numbers by name.
 Figures: TypeAlias = dict[str, float]
-Number = TypeVar("Number", int, float)
 
 _CHUNK_VALUES = 2**24  # float64 values of content and distances held at once while encoding
 
@@ -84,16 +84,10 @@ class Tokenizer(nn.Module):
 
     def __init__(self, config: Settings, dim: int) -> None:
         super().__init__()
-        self.options = self.default_options()
-        for key in self.options:
-            value = _get(config, key)
-            self.options[key] = self.options[key] if value is None else value
-        if self.options["tokenizer_seed"] is None:
-            seed = _get(config, "seed")
-            self.options["tokenizer_seed"] = 2020 if seed is None else seed
-        self.seed = self.options["tokenizer_seed"] = int(self.options["tokenizer_seed"])
+        self.options = options_of(config, self.default_options())
+        self.seed: int = self.options["tokenizer_seed"]
         self.dim = int(dim)
-        self.sizes = _sizes(self.options["codebook_size"], self.positive("sid_levels"))
+        self.sizes = codebook_sizes(self.options["codebook_size"], self.positive("sid_levels"))
         self._build()
 
     @classmethod
@@ -291,12 +285,7 @@ class Tokenizer(nn.Module):
 
     def positive(self, key: str, kind: type = int) -> Any:
         """The option as a positive number of the given kind."""
-        value = self.options[key]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or value <= 0 or kind(value) != value:
-            word = "integer" if kind is int else "number"
-            raise ConfigError(f"{key} must be a positive {word}, got {value!r}")
-        return kind(value)
+        return positive(self.options[key], key, kind)
 
     def _build(self) -> None:
         with self.seeded():
@@ -337,21 +326,3 @@ class Tokenizer(nn.Module):
                 f"{int(bad.nonzero()[0])}; mend or remove them"
             )
         return content
-
-
-def _sizes(codebook_size: Any, levels: int) -> tuple[int, ...]:
-    """One codebook size per level from an integer or a list."""
-    given = codebook_size if isinstance(codebook_size, (list, tuple)) else [codebook_size] * levels
-    if len(given) != levels or any(type(size) is not int or size < 1 for size in given):
-        raise ConfigError(
-            f"codebook_size must be a positive integer or a list of sid_levels={levels} positive "
-            f"integers, got {codebook_size!r}"
-        )
-    return tuple(given)
-
-
-def _get(config: Settings, key: str) -> Any:
-    try:
-        return config[key]
-    except KeyError:
-        return None

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,6 +21,7 @@ from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.assessment import assess
+from recbole_gr.tokenizer.options import option
 
 if TYPE_CHECKING:
     from recbole_gr.config import Settings
@@ -63,19 +64,19 @@ def prepare_sid(
 
     def report_of(table: SIDTable, tokenizer: Tokenizer | None) -> QualityReport:
         options = {
-            key: _get(config, f"report_{key}")
+            key: option(config, f"report_{key}")
             for key in ("neighbours", "queries")
-            if _get(config, f"report_{key}") is not None
+            if option(config, f"report_{key}") is not None
         }
         return assess(table, content.vectors, tokenizer, behaviour, **options)
 
-    if _get(config, "sid_file"):
+    if option(config, "sid_file"):
         table = read_sid_file(config, content.item_tokens)
         _warn_of_other_content(config, table, content)
         report = report_of(table, None)
     else:
         # Made before its signals, which may take a training: its options are checked here.
-        name = _get(config, "tokenizer") or "RKMeans"
+        name = option(config, "tokenizer") or "RKMeans"
         tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
         given = signals() if signals else {}
         seen = _seen_items(config, behaviour)
@@ -98,7 +99,7 @@ def read_sid_file(config: Settings, item_tokens: Sequence[str]) -> SIDTable:
     Raises:
         ConfigError: missing or malformed file, or items without a SID.
     """
-    path = Path(_get(config, "sid_file"))
+    path = Path(option(config, "sid_file"))
     if not path.is_file():
         raise ConfigError(f"sid_file {path} does not exist")
     if path.suffix == ".json":
@@ -112,14 +113,14 @@ def read_sid_file(config: Settings, item_tokens: Sequence[str]) -> SIDTable:
     before = collision_figures(table.codes[1:], table.sizes)
     if not before["collision_rate"]:
         return table
-    codes, sizes = resolve(table.codes[1:], table.sizes, _get(config, "collision") or "suffix")
+    codes, sizes = resolve(table.codes[1:], table.sizes, option(config, "collision") or "suffix")
     meta = {**table.meta, "before_policy": before, "content_levels": table.content_levels}
     return SIDTable.from_item_codes(codes, sizes, meta)
 
 
 def item_file_tokens(config: Settings) -> list[str] | None:
     """Item tokens in the order of the data set's ``.item`` file; None if there is no such file."""
-    folder, dataset = _get(config, "data_path"), _get(config, "dataset")
+    folder, dataset = option(config, "data_path"), option(config, "dataset")
     if not folder or not os.path.isfile(os.path.join(folder, f"{dataset}.item")):
         return None
     from recbole_gr.data.items import ItemFile
@@ -171,7 +172,7 @@ def _learned_table(
     seen: torch.Tensor | None,
     report_of: Callable[[SIDTable, Tokenizer | None], QualityReport],
 ) -> tuple[SIDTable, QualityReport]:
-    path = Path(_get(config, "sid_dir") or "saved/sid") / _cache_name(
+    path = Path(option(config, "sid_dir") or "saved/sid") / _cache_name(
         config, tokenizer, content, signals, seen
     )
     if path.is_file():
@@ -181,8 +182,8 @@ def _learned_table(
             return _of_file(table, path), report_of(table, _fitted(tokenizer, path))
         except ConfigError as error:
             logging.getLogger().warning("%s; the SIDs are learned anew", error)
-    show = _get(config, "show_progress")
-    tokenizer.to(_get(config, "device") or "cpu")
+    show = option(config, "show_progress")
+    tokenizer.to(option(config, "device") or "cpu")
     progress = True if show is None else bool(show)
     items = content.vectors[1:]
     if seen is not None:
@@ -234,7 +235,7 @@ def _warn_of_other_content(config: Settings, table: SIDTable, content: ItemConte
 
 def _seen_items(config: Settings, behaviour: Behaviour | None) -> torch.Tensor | None:
     """BoolTensor ``[n_items - 1]``, items that the tokenizer may learn from; None for all."""
-    which = _get(config, "fit_items") or "all"
+    which = option(config, "fit_items") or "all"
     if which == "all":
         return None
     if which != "train":
@@ -269,7 +270,7 @@ def _cache_name(
         sha.update(value.cpu().contiguous().numpy().data)
     if seen is not None:
         sha.update(seen.numpy().data)
-    return f"{_get(config, 'dataset') or 'items'}-{name}-{sha.hexdigest()[:16]}.npz"
+    return f"{option(config, 'dataset') or 'items'}-{name}-{sha.hexdigest()[:16]}.npz"
 
 
 def _npy_rows(config: Settings, path: str | Path) -> list[str] | None:
@@ -281,10 +282,3 @@ def _npy_rows(config: Settings, path: str | Path) -> list[str] | None:
     except (OSError, ValueError, TypeError):
         return None  # SIDTable.from_npy reports what is wrong with the file
     return tokens if tokens is not None and len(tokens) == n_rows else None
-
-
-def _get(config: Settings, key: str) -> Any:
-    try:
-        return config[key]
-    except KeyError:
-        return None
