@@ -6,9 +6,16 @@ the right, so padding needs no mask. TIGER also needs ``blocks``, ``keep_keys`` 
 :class:`~recbole_gr.model.layers.Stack`, to decode with a cache of keys and values.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.model.layers import Stack
+
+if TYPE_CHECKING:
+    from recbole.config import Config
 
 
 class Transformer(Stack):
@@ -16,7 +23,7 @@ class Transformer(Stack):
     position bias shared by the layers, RMS normalisation, a feed-forward layer of
     ``feed_forward_depth`` hidden layers."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         super().__init__(
             config["n_layers"],
             config["hidden_size"],

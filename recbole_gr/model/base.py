@@ -1,5 +1,10 @@
 """What every generative recommender here shares: items as SIDs, generation, scores for RecBole."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
@@ -11,6 +16,11 @@ from recbole_gr.oracle import exact_scores
 from recbole_gr.ranking import Generated, rank_items
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataset import Dataset
+    from recbole.data.interaction import Interaction
 
 EXCLUDED = "excluded_items"  # [B, H] in a batch: items that may not be returned (0 = none)
 
@@ -31,9 +41,12 @@ class GenerativeRecommender(SequentialRecommender):
     generative = True
     needs_content = False  # whether the constructor takes the item content as its last argument
 
+    codes: Tensor
+    level_offset: Tensor
+
     weights_per_item = False  # whether a new item would need training
 
-    def __init__(self, config, dataset, sid: SIDTable):
+    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
         super().__init__(config, dataset)
         if len(sid.codes) != self.n_items:
             raise ConfigError(
@@ -51,7 +64,7 @@ class GenerativeRecommender(SequentialRecommender):
         starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
         self.register_buffer("level_offset", starts, persistent=False)
 
-    def start(self, interaction) -> Step:
+    def start(self, interaction: Interaction) -> Step:
         """Read the users of a batch once; the returned function scores SIDs level by level
         (see :mod:`recbole_gr.generation`)."""
         raise NotImplementedError
@@ -60,7 +73,7 @@ class GenerativeRecommender(SequentialRecommender):
     def prepare_config(cls, config: dict) -> None:
         """Check and complete the configuration before any data is read; may raise ConfigError."""
 
-    def search(self, interaction, beam_size: int | None = None) -> Beams:
+    def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
         """Constrained beam search for a batch of users, on SIDs."""
         return beam_search(
             self.start(interaction),
@@ -71,7 +84,7 @@ class GenerativeRecommender(SequentialRecommender):
             renormalise=self.renormalise,
         )
 
-    def _excluded(self, interaction) -> Tensor | None:
+    def _excluded(self, interaction: Interaction) -> Tensor | None:
         """``[B, H]`` items that may not be returned, None where all may."""
         if EXCLUDED in interaction:
             return interaction[EXCLUDED]
@@ -97,13 +110,13 @@ class GenerativeRecommender(SequentialRecommender):
         self.trie = SIDTrie.from_table(self.sid_table()).to(new.device)
         return ids
 
-    def compiled_loss(self, **options):
+    def compiled_loss(self, **options: Any) -> Callable[[Interaction], Tensor]:
         """:meth:`calculate_loss` for batches of any size, compiled: what the trainer calls where
         ``torch_compile`` is True. ``options`` are those of ``torch.compile``."""
         return torch.compile(self.calculate_loss, dynamic=True, **options)
 
     @torch.no_grad()
-    def generate(self, interaction, k: int, beam_size: int | None = None) -> Generated:
+    def generate(self, interaction: Interaction, k: int, beam_size: int | None = None) -> Generated:
         """The ``k`` best items of each user, ``items [B, k]`` and log-probabilities ``[B, k]``.
 
         Uses at least ``k`` beams. Item 0 with -inf fills places for which the beams hold no item.
@@ -111,17 +124,17 @@ class GenerativeRecommender(SequentialRecommender):
         beams = self.search(interaction, max(k, beam_size or self.beam_size))
         return self.rank(beams, k, interaction)
 
-    def rank(self, beams: Beams, k: int, interaction) -> Generated:
+    def rank(self, beams: Beams, k: int, interaction: Interaction) -> Generated:
         """The ``k`` best items of finished beams (see :func:`rank_items`)."""
         return rank_items(self.trie, beams, k, exclude=self._excluded(interaction))
 
     @torch.no_grad()
-    def exact(self, interaction) -> Tensor:
+    def exact(self, interaction: Interaction) -> Tensor:
         """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), without a search."""
         users = len(interaction[self.ITEM_SEQ_LEN])
         return exact_scores(self.start(interaction), self.trie, users, self.renormalise)
 
-    def full_sort_predict(self, interaction) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` for RecBole's dense path: log-probabilities of the generated items,
         -inf for all others."""
         found = self.generate(interaction, self.beam_size)
@@ -131,12 +144,12 @@ class GenerativeRecommender(SequentialRecommender):
         return dense
 
     @torch.no_grad()
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
         step, codes = self.start(interaction), self.codes[interaction[self.ITEM_ID]]
         rows = torch.arange(len(codes), device=codes.device)
         parents = torch.zeros(len(codes), 1, dtype=torch.long, device=codes.device)
-        score, last = 0.0, None
+        score, last = torch.zeros(len(codes), device=codes.device), None
         for level in range(self.n_levels):
             logits = step(level, last, None if level == 0 else parents)
             score = score + torch.log_softmax(logits[:, 0].float(), 1)[rows, codes[:, level]]
@@ -144,7 +157,7 @@ class GenerativeRecommender(SequentialRecommender):
         leaf = self.trie.item_paths()[-1][interaction[self.ITEM_ID], 0]
         return score - self.trie.sharing(leaf.long()).log()
 
-    def _load_from_state_dict(self, state_dict, prefix, *args):
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}codes")
         if saved is not None and not torch.equal(saved.to(self.codes.device), self.codes):
             raise ConfigError(
@@ -157,13 +170,13 @@ class GenerativeRecommender(SequentialRecommender):
         """``[B, T]`` items -> ``[B, T * L]`` rows of the shared code embedding table."""
         return (self.codes[items] + self.level_offset).flatten(1)
 
-    def sequence(self, interaction) -> Tensor:
+    def sequence(self, interaction: Interaction) -> Tensor:
         """``[B, T + 1]`` the history with the target put at its end, padding after it."""
         history, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         items = torch.nn.functional.pad(history, (0, 1))
         return items.scatter(1, length.unsqueeze(1), interaction[self.ITEM_ID].unsqueeze(1))
 
-    def counted(self, interaction) -> Tensor:
+    def counted(self, interaction: Interaction) -> Tensor:
         """``[B, T]`` bool: whether the prediction of item ``t + 1`` from items ``0 .. t`` counts.
 
         A training row counts its last ``n_targets`` predictions; a prefix sample is a row with

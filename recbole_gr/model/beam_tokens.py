@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+KeysValues = tuple[Tensor, Tensor]  # of one attention, [B, H, S, dh] each
+
 
 class BeamTokens:
     """Keys and values of the tokens that the beams have generated, one token per step.
@@ -12,9 +14,10 @@ class BeamTokens:
     (Re-ordering and joining the tensors at every step was slower, and slow for exact scores.)
     """
 
-    def __init__(self):
-        self.keys, self.values = [], []  # per step [B, H, W_s, dh]
-        self.path = []  # per step but the last [B, W]
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []  # per step [B, H, W_s, dh]
+        self.values: list[Tensor] = []
+        self.path: list[Tensor] = []  # per step but the last [B, W]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -22,6 +25,7 @@ class BeamTokens:
     def append(self, k: Tensor, v: Tensor, parents: Tensor | None) -> None:
         """Follow the surviving beams (``parents [B, W]``) and add one token (``[B, H, W, dh]``)."""
         if self.keys:
+            assert parents is not None, "every step after the first extends beams"
             self.path = [path.gather(1, parents) for path in self.path] + [parents]
         self.keys.append(k.contiguous())
         self.values.append(v.contiguous())

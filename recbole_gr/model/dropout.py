@@ -1,5 +1,7 @@
 """Dropout that is cheap on a CPU."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,7 @@ class Dropout(nn.Module):
         return f"rate={self.rate}"
 
 
-def random_bytes(shape) -> Tensor:
+def random_bytes(shape: Sequence[int]) -> Tensor:
     """Uniform ``uint8`` on the CPU from torch's default generator."""
     n = torch.Size(shape).numel()
     words = torch.empty((n + 7) // 8, dtype=torch.int64)

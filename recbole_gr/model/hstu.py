@@ -5,12 +5,23 @@ ways through them that :mod:`recbole_gr.model.layers` has: ``forward`` over whol
 ``step`` over one new token of each beam.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_gr.model.beam_tokens import KeysValues
 from recbole_gr.model.dropout import Dropout
 from recbole_gr.model.position import RelativePositionBias
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+    from recbole_gr.model.beam_tokens import BeamTokens
 
 N_DISTANCES = 512  # that HSTUOriginal tells apart
 
@@ -23,7 +34,9 @@ class Block(nn.Module):
     (:meth:`gate`).
     """
 
-    def __init__(self, config):
+    bias: nn.Module  # of the logits, from the positions of queries and keys
+
+    def __init__(self, config: Config):
         super().__init__()
         self.n_heads, self.head_size = config["n_heads"], config["head_size"]
         self.dropout = Dropout(config["dropout"])
@@ -31,14 +44,21 @@ class Block(nn.Module):
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_size)).transpose(1, 2)  # [B, H, T, dh]
 
-    def forward(self, x: Tensor, position: Tensor):
+    def forward(self, x: Tensor, position: Tensor) -> tuple[Tensor, KeysValues]:
         """``x [B, T, d]`` -> the block's output, and its keys and values ``[B, H, T, dh]``."""
         u, v, q, k = self.project(x)
         logits = self.scale(q @ k.transpose(2, 3)) + self.bias(position, position)
         future = position.unsqueeze(0) > position.unsqueeze(1)
         return self.add(x, u, self.weigh(logits, future) @ v), (k, v)
 
-    def step(self, x: Tensor, position: Tensor, parents, own, shared):
+    def step(
+        self,
+        x: Tensor,
+        position: Tensor,
+        parents: Tensor | None,
+        own: BeamTokens,
+        shared: tuple[Tensor, Tensor, Tensor],
+    ) -> Tensor:
         """One new token of each beam, ``x [B, W, d]``; see :meth:`Stack.step`."""
         u, v, q, k = self.project(x)
         own.append(k, v, parents)
@@ -54,6 +74,22 @@ class Block(nn.Module):
         mixed = own.mix(weight[..., n_history:]) + weight[..., :n_history] @ history_v
         return self.add(x, u, mixed)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``[B, T, d]`` -> the gate ``u [B, T, H * dh]`` and ``v, q, k [B, H, T, dh]``."""
+        raise NotImplementedError
+
+    def scale(self, logits: Tensor) -> Tensor:
+        """The products of queries and keys, before the bias is added."""
+        raise NotImplementedError
+
+    def weigh(self, logits: Tensor, hidden: Tensor) -> Tensor:
+        """Logits -> weights of the values, 0 where a key is ``hidden``."""
+        raise NotImplementedError
+
+    def gate(self, mixed: Tensor, u: Tensor) -> Tensor:
+        """The mixture of values ``[B, T, H * dh]`` -> what is added to the input."""
+        raise NotImplementedError
+
     def add(self, x: Tensor, u: Tensor, mixed: Tensor) -> Tensor:
         return x + self.gate(mixed.transpose(1, 2).flatten(2), u)
 
@@ -62,7 +98,7 @@ class AuthorsBlock(Block):
     """The block in IntRR's released code: softplus weights that sum to 1 over the keys, SiLU on the
     gate alone, no norm after attention, T5's distance buckets."""
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         super().__init__(config)
         size, inner = config["hidden_size"], self.n_heads * self.head_size
         self.norm = nn.LayerNorm(size)
@@ -70,18 +106,18 @@ class AuthorsBlock(Block):
         self.bias = RelativePositionBias(self.n_heads, bidirectional=False)
         self.out = nn.Linear(inner, size)
 
-    def project(self, x):
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         u, v, q, k = self.projection(self.norm(x)).chunk(4, dim=-1)
         return F.silu(u), self.heads(v), self.heads(q), self.heads(k)
 
-    def scale(self, logits):
+    def scale(self, logits: Tensor) -> Tensor:
         return logits * self.head_size**-0.5
 
-    def weigh(self, logits, hidden):
+    def weigh(self, logits: Tensor, hidden: Tensor) -> Tensor:
         weight = F.softplus(logits.float()).masked_fill(hidden, 0.0)
         return (weight / (weight.sum(-1, keepdim=True) + 1e-8)).to(logits.dtype)
 
-    def gate(self, mixed, u):
+    def gate(self, mixed: Tensor, u: Tensor) -> Tensor:
         return self.dropout(self.out(mixed * u))
 
 
@@ -93,7 +129,7 @@ class OriginalBlock(Block):
     the paper also buckets, are not among the inputs here.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         super().__init__(config)
         size, inner = config["hidden_size"], self.n_heads * self.head_size
         self.size, self.inner = size, inner
@@ -106,18 +142,18 @@ class OriginalBlock(Block):
         self.out = nn.Linear(inner, size)
         nn.init.xavier_uniform_(self.out.weight)
 
-    def project(self, x):
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         normed = F.layer_norm(x, (self.size,), eps=1e-6)
         u, v, q, k = F.silu(self.projection(normed)).chunk(4, dim=-1)
         return u, self.heads(v), self.heads(q), self.heads(k)
 
-    def scale(self, logits):
+    def scale(self, logits: Tensor) -> Tensor:
         return logits
 
-    def weigh(self, logits, hidden):
+    def weigh(self, logits: Tensor, hidden: Tensor) -> Tensor:
         return F.silu(logits).masked_fill(hidden, 0.0) / self.length
 
-    def gate(self, mixed, u):
+    def gate(self, mixed: Tensor, u: Tensor) -> Tensor:
         return self.out(self.dropout(u * F.layer_norm(mixed, (self.inner,), eps=1e-6)))
 
 
@@ -137,13 +173,17 @@ class DistanceBias(nn.Module):
 class HSTU(nn.Module):
     """Blocks of IntRR's HSTU; no norm after the last one and no dropout before the first."""
 
-    block = AuthorsBlock
+    block: type[Block] = AuthorsBlock
+    blocks: Sequence[Block]
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         super().__init__()
-        self.blocks = nn.ModuleList(self.block(config) for _ in range(config["n_layers"]))
+        blocks = (self.block(config) for _ in range(config["n_layers"]))
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
 
-    def forward(self, x: Tensor, keep_keys=False):
+    def forward(
+        self, x: Tensor, keep_keys: bool = False
+    ) -> Tensor | tuple[Tensor, list[KeysValues]]:
         """Whole sequences ``[B, T, d]``, padded on the right; see
         :class:`recbole_gr.model.layers.Stack`."""
         position, kept = torch.arange(x.shape[1], device=x.device), []
@@ -152,7 +192,14 @@ class HSTU(nn.Module):
             kept.append(keys_values)
         return (x, kept) if keep_keys else x
 
-    def step(self, x: Tensor, position: Tensor, parents, own, shared) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        position: Tensor,
+        parents: Tensor | None,
+        own: Sequence[BeamTokens],
+        shared: tuple[list[KeysValues], Tensor],
+    ) -> Tensor:
         """One new token of each beam, ``x [B, W, d]``; arguments as of ``Stack.step``."""
         keys_values, mask = shared
         hidden = mask < 0

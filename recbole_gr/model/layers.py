@@ -6,14 +6,16 @@ user are the *queries* of one attention call over that user's keys, so the user'
 are stored once and never copied; only the few tokens a beam has generated itself are per beam.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_gr.model.beam_tokens import BeamTokens
+from recbole_gr.model.beam_tokens import BeamTokens, KeysValues
 from recbole_gr.model.dropout import Dropout
 from recbole_gr.model.norm import RMSNorm
-from recbole_gr.model.position import RelativePositionBias, Rotary, rotate
+from recbole_gr.model.position import RelativePositionBias, Rotary, Rotation, rotate
 
 
 class Attention(nn.Module):
@@ -23,19 +25,23 @@ class Attention(nn.Module):
     the initial weights; its weights load here with the query rows multiplied by the root.)
     """
 
-    def __init__(self, size: int, n_heads: int, head_size: int, dropout: float, cross=False):
+    def __init__(
+        self, size: int, n_heads: int, head_size: int, dropout: float, cross: bool = False
+    ):
         super().__init__()
         inner = n_heads * head_size
         self.n_heads, self.head_size, self.dropout = n_heads, head_size, dropout
-        self.query = nn.Linear(size, inner, bias=False) if cross else None
-        self.key_value = nn.Linear(size, 2 * inner, bias=False) if cross else None
-        self.query_key_value = None if cross else nn.Linear(size, 3 * inner, bias=False)
+        if cross:
+            self.query = nn.Linear(size, inner, bias=False)
+            self.key_value = nn.Linear(size, 2 * inner, bias=False)
+        else:
+            self.query_key_value = nn.Linear(size, 3 * inner, bias=False)
         self.out = nn.Linear(inner, size, bias=False)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_size)).transpose(1, 2)  # [B, H, T, dh]
 
-    def project(self, x: Tensor, rotation=None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """``[B, T, d]`` -> queries, keys and values ``[B, H, T, dh]`` of self-attention."""
         q, k, v = self.query_key_value(x).chunk(3, dim=-1)
         return rotate(self._heads(q), rotation), rotate(self._heads(k), rotation), self._heads(v)
@@ -45,7 +51,9 @@ class Attention(nn.Module):
         k, v = self.key_value(memory).chunk(2, dim=-1)
         return self._heads(k), self._heads(v)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal=False) -> Tensor:
+    def attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool = False
+    ) -> Tensor:
         """Attention of ``q [B, H, T, dh]`` over ``k, v [B, H, S, dh]`` -> ``[B, T, d]``.
 
         ``bias`` is added to the logits, -inf hides a key; ``causal`` (without a bias) hides the
@@ -59,7 +67,13 @@ class Attention(nn.Module):
         """Cross-attention of ``x [B, T, d]``; in decoding ``T`` is the number of beams."""
         return self.attend(self._heads(self.query(x)), *keys_values, bias)
 
-    def attend_own(self, q: Tensor, own: BeamTokens, own_bias: Tensor | None, shared=None):
+    def attend_own(
+        self,
+        q: Tensor,
+        own: BeamTokens,
+        own_bias: Tensor | None,
+        shared: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """One new token per beam attends to the beam's own tokens and, where given, the user's.
 
         Args:
@@ -86,7 +100,14 @@ class Attention(nn.Module):
         return self.out(out.transpose(1, 2).flatten(2))
 
 
-def scaled_attention(q, k, v, bias=None, causal=False, dropout=0.0):
+def scaled_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
     """``softmax(q k^T / sqrt(dh) + bias) v`` by whichever kernel is fastest.
 
     Args:
@@ -107,7 +128,7 @@ def scaled_attention(q, k, v, bias=None, causal=False, dropout=0.0):
     )
 
 
-def _plain_attention(q, k, v, bias, causal):
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
     # The fused CPU kernel's backward pass in bfloat16 takes three times as long as these lines
     # (torch 2.13, 128 sequences of 80 tokens: 122 ms against 33 ms).
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
@@ -132,7 +153,7 @@ class DeepFeedForward(nn.Sequential):
     """Several hidden layers, with biases and dropout at the output (IntRR's released code)."""
 
     def __init__(self, size: int, inner: int, dropout: float, depth: int):
-        layers = [nn.Linear(size, inner), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [nn.Linear(size, inner), nn.ReLU(inplace=True)]
         for _ in range(depth - 1):
             layers += [nn.Linear(inner, inner), Dropout(dropout), nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.Linear(inner, size), Dropout(dropout))
@@ -155,7 +176,17 @@ class Block(nn.Module):
     """Self-attention, optional cross-attention, feed-forward; each normed before and added to
     its input (T5's pre-norm residual form)."""
 
-    def __init__(self, size, n_heads, head_size, inner, dropout, attention_dropout, cross, depth=1):
+    def __init__(
+        self,
+        size: int,
+        n_heads: int,
+        head_size: int,
+        inner: int,
+        dropout: float,
+        attention_dropout: float,
+        cross: bool,
+        depth: int = 1,
+    ):
         super().__init__()
         heads = (size, n_heads, head_size, attention_dropout)
         self.attention_norm = RMSNorm(size)
@@ -166,23 +197,44 @@ class Block(nn.Module):
         self.feed_forward = feed_forward(size, inner, dropout, depth)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x, bias, causal, rotation, memory=None, memory_bias=None):
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None,
+        causal: bool,
+        rotation: Rotation | None,
+        memory: Tensor | None = None,
+        memory_bias: Tensor | None = None,
+    ) -> tuple[Tensor, KeysValues]:
         """``x [B, T, d]`` -> the block's output and its self-attention keys and values."""
         q, k, v = self.attention.project(self.attention_norm(x), rotation)
         x = x + self.dropout(self.attention.attend(q, k, v, bias, causal))
+        attended = None
         if self.cross is not None:
-            memory = self.cross.keys_values(memory)
-        return self._rest(x, memory, memory_bias), (k, v)
+            assert memory is not None, "cross-attention needs the encoder's output"
+            attended = self.cross.keys_values(memory)
+        return self._rest(x, attended, memory_bias), (k, v)
 
-    def step(self, x, parents, own, own_bias, rotation, shared, memory, memory_bias):
+    def step(
+        self,
+        x: Tensor,
+        parents: Tensor | None,
+        own: BeamTokens,
+        own_bias: Tensor | None,
+        rotation: Rotation | None,
+        shared: tuple[Tensor, Tensor, Tensor] | None,
+        memory: KeysValues | None,
+        memory_bias: Tensor | None,
+    ) -> Tensor:
         """One new token of each beam, ``x [B, W, d]``; see :meth:`Stack.step`."""
         q, k, v = self.attention.project(self.attention_norm(x), rotation)
         own.append(k, v, parents)
         x = x + self.dropout(self.attention.attend_own(q, own, own_bias, shared))
         return self._rest(x, memory, memory_bias)
 
-    def _rest(self, x, memory, memory_bias):
-        if self.cross is not None:
+    def _rest(self, x: Tensor, memory: KeysValues | None, memory_bias: Tensor | None) -> Tensor:
+        if self.cross is not None and self.cross_norm is not None:
+            assert memory is not None, "cross-attention needs the encoder's keys and values"
             x = x + self.dropout(self.cross.cross(self.cross_norm(x), memory, memory_bias))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
@@ -194,23 +246,26 @@ class Stack(nn.Module):
     queries and keys, several times faster to train where it lets the fused kernel run.
     """
 
+    blocks: Sequence[Block]
+
     def __init__(
         self,
-        n_layers,
-        size,
-        n_heads,
-        head_size,
-        inner,
-        dropout,
-        attention_dropout=0.0,
-        causal=True,
-        cross=False,
-        position="relative_bias",
-        depth=1,
+        n_layers: int,
+        size: int,
+        n_heads: int,
+        head_size: int,
+        inner: int,
+        dropout: float,
+        attention_dropout: float = 0.0,
+        causal: bool = True,
+        cross: bool = False,
+        position: str = "relative_bias",
+        depth: int = 1,
     ):
         super().__init__()
         block = (size, n_heads, head_size, inner, dropout, attention_dropout, cross, depth)
-        self.blocks = nn.ModuleList(Block(*block) for _ in range(n_layers))
+        blocks = (Block(*block) for _ in range(n_layers))
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
         rotary = position == "rotary"
         self.rotary = Rotary(head_size) if rotary else None
         self.bias = None if rotary else RelativePositionBias(n_heads, bidirectional=not causal)
@@ -218,7 +273,14 @@ class Stack(nn.Module):
         self.dropout = Dropout(dropout)
         self.causal = causal
 
-    def forward(self, x: Tensor, key_bias=None, memory=None, memory_bias=None, keep_keys=False):
+    def forward(
+        self,
+        x: Tensor,
+        key_bias: Tensor | None = None,
+        memory: Tensor | None = None,
+        memory_bias: Tensor | None = None,
+        keep_keys: bool = False,
+    ) -> Tensor | tuple[Tensor, list[KeysValues]]:
         """Whole sequences.
 
         Args:
@@ -247,7 +309,16 @@ class Stack(nn.Module):
         x = self.dropout(self.norm(x))
         return (x, kept) if keep_keys else x
 
-    def step(self, x, position, parents, own, shared=None, memory=None, memory_bias=None):
+    def step(
+        self,
+        x: Tensor,
+        position: Tensor,
+        parents: Tensor | None,
+        own: Sequence[BeamTokens],
+        shared: tuple[Sequence[KeysValues], Tensor] | None = None,
+        memory: Sequence[KeysValues] | None = None,
+        memory_bias: Tensor | None = None,
+    ) -> Tensor:
         """One new token of each beam.
 
         Args:
@@ -262,10 +333,11 @@ class Stack(nn.Module):
         Returns:
             ``[B, W, d]``.
         """
-        rotation = own_bias = mask = None
+        rotation: Rotation | None = None
+        own_bias = mask = None
         if self.rotary is not None:
             rotation = [r[:, None, None] for r in self.rotary(position)]  # [B, 1, 1, dh / 2]
-        else:
+        elif self.bias is not None:
             place = torch.arange(len(own[0]) + 1, device=x.device)
             own_bias = self.bias(place[-1:], place)  # [H, 1, t]
         if shared is not None:
@@ -274,13 +346,13 @@ class Stack(nn.Module):
                 place = torch.arange(mask.shape[3], device=x.device)
                 mask = mask + self.bias(position.unsqueeze(1), place)  # [B, H, 1, S]
         for i, block in enumerate(self.blocks):
-            user = None if shared is None else (*history[i], mask)
+            user = None if mask is None else (*history[i], mask)
             attended = None if memory is None else memory[i]
             x = block.step(x, parents, own[i], own_bias, rotation, user, attended, memory_bias)
         return self.norm(x)
 
 
-def key_mask_bias(lengths: Tensor, size: int, dtype=torch.float32) -> Tensor:
+def key_mask_bias(lengths: Tensor, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """``[B]`` lengths -> ``[B, 1, 1, size]``: 0 for real tokens, -inf for padding."""
     padding = torch.arange(size, device=lengths.device) >= lengths.unsqueeze(1)
     bias = torch.zeros(padding.shape, dtype=dtype, device=lengths.device)

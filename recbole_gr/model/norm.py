@@ -1,5 +1,7 @@
 """Root mean square normalisation with a cheap backward pass."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ class _RMSNorm(torch.autograd.Function):
     """With ``n = x / r`` and the upstream gradient ``g``: ``dx = (gw - n mean(gw n)) / r``."""
 
     @staticmethod
-    def forward(ctx, x, weight, eps):
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)  # half precision sums in single
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)  # [..., 1]
@@ -38,7 +40,7 @@ class _RMSNorm(torch.autograd.Function):
         return normed * weight
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, inverse, weight = ctx.saved_tensors
         grad_weight = (grad * normed).flatten(0, -2).sum(0)
         scaled = grad * weight

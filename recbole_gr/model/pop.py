@@ -1,7 +1,14 @@
 """The most popular items, counted in full."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from recbole.model.general_recommender.pop import Pop as RecBolePop
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
 
 
 class Pop(RecBolePop):
@@ -12,7 +19,10 @@ class Pop(RecBolePop):
     `train_batch_size` as large as the data set all items are equally popular.
     """
 
-    def calculate_loss(self, interaction):
+    item_cnt: torch.Tensor
+    max_cnt: torch.Tensor
+
+    def calculate_loss(self, interaction: Interaction) -> torch.Tensor:
         """Count a batch.
 
         Args:

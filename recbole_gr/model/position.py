@@ -1,11 +1,14 @@
 """Two ways for attention to know positions: T5's learned bias by distance, and rotations."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from recbole_gr.errors import ConfigError
+
+Rotation = Sequence[Tensor]  # cosines and sines, see :class:`Rotary`
 
 
 class RelativePositionBias(nn.Module):
@@ -16,7 +19,9 @@ class RelativePositionBias(nn.Module):
     query; otherwise only distances back in time exist.
     """
 
-    def __init__(self, n_heads: int, bidirectional: bool, n_buckets=32, max_distance=128):
+    def __init__(
+        self, n_heads: int, bidirectional: bool, n_buckets: int = 32, max_distance: int = 128
+    ):
         super().__init__()
         self.weight = nn.Embedding(n_buckets, n_heads)
         self.bidirectional, self.n_buckets = bidirectional, n_buckets
@@ -46,6 +51,8 @@ class Rotary(nn.Module):
     """Positions as rotations of query and key (Su et al., RoFormer, section 3.2): the logits then
     depend on the distance alone, without a bias to learn, so the fused attention kernels apply."""
 
+    frequency: Tensor
+
     def __init__(self, head_size: int, base: float = 10_000.0):
         super().__init__()
         if head_size % 2:
@@ -59,7 +66,7 @@ class Rotary(nn.Module):
         return angle.cos(), angle.sin()
 
 
-def rotate(x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+def rotate(x: Tensor, rotation: Rotation | None) -> Tensor:
     """Rotate ``[..., T, dh]`` by cosines and sines that broadcast to ``[..., T, dh / 2]``."""
     if rotation is None:
         return x

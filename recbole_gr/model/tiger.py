@@ -9,6 +9,10 @@ history is flattened into the codes of its items. ``architecture`` chooses
   code, so one pass over a whole sequence trains every target in it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,13 +24,20 @@ from recbole_gr.model.base import GenerativeRecommender, resolve_train_sample
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.layers import Stack, init_weights, key_mask_bias
 
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataset import Dataset
+    from recbole.data.interaction import Interaction
+
+    from recbole_gr.sid.table import SIDTable
+
 IGNORED = -100
 
 
 class TIGER(GenerativeRecommender):
     """See the module's docstring; sizes and switches are in ``properties/model/TIGER.yaml``."""
 
-    def __init__(self, config, dataset, sid):
+    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
         super().__init__(config, dataset, sid)
         size = config["hidden_size"]
         stack = dict(
@@ -91,13 +102,13 @@ class TIGER(GenerativeRecommender):
             )
         resolve_train_sample(config, "decoder_only")
 
-    def calculate_loss(self, interaction) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Sum over the levels of the cross-entropy of the target's code, mean over the targets."""
         if self.causal:
             logits, target = self._causal_logits(interaction)
         else:
             logits, target = self._decoder_logits(interaction)
-        loss = 0.0
+        loss = torch.zeros((), device=target.device)
         for level, level_logits in enumerate(logits):
             loss = loss + F.cross_entropy(
                 level_logits.flatten(0, -2).float(),
@@ -107,7 +118,7 @@ class TIGER(GenerativeRecommender):
             )
         return loss
 
-    def _causal_logits(self, interaction) -> tuple[list[Tensor], Tensor]:
+    def _causal_logits(self, interaction: Interaction) -> tuple[list[Tensor], Tensor]:
         """Per level ``[B, T, V]`` logits of items ``1 .. T`` and their codes ``[B, T, L]``."""
         items = self.sequence(interaction)
         x = self._embed(self.flat_tokens(items)[:, :-1].contiguous(), interaction)
@@ -125,7 +136,7 @@ class TIGER(GenerativeRecommender):
             target = self.codes[items[:, 1:]].masked_fill(~counted, IGNORED)
         return [head(hidden[:, :, level]) for level, head in enumerate(self.heads)], target
 
-    def _decoder_logits(self, interaction) -> tuple[list[Tensor], Tensor]:
+    def _decoder_logits(self, interaction: Interaction) -> tuple[list[Tensor], Tensor]:
         """Per level ``[B, V]`` logits of the target and its codes ``[B, L]``."""
         memory, bias = self._encode(interaction)
         target = self.codes[interaction[self.ITEM_ID]]
@@ -134,14 +145,14 @@ class TIGER(GenerativeRecommender):
         hidden = self.decoder(x, memory=memory, memory_bias=bias)  # [B, L, d]
         return [head(hidden[:, level]) for level, head in enumerate(self.heads)], target
 
-    def _encode(self, interaction) -> tuple[Tensor, Tensor]:
+    def _encode(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """Encoder output ``[B, S, d]`` and the mask of its padding ``[B, 1, 1, S]``."""
         x = self._embed(self.flat_tokens(interaction[self.ITEM_SEQ]), interaction)
         n_tokens = interaction[self.ITEM_SEQ_LEN] * self.n_levels + bool(self.user_tokens)
         bias = key_mask_bias(n_tokens, x.shape[1])
         return self.encoder(x, key_bias=bias), bias
 
-    def _embed(self, tokens: Tensor, interaction) -> Tensor:
+    def _embed(self, tokens: Tensor, interaction: Interaction) -> Tensor:
         """``[B, S]`` flat codes -> ``[B, S (+ 1), d]``, the hashed user's token first if used."""
         x = self.code_embedding(tokens)
         if self.user_embedding is not None:
@@ -149,7 +160,7 @@ class TIGER(GenerativeRecommender):
             x = torch.cat([self.user_embedding(user).unsqueeze(1), x], dim=1)
         return x
 
-    def start(self, interaction) -> Step:
+    def start(self, interaction: Interaction) -> Step:
         return _HistoryCache(self, interaction) if self.causal else _Memory(self, interaction)
 
     def _tie_heads(self) -> None:
@@ -175,7 +186,7 @@ class _TiedHead(nn.Module):
 class _Memory:
     """Decoding of ``encoder_decoder``: encoder and cross keys once per user, then beam steps."""
 
-    def __init__(self, model: TIGER, interaction):
+    def __init__(self, model: TIGER, interaction: Interaction):
         memory, self.bias = model._encode(interaction)
         self.model, blocks = model, model.decoder.blocks
         self.keys_values = [block.cross.keys_values(memory) for block in blocks]
@@ -184,7 +195,7 @@ class _Memory:
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model = self.model
-        if level == 0:
+        if codes is None:
             x = model.begin.expand(self.n_users, 1, -1)
         else:
             x = model.code_embedding(codes + model.level_offset[level - 1])
@@ -198,7 +209,7 @@ class _Memory:
 class _HistoryCache:
     """Decoding of ``decoder_only``: the history's keys and values once per user."""
 
-    def __init__(self, model: TIGER, interaction):
+    def __init__(self, model: TIGER, interaction: Interaction):
         self.model = model
         x = model._embed(model.flat_tokens(interaction[model.ITEM_SEQ]), interaction)
         hidden, keys_values = model.decoder(x, keep_keys=True)
@@ -210,7 +221,7 @@ class _HistoryCache:
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model = self.model
-        if level == 0:
+        if codes is None:
             return model.heads[0](self.last)
         x = model.code_embedding(codes + model.level_offset[level - 1])
         position = self.n_tokens + level - 1

@@ -1,5 +1,7 @@
 """The score of every item without a search: a level depends on the one code above it."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -29,11 +31,13 @@ def leaf_scores(
         ``[B, n_leaves]`` in the order of the trie.
     """
     parts = zip(*(rows.split(USERS) for rows in (first, *guided)))
-    rest = {"levels": levels, "trie": trie, "renormalise": renormalise}
-    return torch.cat([_scores(*part, **rest) for part in parts])
+    score = partial(_scores, levels=levels, trie=trie, renormalise=renormalise)
+    return torch.cat([score(*part) for part in parts])
 
 
-def _scores(first, *guided, levels, trie, renormalise):
+def _scores(
+    first: Tensor, *guided: Tensor, levels: list[Level], trie: SIDTrie, renormalise: bool
+) -> Tensor:
     scores = first.new_zeros(len(first), 1, dtype=torch.float32)
     above = torch.zeros(1, dtype=torch.long, device=first.device)  # the last code of each node
     table = first.unsqueeze(1)  # [B, V_above, V]

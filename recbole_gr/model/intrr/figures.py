@@ -1,12 +1,16 @@
 """What the item side does with the Stage-1 SIDs."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from recbole_gr.sid.formats import level_name
 
 
-def assignment_figures(assigned: Tensor, given: Tensor, sizes) -> dict[str, dict[str, float]]:
+def assignment_figures(
+    assigned: Tensor, given: Tensor, sizes: Sequence[int]
+) -> dict[str, dict[str, float]]:
     """How the codes of the item side stand to the Stage-1 SIDs, as ``{topic: {name: value}}``.
 
     * agreement with the Stage-1 SID: share of items with the same code, by level and for the whole

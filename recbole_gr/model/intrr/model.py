@@ -1,7 +1,10 @@
 """IntRR: what is trained, and how the next item is scored."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,13 @@ from recbole_gr.model.intrr import options
 from recbole_gr.model.intrr.exact import leaf_scores
 from recbole_gr.model.intrr.figures import alike_items, assignment_figures, described
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataset import Dataset
+    from recbole.data.interaction import Interaction
+
+    from recbole_gr.sid.table import SIDTable
 
 IGNORED = -100
 CHUNK = 1 << 15  # items computed together where all of them are
@@ -40,7 +50,7 @@ class IntRR(GenerativeRecommender):
 
     weights_per_item = True  # the UID embedding
 
-    def __init__(self, config, dataset, sid):
+    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
         super().__init__(config, dataset, sid)
         options.check_levels(config, self.n_levels)
         width = config["hidden_size"]
@@ -62,9 +72,9 @@ class IntRR(GenerativeRecommender):
         self.one_target = config["train_sample"] == "prefix"
         self.decoding = config["decoding"]
         self.shown_items, self.shown_tokens = self._shown(config["redistribution_items"], dataset)
-        self._served = None
+        self._served: tuple[tuple, Served] | None = None
 
-    def _shown(self, tokens, dataset) -> tuple[Tensor, list[str]]:
+    def _shown(self, tokens: Sequence[str] | None, dataset: Dataset) -> tuple[Tensor, list[str]]:
         """Ids and tokens of the items whose redistribution is reported."""
         if tokens is None:
             items = alike_items(self.codes)
@@ -82,7 +92,7 @@ class IntRR(GenerativeRecommender):
 
     # Training
 
-    def calculate_loss(self, interaction) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """``L_rec + lambda_aln * L_aln`` (IntRR, figure 2; means and sums as in the released code).
 
         ``L_rec``: sum over the levels of the cross-entropy of the target's code given its codes
@@ -120,7 +130,7 @@ class IntRR(GenerativeRecommender):
             items, where = torch.unique(history, return_inverse=True)
         items = items.flatten()
         tokens, logits = self.assign(items)
-        alignment = 0.0
+        alignment: Tensor | float = 0.0
         if self.lambda_aln:
             weight = self._targets_after(counted) * (history > 0)
             weight = weight.flatten().to(tokens.dtype)
@@ -140,10 +150,11 @@ class IntRR(GenerativeRecommender):
         """``[n]`` cross-entropy of each item's SID in the logits of the item side, the sum of the
         first ``alignment_levels`` levels."""
         codes = self.codes[items]
-        return sum(
+        losses = (
             F.cross_entropy(logits[level].float(), codes[:, level], reduction="none")
             for level in range(self.aligned)
         )
+        return sum(losses, start=torch.zeros(len(items), device=items.device))
 
     def assign(self, items: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What the item side makes of ``items [n]``: tokens ``[n, d]``, logits per level."""
@@ -172,7 +183,7 @@ class IntRR(GenerativeRecommender):
 
     # Inference
 
-    def user_state(self, interaction) -> Tensor:
+    def user_state(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the backbone's state after the last item of each history."""
         tokens = self.served().tokens[interaction[self.ITEM_SEQ]]
         return self._last(self.backbone(tokens), interaction)
@@ -200,27 +211,27 @@ class IntRR(GenerativeRecommender):
         weights = [p for module in modules for p in module.parameters()]
         return tuple((p.data_ptr(), p._version) for p in weights)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> IntRR:
         """As of any module; training forgets what was kept (a fused optimiser does not count its
         steps in the versions of the weights)."""
         self._served = None
         return super().train(mode)
 
-    def _last(self, hidden: Tensor, interaction) -> Tensor:
+    def _last(self, hidden: Tensor, interaction: Interaction) -> Tensor:
         rows = torch.arange(len(hidden), device=hidden.device)
         return hidden[rows, interaction[self.ITEM_SEQ_LEN] - 1]
 
-    def start(self, interaction) -> Step:
+    def start(self, interaction: Interaction) -> Step:
         """The backbone runs once; every level after that is the RAN alone."""
         return _Decoding(self, interaction)
 
-    def search(self, interaction, beam_size: int | None = None) -> Beams:
+    def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
         """Constrained beam search, or with ``decoding: exact`` the best SIDs of all of them."""
         if self.decoding == "beam":
             return super().search(interaction, beam_size)
         scores = self._leaf_scores(interaction)
-        excluded = self._excluded(interaction)
-        excluded = None if excluded is None else ExcludedPrefixes(self.trie, excluded)
+        gone = self._excluded(interaction)
+        excluded = None if gone is None else ExcludedPrefixes(self.trie, gone)
         width = min(beam_size or self.beam_size, scores.shape[1])
         spare = 0 if excluded is None else excluded.spare()
         ties = partial(self._lowest_item_of_leaves, len(scores))
@@ -235,13 +246,13 @@ class IntRR(GenerativeRecommender):
         return self.trie.leaf_item[self.trie.leaf_start[:-1].long()].expand(n_rows, -1)
 
     @torch.no_grad()
-    def _leaf_scores(self, interaction) -> Tensor:
+    def _leaf_scores(self, interaction: Interaction) -> Tensor:
         user = self.user_state(interaction)
         first, guided = self.ran.first(user), self.ran.guide(user)
         return leaf_scores(first, guided, self.served().levels, self.trie, self.renormalise)
 
     @torch.no_grad()
-    def exact(self, interaction) -> Tensor:
+    def exact(self, interaction: Interaction) -> Tensor:
         """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), from one table of
         logits per level and user. With ``renormalise`` the catalogue has probability 1."""
         by_leaf = self._leaf_scores(interaction)
@@ -249,7 +260,7 @@ class IntRR(GenerativeRecommender):
         by_item = by_leaf.new_full((len(by_leaf), self.n_items), NEVER)
         return by_item.index_copy(1, item, by_leaf[:, leaf] + self.trie.entry_log_share())
 
-    def full_sort_predict(self, interaction) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` for RecBole's dense path: of all items with ``decoding: exact``, else
         of the generated ones."""
         if self.decoding == "exact":
@@ -259,7 +270,7 @@ class IntRR(GenerativeRecommender):
         return super().full_sort_predict(interaction)
 
     @torch.no_grad()
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
         return self.exact(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1))[:, 0]
 
@@ -267,13 +278,13 @@ class IntRR(GenerativeRecommender):
 class _Decoding:
     """Beam steps inside the RAN, for :func:`recbole_gr.generation.beam_search`."""
 
-    def __init__(self, model: IntRR, interaction):
+    def __init__(self, model: IntRR, interaction: Interaction):
         user = model.user_state(interaction).unsqueeze(1)  # [B, 1, d]
         self.first = model.ran.first(user)
         self.levels, self.guided = model.served().levels, model.ran.guide(user)
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
-        if level == 0:
+        if codes is None:
             return self.first
         step = self.levels[level - 1]
         # Only the last code counts, so beams need no state to re-index by their parents.

@@ -1,10 +1,16 @@
 """IntRR's configuration: what is checked before anything is read."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.ran import CONTEXTS
+
+if TYPE_CHECKING:
+    from recbole.config import Config
 
 # The released configuration trains without alignment; the method as drawn in the paper has it, with
 # no weight given, and the released code's own default for it is 0.1.
@@ -16,8 +22,8 @@ _CHOICES = {
     "train_sample": ("auto", "sequence", "prefix"),
     "position": ("relative_bias", "rotary"),
 }
-_COUNTS = ("hidden_size", "n_layers", "n_heads", "head_size", "inner_size", "feed_forward_depth")
-_COUNTS += ("uid_size", "ran_hidden_size")
+_COUNTS = ("hidden_size", "n_layers", "n_heads", "head_size", "inner_size", "feed_forward_depth",
+           "uid_size", "ran_hidden_size")  # fmt: skip
 _POSITIVE = ("temperature", "codebook_std", "uid_std")
 _RATES = ("dropout", "attention_dropout")
 
@@ -57,7 +63,7 @@ def prepare(config: dict) -> None:
         config["train_sample"] = "sequence"
 
 
-def check_levels(config, n_levels: int) -> None:
+def check_levels(config: Config, n_levels: int) -> None:
     """What depends on the SIDs: a weight for each level, no more aligned levels than there are."""
     weights, aligned = config["level_weights"], config["alignment_levels"]
     if weights is not None and len(weights) != n_levels:
@@ -69,7 +75,7 @@ def check_levels(config, n_levels: int) -> None:
         raise ConfigError(f"alignment_levels: {aligned}, but the SIDs have {n_levels} levels")
 
 
-def _alignment(value) -> float:
+def _alignment(value: Any) -> float:
     if isinstance(value, str) and value in ALIGNMENT:
         return ALIGNMENT[value]
     if not _number(value) or value < 0:
@@ -78,11 +84,11 @@ def _alignment(value) -> float:
     return float(value)
 
 
-def _number(value) -> bool:
+def _number(value: Any) -> bool:
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
     return real and math.isfinite(value)
 
 
-def _integer(key, value) -> None:
+def _integer(key: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{key}: {value!r} must be an integer of at least 1")

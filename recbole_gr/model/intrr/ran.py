@@ -1,5 +1,6 @@
 """The Recursive-Assignment Network: from one vector through the levels of a SID, code by code."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,13 +48,26 @@ class RecursiveAssignment(nn.Module):
         std: of the normal initial codewords (1 in the released code).
     """
 
-    def __init__(self, sizes, width, hidden, context="ste", temperature=1.0, std=1.0):
+    inner: Sequence[nn.Linear]
+    outer: Sequence[nn.Linear]
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        width: int,
+        hidden: int,
+        context: str = "ste",
+        temperature: float = 1.0,
+        std: float = 1.0,
+    ):
         super().__init__()
         self.sizes, self.width = tuple(sizes), width
         self.straight_through, self.temperature = context == "ste", temperature
         self.codebooks = nn.ParameterList(torch.randn(size, width) * std for size in sizes)
-        self.inner = nn.ModuleList(nn.Linear(2 * width, hidden) for _ in sizes[1:])
-        self.outer = nn.ModuleList(nn.Linear(hidden, width) for _ in sizes[1:])
+        inner = (nn.Linear(2 * width, hidden) for _ in sizes[1:])
+        self.inner = nn.ModuleList(inner)  # type: ignore[assignment]
+        outer = (nn.Linear(hidden, width) for _ in sizes[1:])
+        self.outer = nn.ModuleList(outer)  # type: ignore[assignment]
 
     def levels(self) -> list[Level]:
         """For every level after the first, what its codewords contribute."""

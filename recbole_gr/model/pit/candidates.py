@@ -1,5 +1,7 @@
 """Candidate SIDs of items, apart from what Item-to-Token proposes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def starting_sid_first(
     )
 
 
-def residual_codebooks(content: Tensor, codes: Tensor, sizes) -> list[Tensor]:
+def residual_codebooks(content: Tensor, codes: Tensor, sizes: Sequence[int]) -> list[Tensor]:
     """Centroids in content space that explain given SIDs level by level.
 
     The centroid of a code is the mean of what the levels before it leave of its items, as in

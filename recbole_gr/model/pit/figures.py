@@ -1,10 +1,17 @@
 """What an epoch of PIT tells about itself."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.table import sid_keys
+
+if TYPE_CHECKING:
+    from recbole_gr.model.pit.index import BeamIndex
 
 SID_HISTOGRAM = "share of items by SIDs"
 
@@ -12,8 +19,8 @@ SID_HISTOGRAM = "share of items by SIDs"
 class Meter:
     """Weighted means that add up on the device and are read once an epoch."""
 
-    def __init__(self):
-        self._sums = {}
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], tuple[Tensor | float, Tensor | float]] = {}
 
     def add(self, topic: str, name: str, total: Tensor, weight: Tensor | float = 1.0) -> None:
         """Add the scalar ``total`` to the numerator and ``weight`` to the denominator."""
@@ -22,7 +29,7 @@ class Meter:
 
     def read(self) -> dict[str, dict[str, float]]:
         """The means since the last reading, ``{topic: {name: mean}}``."""
-        means = {}
+        means: dict[str, dict[str, float]] = {}
         for (topic, name), (numerator, denominator) in self._sums.items():
             mean = float(numerator) / max(float(denominator), 1e-12)
             means.setdefault(topic, {})[name] = mean
@@ -31,7 +38,7 @@ class Meter:
 
 
 @torch.no_grad()
-def index_figures(index, before: Tensor) -> dict[str, dict[str, float]]:
+def index_figures(index: BeamIndex, before: Tensor) -> dict[str, dict[str, float]]:
     """The state of a beam index, as ``{topic: {name: value}}``.
 
     * codebook entropy: of each level's codes in bits, every item spread over its SIDs by weight;

@@ -1,5 +1,7 @@
 """The beam index: which SIDs an item owns and how much it owns of each."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -44,8 +46,21 @@ class BeamIndex(nn.Module):
         weight: ``[n_items, capacity]`` 0 where a place is empty or newer than the last refresh.
     """
 
+    codes: Tensor
+    count: Tensor
+    log_prob: Tensor
+    weight: Tensor
+
     def __init__(
-        self, codes, sizes, max_sids, spare, decay, prior_weight, threshold, temperature=1.0
+        self,
+        codes: Tensor,
+        sizes: Sequence[int],
+        max_sids: int,
+        spare: int,
+        decay: float,
+        prior_weight: float,
+        threshold: float,
+        temperature: float = 1.0,
     ):
         super().__init__()
         self.sizes, self.max_sids = tuple(sizes), max_sids
@@ -228,7 +243,15 @@ class BeamIndex(nn.Module):
         same &= (self.log_prob[items] != EMPTY).unsqueeze(1)
         return same.any(2), same.int().argmax(2)
 
-    def _joined(self, items, count, codes, log_prob, selected, new):
+    def _joined(
+        self,
+        items: Tensor,
+        count: Tensor,
+        codes: Tensor,
+        log_prob: Tensor,
+        selected: Tensor | float,
+        new: Tensor,
+    ) -> tuple[Tensor, ...]:
         """Places and new SIDs side by side, ``[n, capacity + N]``: codes, count, log_prob, weight.
         What is not ``new`` comes as an empty place."""
         held = self.codes[items]
@@ -242,12 +265,12 @@ class BeamIndex(nn.Module):
             torch.cat([self.weight[items], torch.zeros_like(added)], 1),
         )
 
-    def _take(self, merged, key: Tensor):
+    def _take(self, merged: tuple[Tensor, ...], key: Tensor) -> tuple[Tensor, ...]:
         """The ``capacity`` places of the highest ``key``, ties in the order they come in."""
         order = key.argsort(dim=1, descending=True, stable=True)[:, : self.capacity]
         codes = merged[0].gather(1, order.unsqueeze(2).expand(-1, -1, merged[0].shape[2]))
         return codes, *(part.gather(1, order) for part in merged[1:])
 
-    def _write(self, items: Tensor, parts) -> None:
+    def _write(self, items: Tensor, parts: tuple[Tensor, ...]) -> None:
         for name, part in zip(("codes", "count", "log_prob", "weight"), parts):
             getattr(self, name)[items] = part

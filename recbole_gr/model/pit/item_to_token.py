@@ -1,5 +1,7 @@
 """Item-to-Token: a small decoder that writes the SID of an item from its vector alone."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +19,19 @@ class ItemToToken(nn.Module):
     have embedding rows of their own, which also tell the positions (inferred).
     """
 
-    def __init__(self, size, sizes, n_layers, n_heads, head_size, inner, dropout, init_std):
+    level_offset: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        sizes: Sequence[int],
+        n_layers: int,
+        n_heads: int,
+        head_size: int,
+        inner: int,
+        dropout: float,
+        init_std: float,
+    ):
         super().__init__()
         self.sizes = tuple(sizes)
         starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
@@ -70,7 +84,7 @@ class ItemToToken(nn.Module):
         with evaluating(self):
             return self._search(vectors, width)
 
-    def _search(self, vectors, width):
+    def _search(self, vectors: Tensor, width: int) -> tuple[Tensor, Tensor]:
         own = [BeamTokens() for _ in self.stack.blocks]
         score = torch.zeros(len(vectors), 1, device=vectors.device)
         codes = torch.empty(len(vectors), 1, 0, dtype=torch.long, device=vectors.device)

@@ -1,5 +1,7 @@
 """Item vectors: content that training may move."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,10 @@ class ItemVectors(nn.Module):
         trainable: whether ``E`` is trained; if not, ``X`` is content alone.
     """
 
+    mean: Tensor
+    spread: Tensor
+    content: Tensor
+
     def __init__(self, content: Tensor, size: int, trainable: bool = True):
         super().__init__()
         content = content.float().clone()
@@ -32,7 +38,7 @@ class ItemVectors(nn.Module):
         self.norm = nn.LayerNorm(size)
 
     @classmethod
-    def saved_content(cls, state_dict, prefix: str = "items.") -> Tensor:
+    def saved_content(cls, state_dict: Mapping[str, Tensor], prefix: str = "items.") -> Tensor:
         """``[n_items, d_m]`` the content that a saved model was made with, row 0 zero."""
         content, mean, spread = (state_dict[prefix + n] for n in ("content", "mean", "spread"))
         content = content * spread + mean

@@ -1,5 +1,6 @@
 """The lazy decoder: generation that attends to a context it never encodes again."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.dropout import Dropout
 from recbole_gr.model.layers import Attention, FeedForward, RMSNorm, scaled_attention
-from recbole_gr.model.position import Rotary, rotate
+from recbole_gr.model.position import Rotary, Rotation, rotate
 
 
 class Context(NamedTuple):
@@ -34,21 +35,31 @@ class LazyBlock(nn.Module):
         self.feed_forward = FeedForward(size, inner, dropout)
         self.dropout = Dropout(dropout)
 
-    def read(self, x: Tensor, context: Context, rotation, bias: Tensor) -> Tensor:
+    def read(self, x: Tensor, context: Context, rotation: Rotation, bias: Tensor) -> Tensor:
         """Cross-attention of ``x [B, Q, d]``; ``rotation`` of the queries, ``bias`` additive."""
         q = self.query(self.cross_norm(x)).unflatten(-1, (self.n_heads, self.head_size))
         q = rotate(q.transpose(1, 2), rotation)  # [B, H, Q, dh]
         out = scaled_attention(q, context.keys, context.values, bias)
         return x + self.dropout(self.out(out.transpose(1, 2).flatten(2)))
 
-    def forward(self, x: Tensor, length: int, context: Context, rotation, bias: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, length: int, context: Context, rotation: Rotation, bias: Tensor
+    ) -> Tensor:
         """``x [B, T * length, d]``: ``length`` tokens of each of ``T`` targets."""
         x = self.read(x, context, rotation, bias)
         tokens = self.attention_norm(x).reshape(-1, length, x.shape[2])  # [B * T, L, d]
         own = self.attention.attend(*self.attention.project(tokens), None, causal=True)
         return self._rest(x, own.view_as(x))
 
-    def step(self, x, parents, own: BeamTokens, context: Context, rotation, bias) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        parents: Tensor | None,
+        own: BeamTokens,
+        context: Context,
+        rotation: Rotation,
+        bias: Tensor,
+    ) -> Tensor:
         """One new token of each beam, ``x [B, W, d]``."""
         x = self.read(x, context, rotation, bias)
         q, k, v = self.attention.project(self.attention_norm(x))
@@ -69,14 +80,19 @@ class LazyDecoder(nn.Module):
     context up to its own place. Distances are told by rotations of queries and keys (inferred).
     """
 
-    def __init__(self, n_layers, size, n_heads, head_size, inner, dropout):
+    blocks: Sequence[LazyBlock]
+
+    def __init__(
+        self, n_layers: int, size: int, n_heads: int, head_size: int, inner: int, dropout: float
+    ):
         super().__init__()
         self.n_heads = n_heads
         self.context_map = nn.Linear(size, n_heads * head_size, bias=False)
         self.context_norm = RMSNorm(head_size)
         self.rotary = Rotary(head_size)
         block = (size, n_heads, head_size, inner, dropout)
-        self.blocks = nn.ModuleList(LazyBlock(*block) for _ in range(n_layers))
+        blocks = (LazyBlock(*block) for _ in range(n_layers))
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.dropout = Dropout(dropout)
         self.norm = RMSNorm(size)
 
@@ -107,7 +123,15 @@ class LazyDecoder(nn.Module):
             hidden = block(hidden, length, context, rotation, bias)
         return self.dropout(self.norm(hidden)).view_as(x)
 
-    def step(self, x, parents, own, context: Context, place: Tensor, bias: Tensor) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        parents: Tensor | None,
+        own: Sequence[BeamTokens],
+        context: Context,
+        place: Tensor,
+        bias: Tensor,
+    ) -> Tensor:
         """One new token of each beam.
 
         Args:
@@ -126,5 +150,5 @@ class LazyDecoder(nn.Module):
             x = block.step(x, parents, tokens, context, rotation, bias)
         return self.dropout(self.norm(x))
 
-    def _rotation(self, place: Tensor):
+    def _rotation(self, place: Tensor) -> Rotation:
         return [r.unsqueeze(1) for r in self.rotary(place)]  # [B or 1, 1, Q, dh / 2]

@@ -1,6 +1,9 @@
 """PIT: what is trained in each phase, and how one phase becomes the other."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,13 @@ from recbole_gr.model.pit.index import EMPTY
 from recbole_gr.model.pit.recommender import CHUNK, IndexedRecommender
 from recbole_gr.model.pit.selection import evaluating, path_losses, select
 from recbole_gr.model.pit.user_to_token import Reading
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataset import Dataset
+    from recbole.data.interaction import Interaction
+
+    from recbole_gr.sid.table import SIDTable
 
 IGNORED = -100
 NEWCOMER = -7.0  # log P(item | SID) of a SID that the item does not own yet
@@ -48,7 +58,7 @@ class PIT(IndexedRecommender):
         meter: figures of the running epoch.
     """
 
-    def __init__(self, config, dataset, sid, content):
+    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid, content)
         self.phase, self.meter = 1, Meter()
         self.whole = config["train_sample"] == "sequence"
@@ -62,7 +72,7 @@ class PIT(IndexedRecommender):
 
     # Training
 
-    def calculate_loss(self, interaction) -> Tensor:
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Weighted sum of the losses of the present phase; each is a mean over its samples.
 
         A batch trains every target that it counts. Gradients (PIT): User-to-Token's loss reaches
@@ -81,46 +91,49 @@ class PIT(IndexedRecommender):
             losses["i2t"] = self._item_loss(choice)
         if self.alignment is not None:
             losses["csa"] = self._alignment_loss(reading, targets, counted, interaction)
-        total = 0.0
+        total = torch.zeros((), device=targets.device)
         for name, loss in losses.items():
             self.meter.add("loss", name, loss)
             total = total + self.loss_weight[name] * loss
         return total
 
-    def compiled_loss(self, **options):
+    def compiled_loss(self, **options: Any) -> Callable[[Interaction], Tensor]:
         """As of any model, but choosing and drawing stay as they are: their shapes depend on the
         values, and a compiler would stop at each of their operations."""
         for name in ("_training_reading", "_user_loss", "_judgement"):
             setattr(self, name, torch.compile(getattr(self, name), dynamic=True, **options))
         return self.calculate_loss
 
-    def _training_reading(self, interaction) -> Reading:
+    def _training_reading(self, interaction: Interaction) -> Reading:
         return self._read(interaction, self.whole)
 
     def _user_loss(self, reading: Reading, codes: Tensor, counted: Tensor) -> Tensor:
         """Mean cross-entropy of a code over the levels and the counted targets."""
         target = codes.masked_fill(~counted.unsqueeze(2), IGNORED)
         logits = self.user_to_token.logits(reading, codes)
-        loss = sum(
+        losses = (
             F.cross_entropy(
                 scores.flatten(0, 1).float(), target[..., level].flatten(), ignore_index=IGNORED
             )
             for level, scores in enumerate(logits)
         )
-        return loss / self.n_levels
+        return sum(losses, start=torch.zeros((), device=codes.device)) / self.n_levels
 
     def _item_loss(self, choice: Choice) -> Tensor:
         """Mean cross-entropy of a code over the levels and the counted pairs.
 
         Equal pairs of item and SID are computed once and weighted by how many there are.
         """
+        assert self.item_to_token is not None
         row, place = (choice.counts > 0).nonzero(as_tuple=True)
         weight = choice.counts[row, place]
         vectors = self.items(choice.items[row])
         losses = self.item_to_token.level_losses(vectors, choice.candidates[row, place])
         return (losses.mean(1) * weight).sum() / weight.sum().clamp_min(1)
 
-    def _alignment_loss(self, reading, targets, counted, interaction) -> Tensor:
+    def _alignment_loss(
+        self, reading: Reading, targets: Tensor, counted: Tensor, interaction: Interaction
+    ) -> Tensor:
         """Binary cross-entropy of the target against drawn items, for every counted target."""
         own = torch.cat([interaction[self.ITEM_SEQ], interaction[self.ITEM_ID].unsqueeze(1)], 1)
         drawn, usable = draw_negatives(own, self.n_items, (*targets.shape, self.negatives))
@@ -131,6 +144,7 @@ class PIT(IndexedRecommender):
     def _judgement(self, reading: Reading, judged: Tensor, weight: Tensor) -> Tensor:
         """The loss of the alignment over items ``judged [B, T, n]``, the first of each the true
         one, where ``weight [B, T, n]`` says which count."""
+        assert self.alignment is not None
         label = torch.zeros(judged.shape, device=judged.device)
         label[:, :, 0] = 1.0
         states = self.user_to_token.item_states(reading).detach()
@@ -160,13 +174,15 @@ class PIT(IndexedRecommender):
             place = select(losses, log_prob[where], self.select_rule)
         counts = torch.zeros(candidates.shape[:2], device=targets.device)
         counts.index_put_((where, place), counted.float(), accumulate=True)
-        if self.phase == 2:
+        if log_prob is not None:  # phase 2
             self.index.observe(items, candidates, log_prob, counts)
             left = ((place > 0) & counted).sum()
             self.meter.add("selection", "left the starting SID", left, counted.sum())
         return Choice(candidates[where, place], items, candidates, counts)
 
-    def _candidate_losses(self, reading, candidates, log_prob, counted) -> Tensor:
+    def _candidate_losses(
+        self, reading: Reading, candidates: Tensor, log_prob: Tensor, counted: Tensor
+    ) -> Tensor:
         """``[B, T, N]`` User-to-Token's mean loss per code of ``candidates [B, T, N, L]``."""
         n_rows, n_targets, n_candidates, _ = candidates.shape
         if n_candidates == 1:  # nothing to choose between
@@ -222,7 +238,7 @@ class PIT(IndexedRecommender):
             self._refresh_with(codes, log_prob)
         return {**self.meter.read(), **index_figures(self.index, before)}
 
-    def _refresh_with(self, codes, log_prob, restart=False) -> None:
+    def _refresh_with(self, codes: Tensor, log_prob: Tensor, restart: bool = False) -> None:
         log_prob = log_prob.clone()
         log_prob[0] = EMPTY  # padding owns nothing
         if restart:
@@ -233,6 +249,7 @@ class PIT(IndexedRecommender):
 
     def _edge_log_prob(self) -> Tensor:
         """``[n_items, capacity]`` Item-to-Token's present log-probability of every SID held."""
+        assert self.item_to_token is not None
         parts = []
         for chunk in torch.arange(self.n_items, device=self.codes.device).split(CHUNK):
             held = self.index.codes[chunk].long()  # [n, capacity, L]

@@ -1,6 +1,7 @@
 """PIT's configuration: what is checked before anything is read."""
 
 import os
+from typing import Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.base import resolve_train_sample
@@ -85,7 +86,7 @@ def prepare(config: dict) -> None:
     resolve_train_sample(config, "lazy_decoder")
 
 
-def _ablations(value):
+def _ablations(value: Any) -> list[str]:
     names = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not set(names) <= set(ABLATIONS):
         raise ConfigError(
@@ -96,7 +97,7 @@ def _ablations(value):
     return sorted(names)
 
 
-def _integer(config, key, least):
+def _integer(config: dict, key: str, least: int) -> None:
     value = config[key]
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(f"{key}: {value!r} must be an integer of at least {least}")

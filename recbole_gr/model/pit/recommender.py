@@ -1,5 +1,10 @@
 """PIT's modules and its answers: generation over the index of items and SIDs."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,9 +22,17 @@ from recbole_gr.model.pit.user_to_token import (
     EncoderDecoderUserToToken,
     LazyUserToToken,
     Reading,
+    UserToToken,
 )
 from recbole_gr.oracle import exact_scores
 from recbole_gr.ranking import TAIL_SCORE, Generated, rank_items
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataset import Dataset
+    from recbole.data.interaction import Interaction
+
+    from recbole_gr.sid.table import SIDTable
 
 CHUNK = 4096  # items proposed for at once
 
@@ -38,7 +51,13 @@ class IndexedRecommender(GenerativeRecommender):
 
     needs_content = True
 
-    def __init__(self, config, dataset, sid, content):
+    pool: Tensor
+    pool_log_prob: Tensor
+    popularity: Tensor
+    tail: Tensor
+    user_to_token: UserToToken
+
+    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid)
         size, ablated = config["hidden_size"], set(config["ablate"])
         if len(content) != self.n_items:
@@ -106,7 +125,7 @@ class IndexedRecommender(GenerativeRecommender):
         self.register_load_state_dict_post_hook(lambda model, keys: model.rebuild())
 
     @staticmethod
-    def saved_content(state_dict) -> Tensor:
+    def saved_content(state_dict: Mapping[str, Tensor]) -> Tensor:
         """The content that a saved model was made with (the constructor's last argument)."""
         return ItemVectors.saved_content(state_dict)
 
@@ -117,22 +136,22 @@ class IndexedRecommender(GenerativeRecommender):
         order = self.popularity[1:].argsort(descending=True, stable=True) + 1
         self.register_buffer("tail", order, persistent=False)
 
-    def start(self, interaction) -> Step:
+    def start(self, interaction: Interaction) -> Step:
         return self.user_to_token.start(self._read(interaction, False))
 
-    def rank(self, beams: Beams, k: int, interaction) -> Generated:
+    def rank(self, beams: Beams, k: int, interaction: Interaction) -> Generated:
         """Items of the beams, their SIDs merged by P(item | SID), then the most popular others."""
         exclude = self._excluded(interaction)
         return rank_items(self.trie, beams, k, self.merge, self.tail, exclude)
 
     @torch.no_grad()
-    def exact(self, interaction) -> Tensor:
+    def exact(self, interaction: Interaction) -> Tensor:
         """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), without a search."""
         users = len(interaction[self.ITEM_SEQ_LEN])
         step = self.start(interaction)
         return exact_scores(step, self.trie, users, self.renormalise, self.merge)
 
-    def full_sort_predict(self, interaction) -> Tensor:
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` scores: the items of the beams, below them all others by popularity."""
         most = min(self.n_items - 1, self.beam_size * self.trie.max_sharing)
         found = rank_items(self.trie, self.search(interaction), most, self.merge)
@@ -147,7 +166,7 @@ class IndexedRecommender(GenerativeRecommender):
         return dense
 
     @torch.no_grad()
-    def predict(self, interaction) -> Tensor:
+    def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` log-probability of each row's own item, over all its SIDs."""
         item = interaction[self.ITEM_ID]
         codes = self.index.codes[item].long()  # [B, P, L]
@@ -191,7 +210,7 @@ class IndexedRecommender(GenerativeRecommender):
         self.rebuild()
         return ids
 
-    def load_state_dict(self, state_dict, *args, **options):
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **options: Any) -> Any:
         """As of any module; a model saved after :meth:`add_items` brings its added items along."""
         added = len(state_dict.get("codes", ())) - self.n_items
         if added > 0:
@@ -209,7 +228,7 @@ class IndexedRecommender(GenerativeRecommender):
             self.n_items += added
         return super().load_state_dict(state_dict, *args, **options)
 
-    def _read(self, interaction, all_targets: bool) -> Reading:
+    def _read(self, interaction: Interaction, all_targets: bool) -> Reading:
         history = interaction[self.ITEM_SEQ]
         if self.history_input == "item":
             vectors = self.items(history)
@@ -231,11 +250,13 @@ class IndexedRecommender(GenerativeRecommender):
             else:
                 own = self.item_to_token.log_prob(self.items(chunk), start)
             parts.append(starting_sid_first(start, own, codes, log_prob))
-        return tuple(torch.cat(part) for part in zip(*parts))
+        codes, log_prob = (torch.cat(part) for part in zip(*parts))
+        return codes, log_prob
 
-    def _proposals(self, items: Tensor, books) -> tuple[Tensor, Tensor]:
+    def _proposals(self, items: Tensor, books: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         """What Item-to-Token proposes, or the nearest SIDs where it is left out; best first."""
         if self.item_to_token is None:
+            assert books is not None  # see _codebooks
             return nearest_sids(self.items.content[items], books, self.n_candidates)
         return self.item_to_token.propose(self.items(items), self.n_candidates)
 

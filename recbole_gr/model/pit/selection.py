@@ -1,6 +1,7 @@
 """User-guided selection: which of an item's candidate SIDs a user is taught."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ def path_losses(step: Step, codes: Tensor, first: Tensor) -> Tensor:
     Returns:
         ``[B, W]`` float32.
     """
-    n_levels, total, parents = codes.shape[2], 0.0, first
+    n_levels, total, parents = codes.shape[2], torch.zeros((), device=codes.device), first
     for level in range(n_levels):
         if level == 0:
             logits = step(0, None, None).float()  # [B, T, V]
@@ -65,7 +66,7 @@ def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def evaluating(*modules: nn.Module):
+def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Dropout off inside the block, without touching gradients."""
     were = [module.training for module in modules]
     for module in modules:

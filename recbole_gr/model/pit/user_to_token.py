@@ -1,5 +1,6 @@
 """User-to-Token: the recommender, which reads a history and writes the SID of the next item."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,9 @@ class UserToToken(nn.Module):
         tokens_per_item: 1 or ``L``.
     """
 
-    def __init__(self, size: int, sizes, tokens_per_item: int):
+    level_offset: Tensor
+
+    def __init__(self, size: int, sizes: Sequence[int], tokens_per_item: int):
         super().__init__()
         self.sizes, self.tokens_per_item = tuple(sizes), tokens_per_item
         starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
@@ -99,9 +102,18 @@ class LazyUserToToken(UserToToken):
     """
 
     def __init__(
-        self, size, sizes, tokens_per_item, n_context_layers, n_layers, n_heads, head_size, inner,
-        dropout, init_std,
-    ):  # fmt: skip
+        self,
+        size: int,
+        sizes: Sequence[int],
+        tokens_per_item: int,
+        n_context_layers: int,
+        n_layers: int,
+        n_heads: int,
+        head_size: int,
+        inner: int,
+        dropout: float,
+        init_std: float,
+    ):
         super().__init__(size, sizes, tokens_per_item)
         parts = (size, n_heads, head_size, inner, dropout)
         self.context = (
@@ -135,9 +147,18 @@ class EncoderDecoderUserToToken(UserToToken):
     """T5's form: a bidirectional encoder and a decoder, one target per history."""
 
     def __init__(
-        self, size, sizes, tokens_per_item, n_encoder_layers, n_layers, n_heads, head_size, inner,
-        dropout, init_std,
-    ):  # fmt: skip
+        self,
+        size: int,
+        sizes: Sequence[int],
+        tokens_per_item: int,
+        n_encoder_layers: int,
+        n_layers: int,
+        n_heads: int,
+        head_size: int,
+        inner: int,
+        dropout: float,
+        init_std: float,
+    ):
         super().__init__(size, sizes, tokens_per_item)
         parts = (size, n_heads, head_size, inner, dropout)
         self.encoder = Stack(n_encoder_layers, *parts, causal=False)
@@ -164,16 +185,17 @@ class EncoderDecoderUserToToken(UserToToken):
 class _LazySteps:
     """Decoding with :class:`LazyDecoder`: the beams of a user may belong to several targets."""
 
+    target: Tensor  # [B, W] the target of each beam
+
     def __init__(self, model: LazyUserToToken, reading: Reading):
         self.model, self.reading = model, reading
         self.context = model.decoder.context(reading.memory)
         self.own = [BeamTokens() for _ in model.decoder.blocks]
-        self.target = None  # [B, W] the target of each beam
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model, (memory, place, bias) = self.model, self.reading
         n_users, n_targets = len(memory), place.shape[1]
-        if level == 0:
+        if codes is None or parents is None:
             x = model.begin.expand(n_users, n_targets, -1)
             target = torch.arange(n_targets, device=memory.device).unsqueeze(0)
             self.target = target.expand(n_users, -1)
@@ -196,12 +218,13 @@ class _StackSteps:
     def __init__(self, model: EncoderDecoderUserToToken, reading: Reading):
         self.model, self.reading = model, reading
         blocks = model.decoder.blocks
-        self.keys_values = [block.cross.keys_values(reading.memory) for block in blocks]
+        cross = (block.cross for block in blocks if block.cross is not None)
+        self.keys_values = [attention.keys_values(reading.memory) for attention in cross]
         self.own = [BeamTokens() for _ in blocks]
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model, (memory, _, bias) = self.model, self.reading
-        if level == 0:
+        if codes is None:
             x = model.begin.expand(len(memory), 1, -1)
         else:
             x = model.code_embedding(codes + model.level_offset[level - 1])
