@@ -1,8 +1,13 @@
 """RecBole's own trainers, with safe checkpoints and the figures that the results table needs."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import torch
 from recbole.trainer import Trainer
@@ -10,7 +15,7 @@ from recbole.utils import early_stopping
 
 from recbole_gr.data.identity import identity_of
 from recbole_gr.errors import ConfigError
-from recbole_gr.trainer.buckets import collecting
+from recbole_gr.trainer.buckets import ItemBuckets, collecting
 from recbole_gr.trainer.checkpoint import (
     decode,
     encode,
@@ -22,8 +27,18 @@ from recbole_gr.trainer.checkpoint import (
 )
 from recbole_gr.trainer.interrupt import STOPPED, Interrupt, Place, Steps
 
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.model.abstract_recommender import AbstractRecommender
 
-class SafeTrainerMixin:
+if TYPE_CHECKING:
+    from recbole.trainer import Trainer as _Base  # what the mixin goes before
+else:
+    _Base = object
+
+
+class SafeTrainerMixin(_Base):
     """Goes before a RecBole `Trainer` class and replaces what it saves and loads.
 
     RecBole pickles its Config into each checkpoint, which torch >= 2.6 refuses to load by default,
@@ -41,24 +56,32 @@ class SafeTrainerMixin:
 
     accumulation = 1
 
-    def __init__(self, config, model):
+    def __init__(self, config: Config, model: AbstractRecommender):
         super().__init__(config, model)
         self.best_epoch = -1
-        self.epoch_seconds = []
-        self.valid_seconds = []
-        self.buckets = None
+        self.epoch_seconds: list[float] = []
+        self.valid_seconds: list[float] = []
+        self.buckets: ItemBuckets | None = None
         self._epoch = -1
         self._train_data = None
-        self._identity = None
-        self._loader_states = []
+        self._identity: dict[str, Any] | None = None
+        self._loader_states: list[torch.Tensor] = []
         self._resumed = False
         self._validates = False
-        self.stopped_file = None
+        self.stopped_file: str | None = None
         self._interrupt = Interrupt()
-        self._place = None
-        self._go_on_at = None
+        self._place: Place | None = None
+        self._go_on_at: dict[str, Any] | None = None
 
-    def fit(self, train_data, valid_data=None, verbose=True, saved=True, *args, **kwargs):
+    def fit(
+        self,
+        train_data: AbstractDataLoader,
+        valid_data: AbstractDataLoader | None = None,
+        verbose: bool = True,
+        saved: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[float, dict[str, float] | None]:
         """As RecBole's; after `resume_checkpoint` the batches go on where they stopped.
 
         Raises:
@@ -84,7 +107,9 @@ class SafeTrainerMixin:
                     self._save_place()
                 raise
 
-    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+    def _train_epoch(
+        self, train_data: AbstractDataLoader, epoch_idx: int, *args: Any, **kwargs: Any
+    ) -> Any:
         start = perf_counter()
         place, self._go_on_at = self._go_on_at, None
         steps = Steps(train_data, self._interrupt, self.accumulation, place)
@@ -97,16 +122,18 @@ class SafeTrainerMixin:
             self.best_epoch = epoch_idx
         return loss
 
-    def _trained_already(self, train_data, epoch_idx, *args, **kwargs):
+    def _trained_already(self, train_data: Any, epoch_idx: int, *_: Any, **__: Any) -> Any:
         """In the place of `_train_epoch`, once: it was trained before Ctrl-C, not yet validated."""
         del self._train_epoch
-        place, self._go_on_at = self._go_on_at, None
+        place, self._go_on_at = self._go_on_at or {}, None
         restore_random_states(place["random"])
         self._epoch = epoch_idx
         self._place = Place(epoch_idx)
         return place["loss"]
 
-    def _generate_train_loss_output(self, epoch_idx, s_time, e_time, losses):
+    def _generate_train_loss_output(
+        self, epoch_idx: int, s_time: float, e_time: float, losses: Any
+    ) -> str:
         # The first that RecBole's fit does once an epoch is trained.
         if self._place is not None:
             self._place.end(losses, self._before_validation())
@@ -114,7 +141,9 @@ class SafeTrainerMixin:
         self._interrupt.obey()
         return super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
 
-    def _valid_epoch(self, valid_data, *args, **kwargs):
+    def _valid_epoch(
+        self, valid_data: AbstractDataLoader, *args: Any, **kwargs: Any
+    ) -> tuple[float, dict[str, float]]:
         start = perf_counter()
         score, result = super()._valid_epoch(valid_data, *args, **kwargs)
         self.valid_seconds.append(perf_counter() - start)
@@ -125,7 +154,7 @@ class SafeTrainerMixin:
             self.best_valid_result = result
         return score, result
 
-    def _checkpoint_state(self, epoch):
+    def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
         return {
             "config": plain_config(self.config),
             "data": self._identity,
@@ -139,7 +168,7 @@ class SafeTrainerMixin:
             **self._before_validation(),
         }
 
-    def _before_validation(self):
+    def _before_validation(self) -> dict[str, Any]:
         """What a validation changes, and what decides the batches to come."""
         return {
             "best_epoch": self.best_epoch,
@@ -149,10 +178,10 @@ class SafeTrainerMixin:
             "loader_states": [g.get_state() for g in _generators(self._train_data)],
         }
 
-    def _save_place(self):
+    def _save_place(self) -> None:
         """Save where training stands beside the best checkpoint, which stays as it is."""
-        state = self._place and self._place.state()
-        if state is None:
+        state = self._place.state() if self._place else None
+        if self._place is None or state is None:
             return
         best = Path(self.saved_model_file)
         state["place"].update(best=best.name, has_best=best.is_file())
@@ -160,7 +189,7 @@ class SafeTrainerMixin:
         save_checkpoint(file, {**self._checkpoint_state(self._place.epoch - 1), **state})
         self.stopped_file = str(file)
 
-    def _save_checkpoint(self, epoch, verbose=True, **kwargs):
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         if epoch == -1 and self._resumed:
@@ -172,12 +201,12 @@ class SafeTrainerMixin:
         if verbose:
             self.logger.info(f"Saved {file}")
 
-    def save_pretrained_model(self, epoch, saved_model_file):
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """For trainers that pre-train (S3Rec, RaCT): the same, at a file of their choice."""
         save_checkpoint(saved_model_file, self._checkpoint_state(epoch))
         self.saved_model_file = saved_model_file
 
-    def resume_checkpoint(self, resume_file):
+    def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: weights, optimizer, counters, random states, order of batches.
 
         Later checkpoints overwrite `resume_file`, as in RecBole, or after Ctrl-C the best one that
@@ -209,11 +238,17 @@ class SafeTrainerMixin:
         self._resume_from(state)
         self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")
 
-    def _resume_from(self, state):
+    def _resume_from(self, state: dict[str, Any]) -> None:
         """What a trainer's `_checkpoint_state` adds is taken back here."""
 
     @torch.no_grad()
-    def evaluate(self, eval_data, load_best_model=True, model_file=None, show_progress=False):
+    def evaluate(
+        self,
+        eval_data: AbstractDataLoader | None,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
         """As RecBole's, loading the best model, or `model_file`, without unpickling."""
         if not eval_data:
             return None
@@ -222,14 +257,16 @@ class SafeTrainerMixin:
         with collecting(self.eval_collector, self.buckets):
             return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
 
-    def _load_model(self, file):
+    def _load_model(self, file: str | os.PathLike[str]) -> dict[str, Any]:
         state = load_checkpoint_of(self.config, file, map_location=self.device)
         load_weights(self.model, state, file)
         self.logger.info(f"Loaded {file}")
         return state
 
 
-def load_weights(model, state, file):
+def load_weights(
+    model: AbstractRecommender, state: Mapping[str, Any], file: str | os.PathLike[str]
+) -> None:
     """Put the weights and other parameters of the checkpoint `state`, read from `file`, into a
     model.
 
@@ -251,7 +288,9 @@ def load_weights(model, state, file):
     model.load_other_parameter(others)
 
 
-def load_checkpoint_of(config, file, map_location=None):
+def load_checkpoint_of(
+    config: Config, file: str | os.PathLike[str], map_location: torch.device | str | None = None
+) -> dict[str, Any]:
     """The checkpoint `file`, if it is of the model and the data set of `config`.
 
     Returns:
@@ -270,7 +309,7 @@ def load_checkpoint_of(config, file, map_location=None):
     return state
 
 
-def _generators(loader):
+def _generators(loader: AbstractDataLoader) -> list[torch.Generator]:
     """The random generators that decide the batches of a training loader."""
     parts = ("general_dataloader", "kg_dataloader")  # of a knowledge-based loader
     loaders = [loader, *(getattr(loader, name, None) for name in parts)]
@@ -278,7 +317,7 @@ def _generators(loader):
 
 
 @cache
-def safe_trainer(trainer_class):
+def safe_trainer(trainer_class: type) -> type:
     """The subclass of a RecBole trainer that saves and loads safely.
 
     Args:

@@ -1,13 +1,24 @@
 """Metrics by how often the target item occurs in training: cold start and tail beside the whole."""
 
+from __future__ import annotations
+
 import contextlib
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_gr.buckets import bucket_names
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.interaction import Interaction
+    from recbole.evaluator.base_metric import AbstractMetric
+    from recbole.evaluator.collector import Collector
+    from recbole.evaluator.evaluator import Evaluator
 
 _RANKED, _SCORED = {"rec.topk"}, {"rec.score", "data.label"}
 
@@ -25,12 +36,15 @@ class ItemBuckets:
         config: read for ``topk``, ``ITEM_ID_FIELD`` and ``LABEL_FIELD``.
     """
 
-    def __init__(self, edges, counts, config):
+    def __init__(self, edges: Sequence[int], counts: Tensor, config: Config):
         self.names = bucket_names(edges)
         self._bucket = torch.bucketize(counts, torch.tensor(edges[1:]), right=True)  # [n_items]
         self._config = config
-        self._hits, self._positives = [], []
-        self._scores, self._labels, self._of_row = [], [], []
+        self._hits: list[Tensor] = []
+        self._positives: list[Tensor] = []
+        self._scores: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._of_row: list[Tensor] = []
 
     def add_ranked(self, items: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
         """A batch of ranked items ``[B, k]`` and its targets as pairs of row and item id."""
@@ -42,7 +56,9 @@ class ItemBuckets:
         n_positive = torch.bincount(place, minlength=len(hits))
         self._positives.append(n_positive.view(len(items), len(self.names)))
 
-    def add(self, scores, interaction, positive_u, positive_i) -> None:
+    def add(
+        self, scores: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
         """A batch as RecBole collects it: scores ``[B, n_items]``, or ``[B]`` with labels."""
         if scores.dim() == 2:
             items = torch.topk(scores, max(self._config["topk"]), dim=1).indices
@@ -53,7 +69,7 @@ class ItemBuckets:
         self._labels.append(interaction[self._config["LABEL_FIELD"]].to(scores.device))
         self._of_row.append(self._bucket.to(items.device)[items].to(scores.device))
 
-    def results(self, evaluator) -> dict:
+    def results(self, evaluator: Evaluator) -> dict:
         """Per bucket ``targets`` and the metrics that the collected lists or scores allow.
 
         A metric without a value (an empty bucket; AUC of labels that are all alike) is None.
@@ -66,7 +82,7 @@ class ItemBuckets:
         parts = self._ranked_parts() if ranked else self._scored_parts()
         return {name: _measure(metrics, *part) for name, part in zip(self.names, parts)}
 
-    def _ranked_parts(self):
+    def _ranked_parts(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         hits, positives = torch.cat(self._hits), torch.cat(self._positives)
         for number in range(len(self.names)):
             rows = positives[:, number] > 0
@@ -74,7 +90,7 @@ class ItemBuckets:
             topk = torch.cat([hits[rows, number], n_positive], 1)
             yield int(n_positive.sum()), {"rec.topk": topk}
 
-    def _scored_parts(self):
+    def _scored_parts(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         scores, labels = torch.cat(self._scores), torch.cat(self._labels)
         bucket = torch.cat(self._of_row)
         for number in range(len(self.names)):
@@ -82,13 +98,15 @@ class ItemBuckets:
             yield int(rows.sum()), {"rec.score": scores[rows], "data.label": labels[rows]}
 
 
-def _measure(metrics, n_targets, values):
+def _measure(
+    metrics: Sequence[AbstractMetric], n_targets: int, values: Mapping[str, Tensor]
+) -> dict[str, float | None]:
     struct = DataStruct()
     for name, value in values.items():
         struct.set(name, value.cpu())
     labels = values.get("data.label")
     one_class = labels is not None and len(labels.unique()) < 2
-    figures = {"targets": n_targets}
+    figures: dict[str, float | None] = {"targets": n_targets}
     for metric in metrics:
         if n_targets == 0 or (one_class and type(metric).__name__ == "AUC"):
             continue
@@ -98,14 +116,16 @@ def _measure(metrics, n_targets, values):
 
 
 @contextlib.contextmanager
-def collecting(collector, buckets):
+def collecting(collector: Collector, buckets: ItemBuckets | None) -> Iterator[None]:
     """RecBole's collector hands every batch of the block to ``buckets`` too (None: to nobody)."""
     if buckets is None:
         yield
         return
     collect = collector.eval_batch_collect
 
-    def both(scores, interaction, positive_u, positive_i):
+    def both(
+        scores: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
         collect(scores, interaction, positive_u, positive_i)
         buckets.add(scores, interaction, positive_u, positive_i)
 

@@ -1,10 +1,14 @@
 """Checkpoints of tensors and plain data: loading one never executes anything."""
 
+from __future__ import annotations
+
 import os
 import platform
 import random
 import zipfile
+from collections.abc import Mapping
 from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,12 +18,15 @@ from torch import nn
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 
+if TYPE_CHECKING:
+    from recbole.config import Config
+
 FORMAT_VERSION = 1
 _PLAIN = (str, int, float, bool, type(None))
 _KIND = "__kind__"
 
 
-def save_checkpoint(path, state):
+def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Write `state` to `path`, completely or not at all.
 
     Args:
@@ -38,7 +45,7 @@ def save_checkpoint(path, state):
         torch.save(state, file)
 
 
-def versions():
+def versions() -> dict[str, str]:
     """The versions of what results depend on, by name."""
     import recbole
 
@@ -53,7 +60,9 @@ def versions():
     }
 
 
-def load_checkpoint(path, map_location=None):
+def load_checkpoint(
+    path: str | os.PathLike[str], map_location: torch.device | str | None = None
+) -> dict[str, Any]:
     """Read a checkpoint that `save_checkpoint` wrote.
 
     Args:
@@ -96,7 +105,7 @@ def load_checkpoint(path, map_location=None):
     return state
 
 
-def _require_undamaged(path):
+def _require_undamaged(path: str | os.PathLike[str]) -> None:
     """Compare all parts of a checkpoint with their checksums, which torch writes but never reads.
 
     Raises:
@@ -117,6 +126,7 @@ def _require_undamaged(path):
 
 
 def encode(value):
+def encode(value: Any) -> Any:
     """Turn numpy arrays, scipy matrices, sets and modules inside `value` into plain data.
 
     Modules are represented by their state dict. `decode` is the way back.
@@ -163,7 +173,7 @@ def encode(value):
     raise TypeError(f"A {type(value).__name__} cannot be put into a checkpoint.")
 
 
-def decode(value, into=None):
+def decode(value: Any, into: nn.Module | None = None) -> Any:
     """Undo `encode`. A module's state is loaded into the module `into`, which is returned."""
     if isinstance(value, (list, tuple)):
         return type(value)(decode(item) for item in value)
@@ -185,19 +195,22 @@ def decode(value, into=None):
         make = sparse.coo_array if value["array"] else sparse.coo_matrix
         return make((data, (row, col)), shape=tuple(value["shape"])).asformat(value["format"])
     if kind == "module":
+        assert into is not None, "a module's state needs the module"
         into.load_state_dict(value["state"])
         return into
     raise ValueError(f"Unknown kind of data in a checkpoint: {kind!r}.")
 
 
-def plain_config(config):
+def plain_config(config: Config) -> dict[str, Any]:
     """A Config, or a dict, as a dict of plain values; what has no plain form becomes its text."""
     return plain(dict(config.final_config_dict))
 
 
-def random_states():
+def random_states() -> dict[str, Any]:
     """The states of Python's, numpy's and torch's random generators, as plain data."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    state = np.random.get_state()
+    assert isinstance(state, tuple)  # the form that it has by default
+    name, keys, position, has_gauss, cached = state
     return {
         "python": random.getstate(),
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
@@ -206,7 +219,7 @@ def random_states():
     }
 
 
-def restore_random_states(states):
+def restore_random_states(states: Mapping[str, Any]) -> None:
     """Put the generators back into the states that `random_states` returned."""
     name, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
@@ -217,7 +230,7 @@ def restore_random_states(states):
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Settings and figures as plain values, for reading and not for restoring: sets and tuples
     become lists, what has no plain form its text."""
     if isinstance(value, Enum):
@@ -233,7 +246,7 @@ def plain(value):
     return str(value)
 
 
-def _require_plain(value, where):
+def _require_plain(value: object, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, (str, int, float, bool)):

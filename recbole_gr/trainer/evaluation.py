@@ -1,10 +1,22 @@
 """Evaluation of ranked lists: from generated items to RecBole's metrics, no dense score matrix."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
 from recbole_gr.generation import NEVER, Beams
+
+if TYPE_CHECKING:
+    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.evaluator.collector import DataStruct
+    from recbole.evaluator.register import Register
+
+    from recbole_gr.sid.trie import SIDTrie
 
 RANKED_LIST = {"rec.topk", "rec.items"}  # what RecBole's collector can be given from a ranked list
 
@@ -22,10 +34,14 @@ class RankedLists:
     SID passes too easily).
     """
 
-    def __init__(self, trie, topk):
+    def __init__(self, trie: SIDTrie, topk: Sequence[int]):
         self.trie, self.topk, self.k = trie, sorted(topk), max(topk)
-        self.hits, self.n_positive, self.items = [], [], []
-        self.invalid, self.sid_hits, self.n_beams = [], [], 0
+        self.hits: list[Tensor] = []
+        self.n_positive: list[Tensor] = []
+        self.items: list[Tensor] = []
+        self.invalid: list[Tensor] = []
+        self.sid_hits: list[Tensor] = []
+        self.n_beams = 0
 
     def add(self, beams: Beams, items: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
         """One batch: its beams, the items ``[B, k]`` that the model ranks by them, and its
@@ -42,7 +58,7 @@ class RankedLists:
         same = beams.nodes[positive_u].unsqueeze(2) == leaf.clamp_min(0).unsqueeze(1)
         self.sid_hits.append((same & (leaf >= 0).unsqueeze(1)).any(2)[:, : self.k])
 
-    def into(self, data_struct) -> None:
+    def into(self, data_struct: DataStruct) -> None:
         """Give RecBole's metrics what they read: ``rec.topk`` and ``rec.items``."""
         topk = torch.cat([torch.cat(self.hits), torch.cat(self.n_positive).int()], dim=1)
         data_struct.set("rec.topk", topk)
@@ -58,7 +74,7 @@ class RankedLists:
         return figures
 
 
-def from_ranked_lists(eval_data, register) -> bool:
+def from_ranked_lists(eval_data: AbstractDataLoader, register: Register) -> bool:
     """Whether the configured metrics can be computed from ranked lists of this loader."""
     needed = {key for key in _COLLECTED if register.need(key)}
     return isinstance(eval_data, FullSortEvalDataLoader) and needed <= RANKED_LIST
@@ -67,7 +83,7 @@ def from_ranked_lists(eval_data, register) -> bool:
 _COLLECTED = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 
 
-def sample_users(loader, n_users: int, seed: int):
+def sample_users(loader: FullSortEvalDataLoader, n_users: int, seed: int) -> FullSortEvalDataLoader:
     """A full-ranking loader over ``n_users`` rows of another, drawn by ``seed``."""
     dataset = loader._dataset
     if n_users <= 0 or n_users >= len(dataset):

@@ -1,9 +1,19 @@
 """Figures that a model states about itself after every epoch."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.trainer.checkpoint import decode, encode
 from recbole_gr.trainer.generation import GenerationTrainer
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataloader import AbstractDataLoader
+
+    from recbole_gr.model.base import GenerativeRecommender
 
 
 class FiguresTrainer(GenerationTrainer):
@@ -16,13 +26,15 @@ class FiguresTrainer(GenerationTrainer):
         unlogged (tuple[str]): topics that only the plot shows.
     """
 
-    unlogged = ()
+    unlogged: tuple[str, ...] = ()
 
-    def __init__(self, config, model):
+    def __init__(self, config: Config, model: GenerativeRecommender):
         super().__init__(config, model)
-        self.epoch_figures = []
+        self.epoch_figures: list[dict[str, Any]] = []
 
-    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+    def _train_epoch(
+        self, train_data: AbstractDataLoader, epoch_idx: int, *args: Any, **kwargs: Any
+    ) -> float:
         loss = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
         start = perf_counter()
         figures = self.model.end_epoch()
@@ -31,19 +43,19 @@ class FiguresTrainer(GenerationTrainer):
         self.logger.info(f"{self.stage} {epoch_idx}: {self._one_line(figures)}")
         return loss
 
-    def _valid_epoch(self, *args, **kwargs):
+    def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
         score, result = super()._valid_epoch(*args, **kwargs)
         self.epoch_figures[-1]["figures"]["validation"] = {self.valid_metric: float(score)}
         return score, result
 
-    def _checkpoint_state(self, epoch):
+    def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
         return {**super()._checkpoint_state(epoch), "epoch_figures": encode(self.epoch_figures)}
 
-    def _resume_from(self, state):
+    def _resume_from(self, state: dict[str, Any]) -> None:
         super()._resume_from(state)
         self.epoch_figures = decode(state["epoch_figures"])
 
-    def _one_line(self, figures) -> str:
+    def _one_line(self, figures: Mapping[str, Mapping[str, float]]) -> str:
         topics = {topic: values for topic, values in figures.items() if topic not in self.unlogged}
         return "; ".join(
             f"{topic}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())

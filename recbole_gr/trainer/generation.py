@@ -1,6 +1,10 @@
 """Training of generative recommenders on RecBole's trainer."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from recbole.trainer import Trainer
@@ -12,6 +16,13 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.baseline import SafeTrainerMixin
 from recbole_gr.trainer.checkpoint import plain
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.data.interaction import Interaction
+
+    from recbole_gr.model.base import GenerativeRecommender
 
 SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
 SCHEDULES = ("constant", "cosine", "inverse_sqrt")
@@ -37,7 +48,7 @@ def learning_rate_factor(step: int, schedule: str, warmup: int, total: int) -> f
 class _GenerationSteps(Trainer):
     """The training step and the evaluation of ranked lists, in the place of RecBole's own."""
 
-    def __init__(self, config, model):
+    def __init__(self, config: Config, model: GenerativeRecommender):
         super().__init__(config, model)
         amp_dtype = config["amp_dtype"] or "bfloat16"
         self.schedule = _one_of(SCHEDULES, config["lr_scheduler"] or "constant", "lr_scheduler")
@@ -47,14 +58,14 @@ class _GenerationSteps(Trainer):
         self.valid_users = _count(config, "valid_users", least=0)
         self.n_steps = 0  # optimiser steps made
         self.stage = "Train"  # what the progress bar calls an epoch
-        self.generation_figures = {}
+        self.generation_figures: dict[str, float] = {}
         self._valid_sample = None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)
         self._loss = model.calculate_loss
         if config["torch_compile"]:
             self._loss = model.compiled_loss()
 
-    def _build_optimizer(self, **kwargs):
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
         # RecBole leaves Adam and AdamW to torch's default: one kernel per operation and parameter.
         optimizer = super()._build_optimizer(**kwargs)
         if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
@@ -62,7 +73,13 @@ class _GenerationSteps(Trainer):
                 group["fused"] = True
         return optimizer
 
-    def _train_epoch(self, train_data, epoch_idx, loss_func=None, show_progress=False):
+    def _train_epoch(
+        self,
+        train_data: AbstractDataLoader,
+        epoch_idx: int,
+        loss_func: Callable[[Interaction], torch.Tensor] | None = None,
+        show_progress: bool = False,
+    ) -> float:
         """One pass over ``train_data``; returns the mean loss of its batches."""
         self.model.train()
         loss_func = loss_func or self._loss
@@ -90,9 +107,9 @@ class _GenerationSteps(Trainer):
                 mean = float(total) / (batch_idx + 1)
                 rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(f"loss {mean:.4f}, lr {rate:.1e}")
-        mean = total / max(1, n_batches)
-        self._check_nan(mean)
-        return float(mean)
+        average = total / max(1, n_batches)
+        self._check_nan(average)
+        return float(average)
 
     @property
     def scheduled_epochs(self) -> int:
@@ -115,7 +132,13 @@ class _GenerationSteps(Trainer):
         self.n_steps += 1
 
     @torch.no_grad()
-    def evaluate(self, eval_data, load_best_model=False, model_file=None, show_progress=False):
+    def evaluate(
+        self,
+        eval_data: AbstractDataLoader,
+        load_best_model: bool = False,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
         """RecBole's metrics over the generated lists; metrics that need the score of every item
         take RecBole's dense path. ``generation_figures`` holds what is particular to SIDs."""
         if not from_ranked_lists(eval_data, self.eval_collector.register):
@@ -157,7 +180,14 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
     ``amp_dtype``, ``valid_users``, ``torch_compile`` (see ``properties/model/TIGER.yaml``).
     """
 
-    def fit(self, train_data, valid_data=None, verbose=True, saved=True, **kwargs):
+    def fit(
+        self,
+        train_data: AbstractDataLoader,
+        valid_data: AbstractDataLoader | None = None,
+        verbose: bool = True,
+        saved: bool = True,
+        **kwargs: Any,
+    ) -> tuple[float, dict[str, float] | None]:
         """As RecBole's. With ``valid_users`` the epochs are compared on a sample; the result
         returned is that of the best epoch on all validation users, as long as its weights are
         ``saved``, and that on the sample otherwise."""
@@ -168,25 +198,26 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
         score, result = super().fit(train_data, sample, verbose, saved, **kwargs)
         if sample is not valid_data and saved and result is not None:
             result = self.evaluate(valid_data, load_best_model=True)
+            assert result is not None
             score = result[self.valid_metric]
         return score, result
 
-    def _checkpoint_state(self, epoch):
+    def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
         table = self.model.sid_table()  # its codes are among the weights
         sid = {"sizes": table.sizes, "digest": table.digest(), "meta": plain(table.meta)}
         return {**super()._checkpoint_state(epoch), "n_steps": self.n_steps, "sid": sid}
 
-    def _resume_from(self, state):
+    def _resume_from(self, state: dict[str, Any]) -> None:
         self.n_steps = state["n_steps"]
 
 
-def _one_of(choices, value, key):
+def _one_of(choices: Sequence[str], value: str, key: str) -> str:
     if value not in choices:
         raise ConfigError(f"{key}: {value!r} is not one of {', '.join(choices)}")
     return value
 
 
-def _count(config, key, least):
+def _count(config: Config, key: str, least: int) -> int:
     value = least if config[key] is None else config[key]  # a model of the user's may lack the key
     if type(value) is not int or value < least:
         raise ConfigError(f"{key}: {value!r} must be an integer of at least {least}")

@@ -1,13 +1,21 @@
 """Going on with a model whose catalogue has grown."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.baseline import load_checkpoint_of
 
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.model.abstract_recommender import AbstractRecommender
+
 
 @torch.no_grad()
-def load_grown(model, file, config):
+def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
     """Take over the weights of a model that knew fewer items or users.
 
     Ids only ever grow (:mod:`recbole_gr.data.continual`), so row i of a table of items or users

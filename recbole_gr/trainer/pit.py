@@ -1,7 +1,10 @@
 """Training of PIT: warm-up, bridge, co-evolution (arXiv 2602.08530; the schedule is inferred)."""
 
+from __future__ import annotations
+
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole.utils import set_color
 
@@ -11,6 +14,13 @@ from recbole_gr.model.pit.figures import SID_HISTOGRAM
 from recbole_gr.trainer.baseline import load_checkpoint_of
 from recbole_gr.trainer.checkpoint import decode
 from recbole_gr.trainer.figures import FiguresTrainer
+
+if TYPE_CHECKING:
+    from recbole.config import Config
+    from recbole.data.dataloader import AbstractDataLoader
+    from torch.optim import Optimizer
+
+    from recbole_gr.model.pit.model import PIT
 
 OF_CANDIDATES = ("index.", "pool")
 STAGES = {1: "Warm-up", 2: "Co-evolve"}
@@ -35,7 +45,7 @@ class PITTrainer(FiguresTrainer):
 
     unlogged = (SID_HISTOGRAM,)
 
-    def __init__(self, config, model):
+    def __init__(self, config: Config, model: PIT):
         super().__init__(config, model)
         self._co_evolution_epochs = config["epochs"]
         self._warmup_epochs = config["warmup_epochs"]
@@ -43,7 +53,7 @@ class PITTrainer(FiguresTrainer):
         self._phase_start = 0  # the epoch at which the present phase began
         self._enter(1)
 
-    def _build_optimizer(self, **kwargs):
+    def _build_optimizer(self, **kwargs: Any) -> Optimizer:
         # Item-to-Token has a group of its own: its learning rate changes with the phase.
         module = self.model.item_to_token
         tokenizer = [] if module is None else list(module.parameters())
@@ -52,7 +62,14 @@ class PITTrainer(FiguresTrainer):
         groups = [{"params": rest, "lr_scale": 1.0}, {"params": tokenizer, "lr_scale": 1.0}]
         return super()._build_optimizer(params=groups, **kwargs)
 
-    def fit(self, train_data, valid_data=None, verbose=True, saved=True, **kwargs):
+    def fit(
+        self,
+        train_data: AbstractDataLoader,
+        valid_data: AbstractDataLoader | None = None,
+        verbose: bool = True,
+        saved: bool = True,
+        **kwargs: Any,
+    ) -> tuple[float, dict[str, float] | None]:
         """Both phases, or what is left of them.
 
         Returns:
@@ -119,7 +136,7 @@ class PITTrainer(FiguresTrainer):
         self.logger.info(f"Warm-up taken from {file}")
         return state["best_valid_score"]
 
-    def _bridge(self, score) -> None:
+    def _bridge(self, score: float | None) -> None:
         """From the best weights of phase 1 to the start of phase 2."""
         self._phase_start = max(self.start_epoch, self._epoch + 1)
         self.model.start_co_evolution()
@@ -140,14 +157,14 @@ class PITTrainer(FiguresTrainer):
             f"{n_sids} SIDs; co-evolution begins"
         )
 
-    def _generate_train_loss_output(self, *args):
+    def _generate_train_loss_output(self, *args: Any) -> str:
         return f"{self.stage}: " + super()._generate_train_loss_output(*args)
 
-    def _checkpoint_state(self, epoch):
+    def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
         own = {"phase": self.model.phase, "phase_start": self._phase_start}
         return {**super()._checkpoint_state(epoch), **own}
 
-    def _resume_from(self, state):
+    def _resume_from(self, state: dict[str, Any]) -> None:
         super()._resume_from(state)
         self._phase_start = state["phase_start"]
         self._enter(state["phase"])
