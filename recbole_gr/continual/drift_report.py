@@ -5,6 +5,9 @@ collaborative drift that a test holds this to.
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +19,7 @@ from recbole_gr.files import atomic_write
 N_BINS = 10
 
 
-def collaborative_drift(before, now):
+def collaborative_drift(before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
     """1 - cosine of each item's collaborative vectors of two periods.
 
     Args:
@@ -31,7 +34,9 @@ def collaborative_drift(before, now):
     return 1 - ((before * now).sum(1) / lengths).clamp(-1, 1)
 
 
-def change_by_decile(values, changed, n_bins=N_BINS):
+def change_by_decile(
+    values: torch.Tensor, changed: torch.Tensor, n_bins: int = N_BINS
+) -> list[dict[str, float]]:
     """Share of changed items in equally large groups of falling values.
 
     Args:
@@ -44,23 +49,30 @@ def change_by_decile(values, changed, n_bins=N_BINS):
         list[dict]: for each group, the highest values first, ``items``, ``highest``, ``lowest`` and
         ``change_rate``.
     """
-    values, changed = values.double().cpu().numpy(), changed.cpu().numpy().astype(bool)
-    rows = np.flatnonzero(~np.isnan(values))
-    rows = rows[np.argsort(-values[rows], kind="stable")]
+    value, moved = values.double().cpu().numpy(), changed.cpu().numpy().astype(bool)
+    rows = np.flatnonzero(~np.isnan(value))
+    rows = rows[np.argsort(-value[rows], kind="stable")]
     groups = np.array_split(rows, max(1, min(n_bins, len(rows))))
     return [
         {
             "items": len(group),
-            "highest": float(values[group[0]]),
-            "lowest": float(values[group[-1]]),
-            "change_rate": float(changed[group].mean()),
+            "highest": float(value[group[0]]),
+            "lowest": float(value[group[-1]]),
+            "change_rate": float(moved[group].mean()),
         }
         for group in groups
         if len(group)
     ]
 
 
-def drift_report(folder, item_tokens, before, now, changed, confidence=None):
+def drift_report(
+    folder: Path,
+    item_tokens: Sequence[str],
+    before: torch.Tensor,
+    now: torch.Tensor,
+    changed: torch.Tensor,
+    confidence: torch.Tensor | None = None,
+) -> tuple[dict[str, Any], dict[str, Path]]:
     """Write ``drift.csv`` (a row per item), ``drift.json`` and ``drift.png`` (by decile).
 
     The items are those that were there before, ``n`` rows of everything: a longer ``now`` is cut,
@@ -116,7 +128,7 @@ def drift_report(folder, item_tokens, before, now, changed, confidence=None):
     return figures, files
 
 
-def plot_drift(figures, path):
+def plot_drift(figures: Mapping[str, Any], path: Path) -> None:
     """Change rate by decile of collaborative drift and of drift confidence, as PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,9 +1,15 @@
 """The keys of a continual run and what they may hold (`properties/model/DACT.yaml`)."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.sid.reassign import SUFFIX_MODES
+
+if TYPE_CHECKING:
+    from recbole.config import Config
 
 FROZEN, FINETUNE, RETRAIN = "frozen", "finetune", "retrain"
 DRIFT_AWARE, FILES = "dact", "files"
@@ -24,7 +30,7 @@ class Method(NamedTuple):
     tokenizer: str | None
     recommender: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "/".join(part for part in (self.tokenizer, self.recommender) if part)
 
 
@@ -67,7 +73,7 @@ def prepare(config: dict) -> None:
         )
 
 
-def methods(config, baselines) -> list[Method]:
+def methods(config: Config, baselines: Sequence[str]) -> list[Method]:
     """All rows of the run: the recommender with every tokenizer, then RecBole's models."""
     rows = [
         Method(config["continual_model"], tokenizer, recommender)
@@ -78,7 +84,7 @@ def methods(config, baselines) -> list[Method]:
     return rows + [Method(name, None, recommender) for name in baselines for recommender in ways]
 
 
-def _choices(config, key, known):
+def _choices(config: Mapping[str, Any], key: str, known: Collection[str]) -> list[str]:
     values = _texts(config[key])
     for value in values:
         if value not in known:
@@ -90,7 +96,7 @@ def _choices(config, key, known):
     return list(dict.fromkeys(values))
 
 
-def _texts(value):
+def _texts(value: str | Iterable[object] | None) -> list[str]:
     if isinstance(value, str):
         value = value.strip("[]").split(",")
     return [str(part).strip() for part in value or [] if str(part).strip()]

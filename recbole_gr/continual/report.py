@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from recbole_gr.files import atomic_write
 from recbole_gr.markdown import aligned_table
@@ -12,7 +14,9 @@ from recbole_gr.markdown import aligned_table
 _METRICS = ("recall", "hit", "ndcg", "precision", "map", "mrr")  # in this order
 
 
-def write_continual_report(results, folder):
+def write_continual_report(
+    results: list[dict[str, Any]], folder: Path
+) -> tuple[dict[str, str], str]:
     """Write `continual.md`, `.csv`, `.json` and `.png` into `folder`.
 
     Args:
@@ -46,7 +50,7 @@ _LEGEND = (
 )
 
 
-def continual_table(results):
+def continual_table(results: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
     """One row a period and method, then the mean of each method over the later periods.
 
     Returns:
@@ -65,16 +69,16 @@ def continual_table(results):
     return columns, rows
 
 
-def _first_period(results):
+def _first_period(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The shared first period once a model."""
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     for result in results:
         if result["period"] == 0:
             seen.setdefault(result["model"], {**result, "method": "start"})
     return list(seen.values())
 
 
-def _row(result, names):
+def _row(result: dict[str, Any], names: Sequence[str]) -> list:
     churn = result["churn"] or {}
     test = result["test_result"]
     return [
@@ -84,32 +88,32 @@ def _row(result, names):
     ]  # fmt: skip
 
 
-def _levels(shares):
+def _levels(shares: Sequence[float] | None) -> str | None:
     return None if shares is None else " ".join(f"{share:.3f}" for share in shares)
 
 
-def _mean(cells):
+def _mean(cells: Sequence[object]) -> float | None:
     numbers = [cell for cell in cells if isinstance(cell, float)]
     return mean(numbers) if len(numbers) == len(cells) else None
 
 
-def _metric_names(results):
+def _metric_names(results: list[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys(name for result in results for name in result["test_result"])
 
-    def place(name):
+    def place(name: str) -> tuple[int, int]:
         kind, _, cut = name.partition("@")
-        kind = _METRICS.index(kind) if kind in _METRICS else len(_METRICS)
-        return (kind, int(cut) if cut.isdigit() else 0)
+        order = _METRICS.index(kind) if kind in _METRICS else len(_METRICS)
+        return (order, int(cut) if cut.isdigit() else 0)
 
     return sorted(names, key=place)
 
 
-def _title(name):
+def _title(name: str) -> str:
     kind, at, cut = name.partition("@")
     return (kind.upper() if kind in ("ndcg", "mrr", "map") else kind.capitalize()) + at + cut
 
 
-def _text(cell):
+def _text(cell: object) -> str:
     if cell is None:
         return "-"
     if isinstance(cell, float):
@@ -117,7 +121,7 @@ def _text(cell):
     return str(cell)
 
 
-def plot_continual(results, path):
+def plot_continual(results: list[dict[str, Any]], path: Path) -> None:
     """NDCG (or the first metric) of each method over the periods, and churn, as PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -135,11 +139,11 @@ def plot_continual(results, path):
     left.set(xlabel="period", ylabel=_title(metric), title="Test of the period")
     left.legend(fontsize="small")
     for how in dict.fromkeys(r["tokenizer"] for r in later if r["churn"]):
-        own = {r["period"]: r["churn"] for r in later if r["tokenizer"] == how and r["churn"]}
+        churns = {r["period"]: r["churn"] for r in later if r["tokenizer"] == how and r["churn"]}
         for kind, line in (("raw_any", ":"), ("final_any", "-")):
-            shares = [churn[kind] for churn in own.values()]
+            shares = [churn[kind] for churn in churns.values()]
             label = f"{how}, {kind.partition('_')[0]}"
-            right.plot(list(own), shares, line, marker="o", label=label)
+            right.plot(list(churns), shares, line, marker="o", label=label)
     right.set(xlabel="period", ylabel="share of old items", title="Churn", ylim=(0, 1))
     if right.lines:
         right.legend(fontsize="small")

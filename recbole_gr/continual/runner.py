@@ -3,18 +3,24 @@
 Source: DACT (arXiv 2603.29705), sections 2.3, 4 and 7.5 of the method.
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from recbole.utils import ModelType, init_seed
 
 from recbole_gr import registry
 from recbole_gr.config import Config
-from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, methods
+from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import Store, read_json, settings_digest, write_json
 from recbole_gr.continual.tokens import (
     PeriodItems,
+    SemanticIds,
     TokenizerChain,
     content_of_all,
     first_items,
@@ -31,14 +37,27 @@ from recbole_gr.single_run import Start, check_catalogue, run_model
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.interrupt import STOPPED
 
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
 
-def asks_for_one_period(config_file_list, config_dict, cmd_args):
+
+def asks_for_one_period(
+    config_file_list: list[str] | None,
+    config_dict: dict[str, Any] | None,
+    cmd_args: list[str] | None,
+) -> bool:
     """Whether the settings name a period, which is then an ordinary run."""
     sources = external_settings(config_file_list, config_dict, cmd_args)
     return any(settings.get("continual_period") is not None for _, settings in sources)
 
 
-def run_continual(models, dataset, config_file_list=None, config_dict=None, cmd_args=None):
+def run_continual(
+    models: Sequence[str | type],
+    dataset: str | None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
+) -> dict[str, Any]:
     """Run every period with every method, and write the table of periods and methods.
 
     Period 0 is learned from scratch once; every method goes on from it. In later periods
@@ -72,11 +91,18 @@ def run_continual(models, dataset, config_file_list=None, config_dict=None, cmd_
 class ContinualRun:
     """One continual run; arguments as of :func:`run_continual`."""
 
-    def __init__(self, models, dataset, config_file_list, config_dict, cmd_args):
+    def __init__(
+        self,
+        models: Sequence[str | type],
+        dataset: str | None,
+        config_file_list: list[str] | None,
+        config_dict: dict[str, Any] | None,
+        cmd_args: list[str] | None,
+    ):
         self.models = [m if isinstance(m, str) else m.__name__ for m in models]
         self.given = _Given(dataset, config_file_list, config_dict, cmd_args)
-        own = next(m for m in models if getattr(registry.get_model(m), "continual", False))
-        self.baselines = [model for model in models if model != own]
+        own = next(m for m in self.models if getattr(registry.get_model(m), "continual", False))
+        self.baselines = [model for model in self.models if model != own]
         recommender = self.given.settings.get("continual_model") or "TIGER"
         self.config = self.given.config(own, [*self.baselines, recommender])
         self.recommender = self.config["continual_model"]
@@ -87,7 +113,7 @@ class ContinualRun:
         self.chains = {how: TokenizerChain(how, self.config) for how in ways}
         self.n_periods = self._check_periods()
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         """Do what is not done yet; see :func:`run_continual`."""
         start_log(self.config)
         logger = logging.getLogger()
@@ -113,9 +139,10 @@ class ContinualRun:
             "folder": str(self.store.root), "files": files,
         }  # fmt: skip
 
-    def _check_models(self):
+    def _check_models(self) -> None:
         recommender = registry.get_model(self.recommender)
-        if not getattr(recommender, "generative", False) or getattr(recommender, "continual", 0):
+        continual = getattr(recommender, "continual", False)
+        if not getattr(recommender, "generative", False) or continual:
             raise ConfigError(
                 f"continual_model: {self.recommender} is no generative recommender; take TIGER or "
                 "IntRR, and put RecBole's models beside DACT: --model=DACT,SASRec"
@@ -133,7 +160,7 @@ class ContinualRun:
                     f"a generative one as --continual.model={name}"
                 )
 
-    def _check_periods(self):
+    def _check_periods(self) -> int:
         """Number of periods to run, after a look at all data, settings and files."""
         config = self._config(0, self.recommender)
         for name in self.baselines:
@@ -159,7 +186,7 @@ class ContinualRun:
                 self._check_file(key, path, period)
         return n_periods
 
-    def _check_file(self, key, path, period):
+    def _check_file(self, key: str, path: str, period: int) -> None:
         """Read a file of a period as that period will."""
         from recbole_gr.data.vector_files import collaborative_vectors
         from recbole_gr.tokenizer.pipeline import read_sid_file
@@ -174,7 +201,7 @@ class ContinualRun:
         else:
             collaborative_vectors(config, dataset)
 
-    def _config(self, period, model, **overrides):
+    def _config(self, period: int, model: str | type, **overrides: Any) -> Config:
         """Configuration of a model in a period."""
         keys = ("tokenizer", "continual_cuts", "continual_field", "continual_part_field")
         fixed = {key: self.config[key] for key in keys}
@@ -190,7 +217,9 @@ class ContinualRun:
         fixed = {**fixed, "continual_period": period, **overrides}
         return self.given.config(model, self.others, **fixed)
 
-    def _semantic_ids(self, period, vectors):
+    def _semantic_ids(
+        self, period: int, vectors: CollaborativeVectors
+    ) -> dict[str | None, tuple[SemanticIds, dict[str, Any]]]:
         """Content, code table, quality and figures of each tokenizer method in a period."""
         config, train = self._data(period)
         content = (
@@ -199,24 +228,30 @@ class ContinualRun:
             else item_content(config, train)
         )
         items = PeriodItems(period, self.store.period(period), config, train, content)
-        made = {}
+        made: dict[str | None, tuple[SemanticIds, dict[str, Any]]] = {}
         needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
         cf = vectors.advance(items) if needed else None
         for how, chain in self.chains.items():
             old_tokenizer, old_table = chain.tokenizer, chain.table
             made[how] = chain.advance(items, cf)
             log_churn(how, period, made[how][1])
-            if needed and period:
+            if needed and old_table is not None:
                 vectors.report_drift(items, chain, old_tokenizer, old_table.codes[1:])
         return made
 
-    def _data(self, period):
+    def _data(self, period: int) -> tuple[Config, Dataset]:
         """A recommender's configuration in a period, and the training split."""
         config = self._config(period, self.recommender)
         init_seed(config["seed"], config["reproducibility"])
         return config, data_preparation(config, create_dataset(config))[0]._dataset
 
-    def _result(self, period, method, semantic_ids=None, figures=None):
+    def _result(
+        self,
+        period: int,
+        method: Method,
+        semantic_ids: SemanticIds | None = None,
+        figures: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Train (where the method does) and test one recommender in one period."""
         stem = self._stem(period, method)
         folder = self.store.period(period)
@@ -236,7 +271,15 @@ class ContinualRun:
             "churn": figures["churn"], "tokenizer_seconds": figures["seconds"],
         }  # fmt: skip
 
-    def _run(self, config, checkpoint, way, period, method, semantic_ids):
+    def _run(
+        self,
+        config: Config,
+        checkpoint: Path,
+        way: str,
+        period: int,
+        method: Method,
+        semantic_ids: SemanticIds | None,
+    ) -> dict[str, Any]:
         weights = None
         if period and way == FROZEN:
             weights = self._checkpoint(0, method)
@@ -267,20 +310,26 @@ class ContinualRun:
             "total_seconds": perf_counter() - began,
         }
 
-    def _stem(self, period, method):
+    def _stem(self, period: int, method: Method) -> str:
         """Name of a recommender's files: methods share the first period."""
         sids = self.chains[method.tokenizer].names[period] if method.tokenizer else None
         way = method.recommender if period else None
         return "-".join(part for part in (method.model, sids, way) if part)
 
-    def _checkpoint(self, period, method):
+    def _checkpoint(self, period: int, method: Method) -> str:
         return str(self.store.period(period) / f"{self._stem(period, method)}.pth")
 
 
 class _Given:
     """What the user gave, as the source of the configurations of all parts of the run."""
 
-    def __init__(self, dataset, config_file_list, config_dict, cmd_args):
+    def __init__(
+        self,
+        dataset: str | None,
+        config_file_list: list[str] | None,
+        config_dict: dict[str, Any] | None,
+        cmd_args: list[str] | None,
+    ):
         sources = external_settings(config_file_list, config_dict, cmd_args)
         self.settings = {}
         for _, settings in sources:
@@ -298,7 +347,7 @@ class _Given:
         self.direct.pop("model", None)
         self.direct.pop("dataset", None)
 
-    def config(self, model, others, **overrides):
+    def config(self, model: str | type, others: Sequence[str], **overrides: Any) -> Config:
         """Configuration of `model`, with `overrides` over everything the user gave."""
         settings = {**self.direct, **overrides}
         return Config(model, self.dataset, self.files, settings, other_models=others)

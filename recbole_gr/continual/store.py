@@ -1,12 +1,19 @@
 """The folder of a continual run: everything of every period, found again by the same command."""
 
+from __future__ import annotations
+
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import plain_config
+
+if TYPE_CHECKING:
+    from recbole.config import Config
 
 FORMAT_VERSION = 1
 # Keys that decide where or how far a run goes, not what comes out of a part of it.
@@ -19,7 +26,7 @@ _ELSEWHERE = frozenset(
 )
 
 
-def settings_digest(settings):
+def settings_digest(settings: Config | Mapping[str, Any]) -> str:
     """sha256 (hexadecimal) of a Config or its plain form, but for keys that change no result."""
     plain = settings if isinstance(settings, dict) else plain_config(settings)
     values = {key: value for key, value in plain.items() if key not in _ELSEWHERE}
@@ -34,7 +41,7 @@ class Store:
         config: of the continual run; the folder's name holds a hash of it.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: Config):
         digest = settings_digest(config)
         name = f"{config['dataset']}-v{FORMAT_VERSION}-{digest[:12]}"
         self.root = Path(config["continual_dir"], name)
@@ -42,20 +49,20 @@ class Store:
         if not (self.root / "config.json").is_file():
             write_json(self.root / "config.json", about)
 
-    def period(self, period):
+    def period(self, period: int) -> Path:
         """Folder of a period; made if missing."""
         folder = self.root / f"period-{period}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
-def write_json(path, value):
+def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON, completely or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path):
+def read_json(path: Path) -> Any:
     """What :func:`write_json` wrote; None where there is no such file.
 
     Raises:

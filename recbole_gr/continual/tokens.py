@@ -1,13 +1,18 @@
 """Collaborative vectors, tokenizers and code tables of one period after the other."""
 
+from __future__ import annotations
+
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.continual.options import DRIFT_AWARE, FILES, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json, write_json
-from recbole_gr.data.content import item_content
+from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.data.signals import item_behaviour, tokenizer_signals
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
@@ -18,6 +23,14 @@ from recbole_gr.sid.reassign import churn_of, reassign
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.assessment import assess
 from recbole_gr.tokenizer.pipeline import read_sid_file
+
+if TYPE_CHECKING:
+    import torch
+    from recbole.config import Config
+    from recbole.data.dataset import Dataset
+
+# Content, table and quality: what a recommender is given.
+SemanticIds = tuple[ItemContent, SIDTable, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,13 @@ class PeriodItems:
     """
 
     period: int
-    folder: object
-    config: object
-    train: object
-    content: object
+    folder: Path
+    config: Config
+    train: Dataset
+    content: ItemContent
 
 
-def content_of_all(config, train):
+def content_of_all(config: Config, train: Dataset) -> ItemContent:
     """Content of the whole catalogue, of which every period takes the part that it knows.
 
     Made once, as vectors of text are coordinates along axes that depend on the catalogue: made anew
@@ -61,7 +74,7 @@ def content_of_all(config, train):
     return content
 
 
-def first_items(content, n_items):
+def first_items(content: ItemContent, n_items: int) -> ItemContent:
     """The content of the first ``n_items`` items (padding included): ids only ever grow."""
     tokens, digest = content.item_tokens[:n_items], f"{content.digest}-{n_items}"
     return replace(
@@ -85,12 +98,13 @@ class TokenizerChain:
         config: of the continual run.
     """
 
-    def __init__(self, how, config):
+    def __init__(self, how: str, config: Config):
         self.how, self.config = how, config
-        self.tokenizer_class = None if how == FILES else get_tokenizer(config["tokenizer"])
+        self.tokenizer_class: Any = None if how == FILES else get_tokenizer(config["tokenizer"])
         self.signals = getattr(self.tokenizer_class, "signals", ())
-        self.tokenizer = self.table = None
-        self.names = []  # of what each period's SIDs are kept under
+        self.tokenizer: Any = None  # of the class that the configuration names
+        self.table: SIDTable | None = None
+        self.names: list[str] = []  # of what each period's SIDs are kept under
         needs = {FINETUNE: "fine_tune", DRIFT_AWARE: "fit_continual"}.get(how)
         if needs and not hasattr(self.tokenizer_class, needs):
             able = "DACT or LETTER" if how == FINETUNE else "DACT"
@@ -99,7 +113,9 @@ class TokenizerChain:
                 f"{config['tokenizer']} cannot"
             )
 
-    def advance(self, items, vectors):
+    def advance(
+        self, items: PeriodItems, vectors: torch.Tensor | None
+    ) -> tuple[SemanticIds, dict[str, Any]]:
         """Go on to the next period.
 
         Args:
@@ -121,11 +137,11 @@ class TokenizerChain:
         behaviour = item_behaviour(items.train)
         quality = assess(table, items.content.vectors, self.tokenizer, behaviour)
         apply_gate(items.config, quality)
-        if dataclasses.is_dataclass(quality):
-            quality = dataclasses.asdict(quality)
-        return (items.content, table, quality), figures
+        return (items.content, table, dataclasses.asdict(quality)), figures
 
-    def _learned(self, items, vectors, stem, tokens):
+    def _learned(
+        self, items: PeriodItems, vectors: torch.Tensor | None, stem: Path, tokens: Sequence[str]
+    ) -> tuple[SIDTable, dict[str, Any]]:
         """Table and figures of a period, found in its folder or made and kept there."""
         table_file, figures_file, tokenizer_file = (
             stem.with_suffix(end) for end in (".npz", ".json", ".tokenizer.pth")
@@ -145,7 +161,9 @@ class TokenizerChain:
         write_json(figures_file, figures)
         return table, figures
 
-    def _make(self, items, vectors):
+    def _make(
+        self, items: PeriodItems, vectors: torch.Tensor | None
+    ) -> tuple[SIDTable, dict[str, Any]]:
         content = items.content.vectors
         if items.period == 0:
             self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
@@ -165,6 +183,7 @@ class TokenizerChain:
             go_on = following.fit_continual if self.how == DRIFT_AWARE else following.fine_tune
             fit, _ = go_on(self.tokenizer, content[1:], vectors, self.config["show_progress"])
             self.tokenizer = following
+        assert self.table is not None
         raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]
         keep = {FROZEN: 0, DRIFT_AWARE: self.config["keep_depth"]}.get(self.how)
         sizes = self.tokenizer.sizes
@@ -182,12 +201,12 @@ class TokenizerChain:
         table = self._widened(SIDTable.from_item_codes(new, sizes, meta))
         return table, {"churn": churn, "fit": fit}
 
-    def _signals(self, items, vectors):
+    def _signals(self, items: PeriodItems, vectors: torch.Tensor | None) -> dict[str, Any]:
         if "cf_vectors" in self.signals:
             return {"cf_vectors": vectors}
         return tokenizer_signals(items.config, items.train)()
 
-    def _from_file(self, items):
+    def _from_file(self, items: PeriodItems) -> tuple[SIDTable, dict[str, Any]]:
         path = self.config["continual_sid_files"][items.period]
         given = {
             "sid_file": path, "collision": "suffix", "dataset": self.config["dataset"],
@@ -206,7 +225,7 @@ class TokenizerChain:
             churn = dataclasses.asdict(churn_of(table.codes[1:, :-1], table.codes[1:], old))
         return table, {"churn": churn, "fit": None, "seconds": None}
 
-    def _widened(self, table):
+    def _widened(self, table: SIDTable) -> SIDTable:
         """The table with the suffix level that all periods have."""
         size = self.config["continual_suffix_size"]
         if table.sizes[-1] > size:
@@ -222,7 +241,7 @@ class TokenizerChain:
         return replace(table, sizes=(*sizes, size))
 
 
-def log_churn(how, period, figures):
+def log_churn(how: str | None, period: int, figures: dict[str, Any]) -> None:
     """Say how many of the old items changed their SIDs."""
     churn = figures["churn"]
     if churn is not None:

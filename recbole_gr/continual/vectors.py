@@ -1,11 +1,19 @@
 """Collaborative vectors of the items in every period, and what their drift did to the SIDs."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 
 from recbole_gr.collaborative import load_item_vectors, save_item_vectors, train_item_vectors
 from recbole_gr.continual.drift_report import drift_report
 from recbole_gr.data.vector_files import collaborative_vectors
 from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole_gr.continual.tokens import PeriodItems, TokenizerChain
+    from recbole_gr.tokenizer.base import Tokenizer
 
 
 class CollaborativeVectors:
@@ -19,10 +27,12 @@ class CollaborativeVectors:
             none.
     """
 
-    def __init__(self):
-        self.before = self.now = self._state = None
+    def __init__(self) -> None:
+        self.before: torch.Tensor | None = None
+        self.now: torch.Tensor | None = None
+        self._state: dict[str, torch.Tensor] | None = None
 
-    def advance(self, items):
+    def advance(self, items: PeriodItems) -> torch.Tensor:
         """Vectors ``[n_items - 1, e]`` of the next period.
 
         Args:
@@ -49,7 +59,13 @@ class CollaborativeVectors:
             )
         return self.now
 
-    def report_drift(self, items, chain, old_tokenizer, old_codes):
+    def report_drift(
+        self,
+        items: PeriodItems,
+        chain: TokenizerChain,
+        old_tokenizer: Tokenizer,
+        old_codes: torch.Tensor,
+    ) -> None:
         """Write the drift report of a tokenizer into the period's folder, if it is not there.
 
         Args:
@@ -59,9 +75,10 @@ class CollaborativeVectors:
             old_codes: SIDs ``[n_old, L]`` of that period without padding.
         """
         folder = items.folder / f"drift-{chain.how}"
-        if self.before is None or (folder / "drift.json").is_file():
+        if self.before is None or self.now is None or (folder / "drift.json").is_file():
             return
         n_old = len(old_codes)
+        assert chain.table is not None
         changed = (chain.table.codes[1 : n_old + 1] != old_codes).any(1)
         confidence = None
         if chain.tokenizer is not old_tokenizer and hasattr(chain.tokenizer, "drift_confidence"):
