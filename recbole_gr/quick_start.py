@@ -1,6 +1,8 @@
 """One call from settings to results, for one model or for several on the same data."""
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from recbole.utils import init_seed
 
@@ -15,13 +17,13 @@ from recbole_gr.single_run import check_catalogue, run_model, semantic_ids
 
 
 def run_recbole_gr(
-    model=None,
-    dataset=None,
-    config_file_list=None,
-    config_dict=None,
-    cmd_args=None,
-    saved=True,
-):
+    model: str | type | Sequence[str | type] | None = None,
+    dataset: str | None = None,
+    config_file_list: str | Sequence[str] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    cmd_args: Sequence[str] | None = None,
+    saved: bool = True,
+) -> dict[str, Any]:
     """Train and test models of ours and of RecBole's on one data set, and write a report.
 
     Args:
@@ -96,7 +98,7 @@ def run_recbole_gr(
     return {"results": results, **tables, "files": files}
 
 
-def _check_inputs(configs):
+def _check_inputs(configs: Sequence[Config]) -> None:
     """Raise a ConfigError for input that cannot be used, before the first model is trained.
 
     The first model meets its own input before it trains. A generative model further back makes its
@@ -118,21 +120,26 @@ def _check_inputs(configs):
             semantic_ids(config, data_preparation(config, dataset)[0])
 
 
-def _requested_models(model, config_file_list, config_dict, cmd_args):
+def _requested_models(
+    model: str | type | Sequence[str | type] | None,
+    config_file_list: str | Sequence[str] | None,
+    config_dict: Mapping[str, Any] | None,
+    cmd_args: Sequence[str] | None,
+) -> list[str | type]:
     """The models of a run as a list of names or classes."""
     if model is None:
         for _, settings in external_settings(config_file_list, config_dict, cmd_args):
             model = settings.get("model", model)
     if not model:
         raise ConfigError("No model is given: add --model=TIGER, for example.")
-    models = model if isinstance(model, (list, tuple)) else [model]
-    split = []
+    models = [model] if isinstance(model, (str, type)) else list(model)
+    split: list[str | type] = []
     for entry in models:
         split += [name.strip() for name in entry.split(",")] if isinstance(entry, str) else [entry]
     return list(dict.fromkeys(entry for entry in split if entry))
 
 
-def _warn_if_targets_differ(results):
+def _warn_if_targets_differ(results: list[dict[str, Any]]) -> None:
     """Say so when models of one table were tested on different (user, item) pairs.
 
     RecBole's sequential data sets turn a sequence of n items into n - 1 samples before they split,

@@ -4,15 +4,22 @@ A name maps to `"package.module:Class"`; the module is imported when the name is
 imports the one model it uses. RecBole's own models need no entry here.
 """
 
+from __future__ import annotations
+
 import importlib
 import pkgutil
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from recbole_gr.errors import ConfigError, nearest
 
-MODELS = {
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+MODELS: dict[str, str | type] = {
     "TIGER": "recbole_gr.model.tiger:TIGER",
     "PIT": "recbole_gr.model.pit.model:PIT",
     "R3VAE": "recbole_gr.model.r3vae:R3VAE",
@@ -21,7 +28,7 @@ MODELS = {
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 
-TOKENIZERS = {
+TOKENIZERS: dict[str, str | type] = {
     "RKMeans": "recbole_gr.tokenizer.rkmeans:RKMeans",
     "I2IRKMeans": "recbole_gr.tokenizer.i2i_rkmeans:I2IRKMeans",
     "OPQ": "recbole_gr.tokenizer.opq:OPQ",
@@ -33,20 +40,20 @@ TOKENIZERS = {
 }
 
 # Causal sequence encoders, made from the configuration: `forward` maps [B, T, d] to [B, T, d].
-BACKBONES = {
+BACKBONES: dict[str, str | type] = {
     "transformer": "recbole_gr.model.backbone:Transformer",
     "hstu": "recbole_gr.model.hstu:HSTU",
     "hstu_original": "recbole_gr.model.hstu:HSTUOriginal",
 }
 
 # Models trained by something else than the trainer of their kind: model name -> trainer.
-TRAINERS = {
+TRAINERS: dict[str, str | type] = {
     "PIT": "recbole_gr.trainer.pit:PITTrainer",
     "IntRR": "recbole_gr.trainer.figures:FiguresTrainer",
 }
 
 
-def register_model(name, target, trainer=None):
+def register_model(name: str, target: str | type, trainer: str | type | None = None) -> None:
     """Make a model known by name to the command line and the configuration.
 
     Args:
@@ -60,23 +67,26 @@ def register_model(name, target, trainer=None):
         TRAINERS[name] = trainer
 
 
-def register_tokenizer(name, target):
+def register_tokenizer(name: str, target: str | type) -> None:
     """Make a tokenizer known by name; arguments as in `register_model`."""
     TOKENIZERS[name] = target
 
 
-def get_model(name):
+def get_model(name: str | type) -> Any:
     """The model class called `name`.
 
     Args:
-        name (str): one of ours, one registered, one of RecBole's, or `"package.module:Class"`.
+        name (str | type): one of ours, one registered, one of RecBole's, `"package.module:Class"`,
+            or a class.
 
     Returns:
-        type: the class.
+        type: the class; a class that is given is returned.
 
     Raises:
         ConfigError: no such model; lists those that exist, the nearest first.
     """
+    if not isinstance(name, str):
+        return name
     if name in MODELS:
         return _load(MODELS[name], f"model '{name}'")
     if ":" in name:
@@ -93,7 +103,7 @@ def get_model(name):
     )
 
 
-def _recbole_model(name):
+def _recbole_model(name: str) -> type:
     """Import one of RecBole's models, and nothing with it.
 
     RecBole's SINE switches torch's anomaly detection on when it is imported, for the whole process:
@@ -108,7 +118,7 @@ def _recbole_model(name):
         torch.autograd.set_detect_anomaly(enabled, check_nan)
 
 
-def get_tokenizer(name):
+def get_tokenizer(name: str) -> Any:
     """The tokenizer class called `name` (ours, one registered, or `"package.module:Class"`).
 
     Raises:
@@ -117,7 +127,7 @@ def get_tokenizer(name):
     return _named("tokenizer", name, TOKENIZERS)
 
 
-def get_backbone(name):
+def get_backbone(name: str) -> Any:
     """The class of the causal backbone called `name` (ours, or `"package.module:Class"`).
 
     Raises:
@@ -127,7 +137,7 @@ def get_backbone(name):
     return _named("backbone", name, BACKBONES, own)
 
 
-def _named(kind, name, table, hint=""):
+def _named(kind: str, name: str, table: Mapping[str, str | type], hint: str = "") -> Any:
     if name in table:
         return _load(table[name], f"{kind} '{name}'")
     if ":" in str(name):
@@ -135,7 +145,7 @@ def _named(kind, name, table, hint=""):
     raise ConfigError(_unknown(kind, name, [(f"{kind.capitalize()}s", table)]) + hint)
 
 
-def get_trainer(config, model_class):
+def get_trainer(config: Config, model_class: type) -> Any:
     """The trainer class for a model: its own, `GenerationTrainer`, or RecBole's made safe.
 
     Args:
@@ -156,7 +166,7 @@ def get_trainer(config, model_class):
 
 
 @lru_cache(maxsize=1)
-def recbole_models():
+def recbole_models() -> frozenset[str]:
     """Names of RecBole's models, found without importing any of them.
 
     RecBole finds a model through its file, `SASRec` in `sasrec.py`, but has no list of names. The
@@ -169,34 +179,35 @@ def recbole_models():
     for folder in properties.__path__:
         for file in _stems(folder, "model"):
             spelling[file.lower()] = file
-    names = set()
+    names: set[str | None] = set()
     for package in pkgutil.iter_modules(recbole.model.__path__):
         if not package.ispkg:
             continue
         folder = [f"{path}/{package.name}" for path in recbole.model.__path__]
         for module in pkgutil.iter_modules(folder):
             names.add(spelling.get(module.name) or _class_in(module))
-    return frozenset(names - {None})
+    return frozenset(name for name in names if name is not None)
 
 
-def _stems(folder, sub):
+def _stems(folder: str, sub: str) -> list[str]:
     from pathlib import Path
 
     return [file.stem for file in Path(folder, sub).glob("*.yaml")]
 
 
-def _class_in(module):
+def _class_in(module: pkgutil.ModuleInfo) -> str | None:
     """The class in a RecBole model file whose name is the file's name, or None."""
     import ast
 
-    spec = module.module_finder.find_spec(module.name)
+    spec = module.module_finder.find_spec(module.name, None)
+    assert spec is not None and spec.origin is not None
     with open(spec.origin, encoding="utf-8") as file:
         tree = ast.parse(file.read())
     classes = (node.name for node in tree.body if isinstance(node, ast.ClassDef))
     return next((name for name in classes if name.lower() == module.name), None)
 
 
-def _load(target, what):
+def _load(target: str | type, what: str) -> Any:
     if not isinstance(target, str):
         return target
     module_name, _, class_name = target.partition(":")
@@ -212,7 +223,7 @@ def _load(target, what):
     return getattr(module, class_name)
 
 
-def _unknown(kind, name, groups):
+def _unknown(kind: str, name: str, groups: Iterable[tuple[str, Collection[str]]]) -> str:
     lines = [f"Unknown {kind} '{name}'."]
     for title, known in groups:
         close = nearest(name, known, n=5)

@@ -13,6 +13,7 @@ from runs import arguments
 from recbole_gr import memory, quick_start
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.registry import get_model
 from recbole_gr.trainer.generation import GenerationTrainer
 from run_recbole_gr import main
 
@@ -48,6 +49,15 @@ def test_one_model_returns_its_result_and_equals_its_row_among_several(settings)
         json.loads(Path(alone["files"]["json"]).read_text())[0]["test_result"]
         == alone["test_result"]
     )
+
+
+def test_a_model_class_is_as_good_as_its_name(settings):
+    named = run_recbole_gr("BPR", "tiny", config_dict=settings)
+    alone = run_recbole_gr(get_model("BPR"), "tiny", config_dict=settings)
+    assert alone["test_result"] == named["test_result"]
+    mixed = run_recbole_gr(["Pop", get_model("BPR")], "tiny", config_dict=settings)["results"]
+    assert [result["model"] for result in mixed] == ["Pop", "BPR"]
+    assert mixed[1]["test_result"] == alone["test_result"]
 
 
 def test_unsaved_run_leaves_no_checkpoint_and_tests_the_last_epoch(settings, tmp_path):
