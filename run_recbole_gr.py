@@ -19,7 +19,7 @@ usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
 """
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run what the arguments say.
 
     Args:

@@ -1,6 +1,7 @@
 """Errors that a user can mend, and the search for the name the user meant."""
 
 import difflib
+from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
@@ -18,12 +19,12 @@ class ModelsFailed(RuntimeError):
         table (str): the comparison of those that finished, as markdown.
     """
 
-    def __init__(self, message, table):
+    def __init__(self, message: str, table: str):
         super().__init__(message)
         self.table = table
 
 
-def nearest(name, known, n=1):
+def nearest(name: object, known: Iterable[str], n: int = 1) -> list[str]:
     """The names in `known` most like `name`, best first, upper and lower case being the same.
 
     Args:
@@ -34,14 +35,14 @@ def nearest(name, known, n=1):
     Returns:
         list[str]: up to `n` names, empty where nothing is similar.
     """
-    by_lower = {}
+    by_lower: dict[str, str] = {}
     for candidate in sorted(known):
         by_lower.setdefault(candidate.lower(), candidate)
     close = difflib.get_close_matches(str(name).lower(), by_lower, n=n, cutoff=0.6)
     return [by_lower[match] for match in close]
 
 
-def did_you_mean(name, known):
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """`", did you mean 'topk'?"`, or an empty string where no known name is similar."""
     close = nearest(name, known)
     return f", did you mean '{close[0]}'?" if close else ""

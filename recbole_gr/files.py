@@ -5,6 +5,7 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from recbole_gr.errors import ConfigError
@@ -18,7 +19,7 @@ class DiskFull(ConfigError):
 
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file so that a reader, or the next run after a crash, never sees half of it.
 
     Yields a temporary path in the folder of `path` (made if it is missing) with the same suffix,

@@ -1,8 +1,11 @@
 """Recommendations of a trained model, in the tokens of its data."""
 
+from __future__ import annotations
+
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from recbole.data.interaction import Interaction
@@ -58,7 +61,13 @@ class Recommender:
         self._item_ids = {token: item for item, token in enumerate(self.item_tokens) if item}
 
     @classmethod
-    def load(cls, checkpoint, model=None, with_users=True, **overrides):
+    def load(
+        cls,
+        checkpoint: str | os.PathLike[str],
+        model: str | type | None = None,
+        with_users: bool = True,
+        **overrides: Any,
+    ) -> Recommender:
         """The recommender of a checkpoint; arguments as for `load_data_and_model`.
 
         Args:
@@ -67,7 +76,13 @@ class Recommender:
         """
         return cls(restore(checkpoint, model, overrides, with_histories=with_users))
 
-    def recommend(self, users=None, histories=None, k=10, **options) -> list[Recommendation]:
+    def recommend(
+        self,
+        users: Iterable | None = None,
+        histories: Iterable | None = None,
+        k: int = 10,
+        **options: Any,
+    ) -> list[Recommendation]:
         """As `stream`, all answers at once."""
         return list(self.stream(users, histories, k, **options))
 
@@ -105,7 +120,9 @@ class Recommender:
             source, names = self._given(histories), None
             rows = torch.arange(len(source))
         else:
-            source, rows = self.histories, self._user_rows(users)
+            rows = self._user_rows(users)
+            assert self.histories is not None  # _user_rows has looked
+            source = self.histories
             tokens = self.dataset.field2id_token[self.dataset.uid_field]
             names = [str(tokens[row]) for row in rows.tolist()]
         exclude = (
@@ -118,7 +135,17 @@ class Recommender:
         )
 
     @torch.no_grad()
-    def _answers(self, source, rows, names, k, exclude, beam_size, batch_size, show):
+    def _answers(
+        self,
+        source: Histories,
+        rows: torch.Tensor,
+        names: list[str] | None,
+        k: int,
+        exclude: bool,
+        beam_size: int | None,
+        batch_size: int,
+        show: bool,
+    ) -> Iterator[Recommendation]:
         bar = tqdm(total=len(rows), ncols=100, desc="Recommend", unit="user", disable=not show)
         with bar:
             for start in range(0, len(rows), batch_size):
@@ -175,14 +202,14 @@ class Recommender:
 
     # What is asked for
 
-    def _check_k(self, k):
+    def _check_k(self, k: int) -> None:
         n_items = len(self.item_tokens) - 1
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n_items:
             raise ConfigError(
                 f"k: {k!r} must be an integer from 1 to {n_items}, the items there are"
             )
 
-    def _user_rows(self, users):
+    def _user_rows(self, users: Iterable | None) -> torch.Tensor:
         """Ids [B] of user tokens, or of all users with a history."""
         if self.histories is None:
             raise ConfigError("the users' histories were not loaded (with_users=False)")
@@ -200,7 +227,7 @@ class Recommender:
             )
         return rows
 
-    def _given(self, histories):
+    def _given(self, histories: Iterable) -> Histories:
         if not self.sequential:
             raise ConfigError(
                 f"histories: {self.config['model']} knows users by a vector of their own and reads "
@@ -217,13 +244,13 @@ class Recommender:
 
     # How it is answered
 
-    def _batch_size(self):
+    def _batch_size(self) -> int:
         size = max(1, int(self.config["eval_batch_size"] or 256))
         if self.generative:
             return size
         return min(size, max(1, DENSE_SCORES // self.dataset.item_num))
 
-    def _batch(self, source, rows, are_users):
+    def _batch(self, source: Histories, rows: torch.Tensor, are_users: bool) -> Interaction:
         """The interaction that the model's evaluation would see, on its device."""
         dataset = self.dataset
         columns = {dataset.uid_field: rows if are_users else torch.zeros_like(rows)}
@@ -239,7 +266,9 @@ class Recommender:
             batch = dataset.join(batch)
         return self._transform(dataset, batch).to(self.config["device"])
 
-    def _best(self, batch, k, gone, beam_size) -> Generated:
+    def _best(
+        self, batch: Interaction, k: int, gone: torch.Tensor | None, beam_size: int | None
+    ) -> Generated:
         """The `k` best items of a batch without those in `gone` [B, H] (None: with all)."""
         if not self.generative:
             scores = self._all_scores(batch)
@@ -257,7 +286,7 @@ class Recommender:
             beams = model.search(batch, max(k, beam_size or model.beam_size))
         return model.rank(beams, k, batch)
 
-    def _all_scores(self, batch):
+    def _all_scores(self, batch: Interaction) -> torch.Tensor:
         """[B, n_items] of one of RecBole's models, -inf for padding."""
         name = self.config["model"]
         try:
@@ -274,7 +303,7 @@ class Recommender:
         return scores
 
 
-def _ids_of(tokens, ids, what):
+def _ids_of(tokens: Iterable, ids: Mapping[str, int], what: str) -> list[int]:
     """Ids of tokens; a ConfigError names those that are not there."""
     tokens = list(tokens)
     found = [ids.get(token, 0) for token in tokens]
@@ -286,7 +315,7 @@ def _ids_of(tokens, ids, what):
     return found
 
 
-def _matrix(content):
+def _matrix(content: Mapping[str, Any]) -> torch.Tensor:
     """[n, d] of vectors by token."""
     if not content:
         raise ConfigError("new items: none are given")

@@ -27,7 +27,7 @@ RUN_KEYS = frozenset(["model", "dataset", "config_files", "per_model"])
 
 
 @lru_cache(maxsize=1)
-def _recbole_keys():
+def _recbole_keys() -> frozenset[str]:
     """Keys that RecBole lists, and those it reads outside of its models."""
     keys = set(dataset_arguments + evaluation_arguments + general_arguments + training_arguments)
     folder = Path(recbole.__file__).parent
@@ -41,7 +41,7 @@ RECBOLE_KEYS = _recbole_keys()
 
 
 @cache
-def keys_read_by(model_class):
+def keys_read_by(model_class: type) -> frozenset[str]:
     """Keys that a model's source reads: `config["key"]` in its module and in those of its bases.
 
     RecBole's property files leave some of their models' keys out, and a model from outside has no

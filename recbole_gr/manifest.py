@@ -1,5 +1,7 @@
 """What a run was made of and what came out, so that it can be run again and compared."""
 
+from __future__ import annotations
+
 import glob
 import hashlib
 import json
@@ -7,7 +9,9 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,15 +19,22 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import plain, versions
 
+if TYPE_CHECKING:
+    from recbole.config import Config
+
 FORMAT_VERSION = 1
 NAME = "manifest.json"
 _FILE_KEYS = ("sid_file", "content_file", "cf_file")  # settings that name a file a run reads
-_OF_A_RESULT = ("model", "dataset", "best_valid_score", "best_valid_result", "test_result")
-_OF_A_RESULT += ("test_buckets", "test_targets", "best_epoch", "epochs_run", "sid_digest")
-_OF_A_RESULT += ("seconds_per_epoch", "seconds_total", "parameters", "peak_memory_bytes", "config")
+_OF_A_RESULT = (
+    *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
+    *("test_buckets", "test_targets", "best_epoch", "epochs_run", "sid_digest"),
+    *("seconds_per_epoch", "seconds_total", "parameters", "peak_memory_bytes", "config"),
+)
 
 
-def write_manifest(results, folder, saved):
+def write_manifest(
+    results: list[dict[str, Any]], folder: str | os.PathLike[str], saved: bool
+) -> str:
     """Write `manifest.json` beside the report of a run.
 
     It holds the command, versions, the machine, and for each model its whole configuration (seed
@@ -37,7 +48,7 @@ def write_manifest(results, folder, saved):
     Returns:
         str: the path.
     """
-    hashes = {}
+    hashes: dict[str, str | None] = {}
     runs = []
     for result in results:
         run = {key: result.get(key) for key in _OF_A_RESULT}
@@ -46,7 +57,13 @@ def write_manifest(results, folder, saved):
     return write_record(folder, {"saved": saved, "runs": runs})
 
 
-def write_continual_manifest(models, config, settings, results, folder):
+def write_continual_manifest(
+    models: Sequence[str],
+    config: Config,
+    settings: Mapping[str, Any],
+    results: list[dict[str, Any]],
+    folder: str | os.PathLike[str],
+) -> str:
     """Write `manifest.json` beside the report of a continual run.
 
     Args:
@@ -70,7 +87,7 @@ def write_continual_manifest(models, config, settings, results, folder):
     return write_record(folder, {"runs": [], "continual": continual})
 
 
-def write_record(folder, content):
+def write_record(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> str:
     """Write `content` with command, versions and machine; returns the path."""
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -85,7 +102,7 @@ def write_record(folder, content):
     return str(path)
 
 
-def read_manifest(path):
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest at `path`.
 
     Raises:
@@ -107,7 +124,9 @@ def read_manifest(path):
     return manifest
 
 
-def data_hashes(config, known=None):
+def data_hashes(
+    config: Config | dict[str, Any], known: dict[str, str | None] | None = None
+) -> dict[str, str | None]:
     """sha256 by file name of the files that a run reads.
 
     Args:
@@ -129,7 +148,7 @@ def data_hashes(config, known=None):
     return {name: known[path] for name, path in files.items()}
 
 
-def machine():
+def machine() -> dict[str, Any]:
     """What of a machine results and times depend on."""
     return {
         "system": platform.platform(),
@@ -140,7 +159,7 @@ def machine():
     }
 
 
-def _sha256(path):
+def _sha256(path: str) -> str | None:
     if not os.path.isfile(path):
         return None
     sha = hashlib.sha256()
@@ -150,11 +169,11 @@ def _sha256(path):
     return sha.hexdigest()
 
 
-def _get(config, key):
+def _get(config: Config | dict[str, Any], key: str) -> Any:
     return config.get(key) if isinstance(config, dict) else config[key]
 
 
-def finite(value):
+def finite(value: Any) -> Any:
     """Plain data with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -5,7 +5,7 @@ import sys
 import torch
 
 
-def reset_peak():
+def reset_peak() -> None:
     """Start measuring: forget the peaks so far, where the system allows it.
 
     Linux forgets the peak of resident memory when 5 is written to /proc/self/clear_refs (proc(5)).
@@ -20,7 +20,7 @@ def reset_peak():
         torch.cuda.reset_peak_memory_stats()
 
 
-def peak_memory(device):
+def peak_memory(device: torch.device) -> int:
     """Peak since `reset_peak`, in bytes.
 
     Args:
@@ -39,7 +39,7 @@ def peak_memory(device):
     return _process_peak()
 
 
-def _process_peak():
+def _process_peak() -> int:
     try:
         import resource
     except ImportError:  # Windows

@@ -1,7 +1,7 @@
 """One call from settings to results, for one model or for several on the same data."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from recbole.utils import init_seed
@@ -19,9 +19,9 @@ from recbole_gr.single_run import check_catalogue, run_model, semantic_ids
 def run_recbole_gr(
     model: str | type | Sequence[str | type] | None = None,
     dataset: str | None = None,
-    config_file_list: str | Sequence[str] | None = None,
-    config_dict: Mapping[str, Any] | None = None,
-    cmd_args: Sequence[str] | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
     saved: bool = True,
 ) -> dict[str, Any]:
     """Train and test models of ours and of RecBole's on one data set, and write a report.
@@ -122,9 +122,9 @@ def _check_inputs(configs: Sequence[Config]) -> None:
 
 def _requested_models(
     model: str | type | Sequence[str | type] | None,
-    config_file_list: str | Sequence[str] | None,
-    config_dict: Mapping[str, Any] | None,
-    cmd_args: Sequence[str] | None,
+    config_file_list: list[str] | None,
+    config_dict: dict[str, Any] | None,
+    cmd_args: list[str] | None,
 ) -> list[str | type]:
     """The models of a run as a list of names or classes."""
     if model is None:

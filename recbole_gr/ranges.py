@@ -5,6 +5,8 @@ somewhere in training, or not at all. What only one model or tokenizer reads is 
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
 
@@ -32,7 +34,7 @@ _SHARES = ("label_smoothing",)  # in [0, 1), as is every dropout
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # of RecBole's trainer
 
 
-def check_ranges(config):
+def check_ranges(config: Mapping[str, Any]) -> None:
     """Raise a ConfigError that names key, value and what it may be.
 
     Args:
@@ -42,9 +44,9 @@ def check_ranges(config):
     for key, least in _INTEGERS.items():
         if key in given and (type(given[key]) is not int or given[key] < least):
             raise ConfigError(f"{key}: {given[key]!r} must be an integer of at least {least}")
-    for key, least in _NUMBERS.items():
-        if key in given and not (_is_number(given[key]) and given[key] >= least):
-            raise ConfigError(f"{key}: {given[key]!r} must be a number of at least {least:g}")
+    for key, low in _NUMBERS.items():
+        if key in given and not (_is_number(given[key]) and given[key] >= low):
+            raise ConfigError(f"{key}: {given[key]!r} must be a number of at least {low:g}")
     dropouts = [key for key in given if key.endswith(("dropout", "dropout_prob"))]
     for key in (*dropouts, *_SHARES):
         value = given.get(key, 0.0)
@@ -62,7 +64,7 @@ def check_ranges(config):
         )
 
 
-def _check_optimiser(given):
+def _check_optimiser(given: Mapping[str, Any]) -> None:
     learner = str(given.get("learner", LEARNERS[0])).lower()
     if learner not in LEARNERS:
         raise ConfigError(
@@ -74,5 +76,5 @@ def _check_optimiser(given):
         raise ConfigError(f"clip_grad_norm: {clip!r} must be of the form {{max_norm: 1.0}}, or ~")
 
 
-def _is_number(value):
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -5,13 +5,23 @@ python -m recbole_gr.recommend --checkpoint=... --history=50,181,258 --exclude_h
 python -m recbole_gr.recommend --checkpoint=... --users_file=users.txt --output=answers.csv
 """
 
+from __future__ import annotations
+
 import csv
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.command_line import run_command
+
+if TYPE_CHECKING:
+    import os
+    from typing import TextIO
+
+    from recbole_gr.inference import Recommendation
 
 USAGE = """\
 usage: python -m recbole_gr.recommend --checkpoint=FILE
@@ -31,23 +41,25 @@ history counts, up to the last interaction.
                      --beam_size=50, --gpu_id=0 or --show_progress=False
 """
 
-OWN = ("checkpoint", "user", "history", "users_file", "output", "k", "exclude_history")
-OWN += ("batch_size", "model")
+OWN = (
+    *("checkpoint", "user", "history", "users_file", "output", "k", "exclude_history"),
+    *("batch_size", "model"),
+)
 FORMATS = (".csv", ".jsonl")
 
 
 def recommend(
-    checkpoint,
-    users=None,
-    histories=None,
-    k=10,
-    exclude_history=None,
-    new_items=None,
-    model=None,
-    batch_size=None,
-    show_progress=None,
-    **overrides,
-):
+    checkpoint: str | os.PathLike[str],
+    users: Iterable | None = None,
+    histories: Iterable | None = None,
+    k: int = 10,
+    exclude_history: bool | None = None,
+    new_items: Mapping[str, Any] | None = None,
+    model: str | type | None = None,
+    batch_size: int | None = None,
+    show_progress: bool | None = None,
+    **overrides: Any,
+) -> list[Recommendation]:
     """The `k` best items for users or histories, by the trained model of a checkpoint.
 
     Loads the model and its data each time; `recbole_gr.Recommender` keeps them.
@@ -79,12 +91,12 @@ def recommend(
     )
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
     return run_command(_run, USAGE, argv, logging.WARNING)
 
 
-def _run(arguments):
+def _run(arguments: list[str]) -> None:
     from recbole_gr.errors import ConfigError
     from recbole_gr.settings import own_arguments, parse_arguments, parse_value
 
@@ -122,7 +134,7 @@ def _run(arguments):
         print(f"Written: {output}, {n_users} users")
 
 
-def _check_options(options):
+def _check_options(options: Mapping[str, Any]) -> None:
     from recbole_gr.errors import ConfigError
 
     if options["exclude_history"] not in (None, True, False):
@@ -132,11 +144,11 @@ def _check_options(options):
         raise ConfigError(f"--batch_size={size}: it must be an integer of at least 1")
 
 
-def _tokens(text):
+def _tokens(text: str) -> list[str]:
     return [token.strip() for token in text.split(",") if token.strip()]
 
 
-def _lines(path):
+def _lines(path: str) -> list[str]:
     """The tokens of a file, one on each line."""
     from recbole_gr.errors import ConfigError
 
@@ -150,7 +162,7 @@ def _lines(path):
     return users
 
 
-def _print(answers, titles):
+def _print(answers: Iterable[Recommendation], titles: Mapping[str, str]) -> None:
     from recbole_gr.markdown import aligned_table
 
     for user, items, scores in answers:
@@ -165,7 +177,7 @@ def _print(answers, titles):
         print(aligned_table([head, *rows]) + "\n")
 
 
-def _write(answers, titles, output):
+def _write(answers: Iterable[Recommendation], titles: Mapping[str, str], output: Path) -> int:
     """Write the answers as they come, under another name until all are there."""
     from recbole_gr.files import atomic_write
 
@@ -181,11 +193,11 @@ def _write(answers, titles, output):
     return n_users
 
 
-def _csv_rows(file, titles):
+def _csv_rows(file: TextIO, titles: Mapping[str, str]) -> Callable[[Recommendation], None]:
     writer = csv.writer(file)
     writer.writerow(["user", "rank", "item", *(["title"] if titles else []), "score"])
 
-    def write(answer):
+    def write(answer: Recommendation) -> None:
         for rank, (item, score) in enumerate(zip(answer.items, answer.scores), 1):
             title = [titles.get(item, "")] if titles else []
             writer.writerow([answer.user or "", rank, item, *title, f"{score:.6g}"])
@@ -193,8 +205,8 @@ def _csv_rows(file, titles):
     return write
 
 
-def _json_lines(file, titles):
-    def write(answer):
+def _json_lines(file: TextIO, titles: Mapping[str, str]) -> Callable[[Recommendation], None]:
+    def write(answer: Recommendation) -> None:
         line = answer._asdict()
         if titles:
             line["titles"] = [titles.get(item, "") for item in answer.items]

@@ -1,11 +1,15 @@
 """Results of finished runs as a table (markdown, CSV), as JSON and as a bar plot."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
 import math
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.files import atomic_write
 from recbole_gr.markdown import aligned_table
@@ -13,11 +17,14 @@ from recbole_gr.report_buckets import bucket_table
 from recbole_gr.report_epochs import write_epochs
 from recbole_gr.report_redistribution import write_redistribution
 
+if TYPE_CHECKING:
+    import os
+
 _COST = ("best epoch", "s/epoch", "parameters", "peak MiB")
 _MISSING = "-"
 
 
-def comparison_table(results):
+def comparison_table(results: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
     """One row a model: its test metrics, then what it cost.
 
     Args:
@@ -45,7 +52,7 @@ def comparison_table(results):
     return ["model", *metrics, *_COST], rows
 
 
-def markdown_table(results):
+def markdown_table(results: list[dict[str, Any]]) -> str:
     """The comparison as a markdown table; the best value of each metric is bold."""
     columns, rows = comparison_table(results)
     cells = [[_format(value, column) for column, value in zip(columns, row)] for row in rows]
@@ -58,7 +65,7 @@ def markdown_table(results):
     return aligned_table([columns, *cells])
 
 
-def write_report(results, folder):
+def write_report(results: list[dict[str, Any]], folder: str | os.PathLike[str]) -> dict[str, str]:
     """Write `results.md`, `results.csv`, `results.json` and `results.png` into `folder`.
 
     Where a result has `epoch_figures`, also `epochs-<model>.json` and `epochs-<model>.png`; where
@@ -88,7 +95,7 @@ def write_report(results, folder):
     return {kind: str(path) for kind, path in files.items()}
 
 
-def plot_results(results, path):
+def plot_results(results: list[dict[str, Any]], path: Path) -> None:
     """Bars of the test metrics, one group a metric and one bar a model, as PNG at `path`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -112,7 +119,7 @@ def plot_results(results, path):
     figure.savefig(path, dpi=150)
 
 
-def _markdown_page(results):
+def _markdown_page(results: list[dict[str, Any]]) -> str:
     costs = (
         "Metrics are on the test split. Epochs count from 0. s/epoch is training time alone. peak "
         "MiB is GPU memory of tensors on a GPU, resident memory of the process elsewhere."
@@ -124,7 +131,7 @@ def _markdown_page(results):
     return page
 
 
-def _csv_text(results):
+def _csv_text(results: list[dict[str, Any]]) -> str:
     columns, rows = comparison_table(results)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -133,13 +140,13 @@ def _csv_text(results):
     return text.getvalue()
 
 
-def _title(results):
+def _title(results: list[dict[str, Any]]) -> str:
     return ", ".join(dict.fromkeys(str(result.get("dataset", "results")) for result in results))
 
 
-def _metric_columns(results):
+def _metric_columns(results: list[dict[str, Any]]) -> list[str]:
     """Metrics of all models in their usual spelling, by cut-off, then by appearance."""
-    names = {}
+    names: dict[str, str] = {}
     for result in results:
         wanted = (result.get("config") or {}).get("metrics") or ["Recall", "NDCG", "MRR"]
         spelling = {str(metric).lower(): str(metric) for metric in wanted}
@@ -151,11 +158,11 @@ def _metric_columns(results):
     )
 
 
-def _by_lower_name(result):
+def _by_lower_name(result: Mapping[str, float] | None) -> dict[str, float]:
     return {name.lower(): value for name, value in (result or {}).items()}
 
 
-def _smaller_is_better(column):
+def _smaller_is_better(column: str) -> bool:
     return column.partition("@")[0].lower() in (
         "logloss",
         "mae",
@@ -165,12 +172,12 @@ def _smaller_is_better(column):
     )
 
 
-def _best(values, smaller):
-    values = [value for value in values if value is not None and not math.isnan(value)]
-    return (min if smaller else max)(values) if values else None
+def _best(values: Iterable[float | None], smaller: bool) -> float | None:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return (min if smaller else max)(known) if known else None
 
 
-def _format(value, column):
+def _format(value: Any, column: str) -> str:
     if value is None:
         return _MISSING
     if isinstance(value, str):
@@ -184,7 +191,7 @@ def _format(value, column):
     return f"{value:.4f}"
 
 
-def _json_safe(value):
+def _json_safe(value: Any) -> Any:
     """JSON has no infinity and no NaN; they become null."""
     if isinstance(value, dict):
         return {str(key): _json_safe(item) for key, item in value.items()}

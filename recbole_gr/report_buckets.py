@@ -1,15 +1,18 @@
 """The results of models by the training frequency of the target item, as a table."""
 
+from typing import Any
+
 from recbole_gr.markdown import aligned_table
 
 
-def bucket_table(results):
+def bucket_table(results: list[dict[str, Any]]) -> str:
     """A markdown table with a row per model and bucket; an empty string where there is none.
 
     Args:
         results (list[dict]): as `run_recbole_gr` returns them; `test_buckets` is read.
     """
-    metrics, rows = [], []
+    metrics: list[str] = []
+    rows = []
     for result in results:
         for name, figures in (result.get("test_buckets") or {}).items():
             metrics += [key for key in figures if key not in (*metrics, "targets")]

@@ -2,13 +2,15 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 from recbole_gr.files import atomic_write
 
 _COLUMNS = 3
 
 
-def write_epochs(figures, folder, model):
+def write_epochs(figures: list[dict[str, Any]], folder: Path, model: str) -> tuple[Path, Path]:
     """Write `epochs-<model>.json` and `epochs-<model>.png` into `folder`.
 
     Args:
@@ -28,7 +30,7 @@ def write_epochs(figures, folder, model):
     return data, picture
 
 
-def plot_epochs(figures, path, title):
+def plot_epochs(figures: list[dict[str, Any]], path: Path, title: str) -> None:
     """Curves over the epochs, one panel a topic and one curve a name, as PNG at `path`.
 
     A dotted line marks where a stage begins. A figure that some epochs lack leaves a gap there.
@@ -36,7 +38,7 @@ def plot_epochs(figures, path, title):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    topics = {}
+    topics: dict[str, dict[str, None]] = {}
     for entry in figures:
         for topic, values in entry["figures"].items():
             topics.setdefault(topic, dict.fromkeys(values)).update(dict.fromkeys(values))

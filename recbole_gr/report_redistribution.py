@@ -1,6 +1,9 @@
 """How single items are spread over the codes of each level, as JSON and as heat-maps."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +13,9 @@ from recbole_gr.sid.formats import level_name
 FLOOR = -4.0  # log10 of a probability; smaller ones look the same (the scale of IntRR's figure)
 
 
-def write_redistribution(items, folder, model):
+def write_redistribution(
+    items: list[dict[str, Any]], folder: Path, model: str
+) -> tuple[Path, Path]:
     """Write `redistribution-<model>.json` and `redistribution-<model>.png` into `folder`.
 
     Args:
@@ -30,7 +35,7 @@ def write_redistribution(items, folder, model):
     return data, picture
 
 
-def heat_map(item):
+def heat_map(item: Mapping[str, Any]) -> np.ndarray:
     """`[L, V]` log10 of the probabilities, at least `FLOOR`; NaN where a level has fewer codes."""
     widest = max(map(len, item["probability"]))
     picture = np.full((len(item["probability"]), widest), np.nan)
@@ -39,7 +44,7 @@ def heat_map(item):
     return picture
 
 
-def plot_redistribution(items, path):
+def plot_redistribution(items: list[dict[str, Any]], path: Path) -> None:
     """One heat-map an item, levels by codes, as PNG at `path`; crosses mark the Stage-1 SID."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

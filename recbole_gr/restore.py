@@ -1,7 +1,10 @@
 """From a checkpoint back to its configuration, data and model."""
 
+from __future__ import annotations
+
 import os
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole.utils import init_seed
 
@@ -17,6 +20,10 @@ from recbole_gr.sid.table import SIDTable
 from recbole_gr.single_run import build_model, semantic_ids
 from recbole_gr.trainer.baseline import load_weights
 from recbole_gr.trainer.checkpoint import load_checkpoint
+
+if TYPE_CHECKING:
+    import torch
+    from recbole.data.dataloader import AbstractDataLoader
 
 # What a configuration says of the machine and the course of its run, which end with it.
 OF_ITS_RUN = RUN_KEYS | {
@@ -42,7 +49,9 @@ class Restored(NamedTuple):
     histories: Histories | None
 
 
-def load_data_and_model(checkpoint, model=None, **overrides):
+def load_data_and_model(
+    checkpoint: str | os.PathLike[str], model: str | type | None = None, **overrides: Any
+) -> tuple[Any, ...]:
     """The trained model of a checkpoint, and its data split as in its training.
 
     For our models and RecBole's. Everything but the data set comes from the checkpoint: settings,
@@ -67,7 +76,12 @@ def load_data_and_model(checkpoint, model=None, **overrides):
     return tuple(restore(checkpoint, model, overrides))[:6]
 
 
-def restore(checkpoint, model=None, overrides=None, with_histories=False):
+def restore(
+    checkpoint: str | os.PathLike[str],
+    model: str | type | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    with_histories: bool = False,
+) -> Restored:
     """As `load_data_and_model`, with what the users have taken.
 
     Returns:
@@ -86,10 +100,16 @@ def restore(checkpoint, model=None, overrides=None, with_histories=False):
     network = build_model(config, train_dataset, *_saved_parts(state, config, loaders[0], file))
     load_weights(network, state, file)
     network.eval()
-    return Restored(config, network, dataset, *loaders, histories)
+    train_data, valid_data, test_data = loaders
+    return Restored(config, network, dataset, train_data, valid_data, test_data, histories)
 
 
-def restored_config(state, file, model=None, overrides=None):
+def restored_config(
+    state: Mapping[str, Any],
+    file: str,
+    model: str | type | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Config:
     """The configuration that a checkpoint was trained with, for this machine.
 
     Settings of its machine and its processes take their defaults.
@@ -125,7 +145,7 @@ def restored_config(state, file, model=None, overrides=None):
     return Config(model_class, dataset, config_dict={**settings, **overrides})
 
 
-def _known_model(name, file):
+def _known_model(name: str, file: str) -> Any:
     try:
         return registry.get_model(name)
     except ConfigError as error:
@@ -135,7 +155,7 @@ def _known_model(name, file):
         ) from error
 
 
-def _undo_recbole(settings):
+def _undo_recbole(settings: dict[str, Any]) -> None:
     """Give settings that RecBole's Config has changed the form in which it takes them."""
     folder = os.path.dirname(settings.pop("data_path", "").rstrip("/"))
     if os.path.isdir(folder):  # else the default, which may hold the data set on this machine
@@ -145,12 +165,15 @@ def _undo_recbole(settings):
         settings["train_neg_sample_args"] = None
 
 
-def _saved_parts(state, config, train_data, file):
+def _saved_parts(
+    state: Mapping[str, Any], config: Config, train_data: AbstractDataLoader, file: str
+) -> tuple[SIDTable | None, torch.Tensor | None]:
     """The SID table and the item content that a model was made with; None where it has none."""
     if not getattr(config.model_class, "generative", False):
         return None, None
     if "sid" not in state:  # of the first versions; the model refuses codes that are not its own
         content, table, _ = semantic_ids(config, train_data)
+        assert content is not None  # a generative model has it
         return table, content.vectors
     saved, weights = state["sid"], state["state_dict"]
     table = SIDTable.from_item_codes(weights["codes"][1:], saved["sizes"], saved["meta"])

@@ -1,16 +1,23 @@
 """The files of a run: its log, its checkpoint, the folder of its report."""
 
+from __future__ import annotations
+
 import logging
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recbole.utils import init_logger
 
-_handlers = []  # those that init_logger made for the model before
+if TYPE_CHECKING:
+    from recbole.config import Config
+
+_handlers: list[logging.Handler] = []  # those that init_logger made for the model before
 
 
-def start_log(config):
+def start_log(config: Config) -> str | None:
     """RecBole's logger, with a file of its own for each model; returns that file or None.
 
     RecBole's `init_logger` does nothing once the root logger has handlers, so what it made for the
@@ -27,11 +34,11 @@ def start_log(config):
     return files[0] if files else None
 
 
-def _time():
+def _time() -> str:
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def unused_path(path):
+def unused_path(path: str | os.PathLike[str]) -> Path:
     """`path`, or the first of `path-2`, `path-3`... that is free: runs may start together."""
     candidate, number = Path(path), 1
     while candidate.exists():
@@ -40,13 +47,13 @@ def unused_path(path):
     return candidate
 
 
-def checkpoint_file(config):
+def checkpoint_file(config: Config) -> str:
     """Path for the checkpoint of a run, not taken yet."""
     name = f"{config['model']}-{config['dataset']}-{_time()}.pth"
     return str(unused_path(os.path.join(config["checkpoint_dir"], name)))
 
 
-def report_folder(configs):
+def report_folder(configs: Sequence[Config]) -> Path:
     """Folder for the report of one call, not taken yet."""
     models = "-".join(config["model"] for config in configs)
     first = configs[0]

@@ -1,12 +1,19 @@
 """Reading settings: YAML files, `--key=value` arguments, and single values, all without eval."""
 
+from __future__ import annotations
+
 import ast
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    import os
 
 # Intervals such as "[5,inf)" or "[5,10]" are text to RecBole, also where they look like a list.
 _TEXT_KEYS = {
@@ -41,7 +48,7 @@ SettingsLoader.add_implicit_resolver(
 )
 
 
-def parse_value(text, key=None):
+def parse_value(text: Any, key: str | None = None) -> Any:
     """Turn the text of one setting into a value.
 
     Python literals (`0.1`, `[5, 10]`, `{'split': {'LS': 'valid_and_test'}}`), YAML lists and
@@ -75,7 +82,7 @@ def parse_value(text, key=None):
     return text
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments: Iterable[str] | None) -> dict[str, Any]:
     """Read `--key=value` arguments into a dict of parsed values.
 
     A dot in a key is an underscore: `--continual.tokenizer` is the key `continual_tokenizer`.
@@ -83,7 +90,7 @@ def parse_arguments(arguments):
     Raises:
         ConfigError: an argument of another form, or one key given twice with different values.
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     for argument in arguments or ():
         match = re.fullmatch(r"--([A-Za-z_][\w.-]*)=(.*)", argument, re.DOTALL)
         if match is None:
@@ -99,7 +106,9 @@ def parse_arguments(arguments):
     return settings
 
 
-def own_arguments(arguments, names):
+def own_arguments(
+    arguments: Iterable[str], names: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
     """Take a program's own `--name=text` arguments out of those that are settings.
 
     Their text is left as it is: `196,186` or `007` may be tokens, which are no numbers.
@@ -107,7 +116,8 @@ def own_arguments(arguments, names):
     Returns:
         tuple[dict, list]: text by name, and the other arguments.
     """
-    own, rest = {}, []
+    own: dict[str, str] = {}
+    rest = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         name = key.removeprefix("--")
@@ -120,7 +130,7 @@ def own_arguments(arguments, names):
     return own, rest
 
 
-def properties_dir():
+def properties_dir() -> Path:
     """The folder of our defaults: in the package when installed, beside it in a checkout."""
     here = Path(__file__).resolve().parent
     for folder in (here / "properties", here.parent / "properties"):
@@ -129,7 +139,7 @@ def properties_dir():
     raise FileNotFoundError(f"properties/overall.yaml is neither in {here} nor in {here.parent}.")
 
 
-def read_yaml(path):
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read one YAML file of settings into a dict; an empty file is an empty dict.
 
     Raises:
@@ -149,7 +159,7 @@ def read_yaml(path):
     return {key: None if value == "None" else value for key, value in settings.items()}
 
 
-def file_list(value):
+def file_list(value: str | Iterable[str] | None) -> list[str]:
     """Paths of `--config_files=a.yaml,b.yaml`, or with spaces as in RecBole, or a list."""
     if not value:
         return []
@@ -158,7 +168,11 @@ def file_list(value):
     return list(value)
 
 
-def external_settings(config_file_list=None, config_dict=None, cmd_args=None):
+def external_settings(
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
+) -> list[tuple[str, dict[str, Any]]]:
     """Everything a user set, as (source, settings) pairs, the later one winning.
 
     Args:

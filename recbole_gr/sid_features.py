@@ -3,10 +3,17 @@
     python -m recbole_gr.sid_features --dataset=ml-100k --tokenizer=R3VAE --compare=DeepFM
 """
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.command_line import run_command
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
 
 USAGE = """\
 usage: python -m recbole_gr.sid_features --dataset=NAME [--tokenizer=NAME] [--output=DIR]
@@ -23,14 +30,14 @@ VARIANTS = ("item id", "SID", "item id and SID")
 
 
 def sid_features(
-    dataset=None,
-    output=None,
-    hash_size=None,
-    model="DeepFM",
-    config_file_list=None,
-    config_dict=None,
-    cmd_args=None,
-):
+    dataset: str | None = None,
+    output: str | None = None,
+    hash_size: int | None = None,
+    model: str = "DeepFM",
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
+) -> dict[str, Any]:
     """Learn SIDs for a data set of click-through models and write them as fields.
 
     Content and SIDs come from the training split of ``model`` alone, so that `collaborative`
@@ -64,7 +71,7 @@ def sid_features(
 
     config, sid_config = _configs(model, dataset, config_file_list, config_dict, cmd_args)
     tokenizer = get_tokenizer(sid_config["tokenizer"])
-    if not sid_config["sid_file"] and getattr(tokenizer, "signals", ()):
+    if not sid_config["sid_file"] and getattr(tokenizer, "signals", False):
         raise ConfigError(
             f"tokenizer {sid_config['tokenizer']} learns from sequences, which click-through data "
             "do not have; take another, such as R3VAE or RKMeans"
@@ -80,7 +87,13 @@ def sid_features(
     return {**written, "report": report}
 
 
-def compare_features(written, model, config_file_list=None, config_dict=None, cmd_args=None):
+def compare_features(
+    written: Mapping[str, Any],
+    model: str,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
+) -> list[dict[str, Any]]:
     """Train a click-through model on item ids, on SIDs and on both; all see the same rows.
 
     Args:
@@ -119,7 +132,13 @@ def compare_features(written, model, config_file_list=None, config_dict=None, cm
     return results
 
 
-def _configs(model, dataset, config_file_list, config_dict, cmd_args):
+def _configs(
+    model: str,
+    dataset: str | None,
+    config_file_list: list[str] | None,
+    config_dict: dict[str, Any] | None,
+    cmd_args: list[str] | None,
+) -> tuple[Config, Config]:
     """The configuration of the click-through model, and one with the keys of SIDs."""
     from recbole.utils import ModelType
 
@@ -143,12 +162,12 @@ def _configs(model, dataset, config_file_list, config_dict, cmd_args):
     return config, sid_config
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
     return run_command(_run, USAGE, argv)
 
 
-def _run(arguments):
+def _run(arguments: list[str]) -> int:
     from recbole_gr.settings import own_arguments, parse_value
 
     own, rest = own_arguments(arguments, ("output", "hash_size", "compare"))
@@ -166,7 +185,7 @@ def _run(arguments):
     return 0
 
 
-def _print_comparison(results, dataset):
+def _print_comparison(results: list[dict[str, Any]], dataset: str) -> None:
     from recbole_gr.report import markdown_table, write_report
     from recbole_gr.report_buckets import bucket_table
     from recbole_gr.run_files import unused_path

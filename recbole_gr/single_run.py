@@ -1,12 +1,16 @@
 """One run: from the configuration of one model to its test results."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from recbole.utils import EvaluatorType, init_seed
@@ -19,6 +23,16 @@ from recbole_gr.run_files import checkpoint_file, start_log
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain_config
 from recbole_gr.trainer.growth import load_grown
+
+if TYPE_CHECKING:
+    import torch
+    from recbole.config import Config
+    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.data.dataset import Dataset
+    from recbole.trainer import Trainer
+
+    from recbole_gr.data.content import ItemContent
+    from recbole_gr.sid.table import SIDTable
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class Start:
     train: bool = True
 
 
-def run_model(config, saved=True, start=Start()):
+def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dict[str, Any]:
     """Train and test the one model of `config`.
 
     Args:
@@ -119,7 +133,7 @@ def run_model(config, saved=True, start=Start()):
 
 
 @contextlib.contextmanager
-def _saying_how_to_go_on(trainer, saved):
+def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
     """Give a training that ends early, by Ctrl-C or on a full disk, the message that it needs."""
     try:
         yield
@@ -134,7 +148,12 @@ def _saying_how_to_go_on(trainer, saved):
         raise type(error)(f"{error} {hint}".strip()) from None
 
 
-def build_model(config, train_dataset, sid_table=None, vectors=None):
+def build_model(
+    config: Config,
+    train_dataset: Dataset,
+    sid_table: SIDTable | None = None,
+    vectors: torch.Tensor | None = None,
+) -> Any:
     """The untrained model of a configuration, on its device; `sid_table` and the item content
     `vectors` [n_items, d] for those that take them."""
     parts = [config, train_dataset]
@@ -153,7 +172,9 @@ def build_model(config, train_dataset, sid_table=None, vectors=None):
         ) from error
 
 
-def semantic_ids(config, train_data):
+def semantic_ids(
+    config: Config, train_data: AbstractDataLoader
+) -> tuple[ItemContent, SIDTable, dict[str, Any]] | tuple[None, None, None]:
     """A generative model's item content, SID table and its quality as plain numbers; None for
     other models."""
     if not getattr(config.model_class, "generative", False):
@@ -167,12 +188,10 @@ def semantic_ids(config, train_data):
     signals = tokenizer_signals(config, train_data._dataset)
     table, quality = prepare_sid(config, content, signals, item_behaviour(train_data._dataset))
     apply_gate(config, quality)
-    if dataclasses.is_dataclass(quality):
-        quality = dataclasses.asdict(quality)
-    return content, table, quality
+    return content, table, dataclasses.asdict(quality)
 
 
-def _item_buckets(config, train_dataset):
+def _item_buckets(config: Config, train_dataset: Dataset) -> ItemBuckets | None:
     """Collects the test by the training frequency of the target item; None where it is off."""
     from recbole_gr.data.frequency import training_counts
 
@@ -180,7 +199,7 @@ def _item_buckets(config, train_dataset):
     return ItemBuckets(edges, training_counts(train_dataset), config) if edges else None
 
 
-def check_catalogue(config, dataset):
+def check_catalogue(config: Config, dataset: Dataset) -> None:
     ranking = config["eval_type"] == EvaluatorType.RANKING
     if ranking and max(config["topk"]) > dataset.item_num - 1:
         raise ConfigError(
@@ -189,11 +208,11 @@ def check_catalogue(config, dataset):
         )
 
 
-def _plain_metrics(result):
+def _plain_metrics(result: Mapping[str, float] | None) -> dict[str, float] | None:
     return None if result is None else {name: float(value) for name, value in result.items()}
 
 
-def _targets(dataset):
+def _targets(dataset: Dataset) -> dict[str, Any] | None:
     """How many (user, item) pairs are tested, and a digest of them in any order."""
     if dataset.uid_field is None:
         return None

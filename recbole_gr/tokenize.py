@@ -5,11 +5,20 @@
     python -m recbole_gr.tokenize --dataset=ml-100k --tokenizer=R3VAE,RQVAE,RKMeans,OPQ
 """
 
+from __future__ import annotations
+
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.command_line import run_command
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
+    from recbole_gr.sid.quality import QualityReport
+    from recbole_gr.sid.table import SIDTable
 
 USAGE = """\
 usage: python -m recbole_gr.tokenize --dataset=NAME [--tokenizer=NAME[,NAME...]] [--output=DIR]
@@ -23,7 +32,13 @@ DIR, by default sids/<dataset>-comparison), each with a folder of its own below.
 """
 
 
-def tokenize(dataset=None, output=None, config_file_list=None, config_dict=None, cmd_args=None):
+def tokenize(
+    dataset: str | None = None,
+    output: str | Path | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
+) -> tuple[SIDTable, QualityReport, list[Path]]:
     """Learn or read the SIDs of a data set and write them with a quality report.
 
     Args:
@@ -45,8 +60,13 @@ def tokenize(dataset=None, output=None, config_file_list=None, config_dict=None,
 
 
 def compare_tokenizers(
-    tokenizers, dataset=None, output=None, config_file_list=None, config_dict=None, cmd_args=None
-):
+    tokenizers: Sequence[str],
+    dataset: str | None = None,
+    output: str | Path | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
+) -> tuple[dict[str, QualityReport], str, list[Path]]:
     """Learn SIDs with several tokenizers and compare their quality, time and memory.
 
     Keys that only some of the tokenizers know go to these.
@@ -99,7 +119,9 @@ def compare_tokenizers(
     return reports, comparison_table(rows), [*write_comparison(folder, title, rows), *files]
 
 
-def _tokenize(config, output):
+def _tokenize(
+    config: Config, output: str | Path | None
+) -> tuple[SIDTable, QualityReport, list[Path]]:
     from recbole.utils import init_seed
 
     from recbole_gr.data import create_dataset, item_content
@@ -120,12 +142,12 @@ def _tokenize(config, output):
     return table, report, write_sids(output, config, table, report, content.item_tokens)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
     return run_command(_run, USAGE, argv, log=sys.stdout)
 
 
-def _run(arguments):
+def _run(arguments: list[str]) -> int:
     from recbole_gr.settings import own_arguments
 
     own, rest = own_arguments(arguments, ("output",))
@@ -139,7 +161,7 @@ def _run(arguments):
     return 0
 
 
-def _tokenizers(arguments):
+def _tokenizers(arguments: list[str]) -> list[str]:
     """The names of ``--tokenizer=A,B``, from the command line or its configuration files."""
     from recbole_gr.settings import external_settings
 

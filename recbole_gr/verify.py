@@ -3,10 +3,19 @@
 python -m recbole_gr.verify results/ml-100k-TIGER-DATE/manifest.json
 """
 
+from __future__ import annotations
+
 import sys
 import tempfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.command_line import run_command
+
+if TYPE_CHECKING:
+    import os
+
+    from recbole.config import Config
 
 USAGE = """\
 usage: python -m recbole_gr.verify MANIFEST [--tolerance=0] [--key=value ...]
@@ -22,7 +31,7 @@ Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot b
 """
 
 
-def verify(manifest, tolerance=0.0, **overrides):
+def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides: Any) -> list[str]:
     """Run the runs of a manifest again and compare them with it.
 
     Checkpoints go to a temporary folder, no report is written. SIDs are learned anew.
@@ -68,7 +77,12 @@ def verify(manifest, tolerance=0.0, **overrides):
     return differences
 
 
-def _verify_continual(manifest, then, tolerance, overrides):
+def _verify_continual(
+    manifest: str | os.PathLike[str],
+    then: Mapping[str, Any],
+    tolerance: float,
+    overrides: Mapping[str, Any],
+) -> list[str]:
     """As :func:`verify` for a run over all periods."""
     from recbole_gr.continual.runner import ContinualRun
 
@@ -89,7 +103,7 @@ def _verify_continual(manifest, then, tolerance, overrides):
     return found
 
 
-def _check_data(manifest, run, config):
+def _check_data(manifest: str | os.PathLike[str], run: Mapping[str, Any], config: Config) -> None:
     from recbole_gr.errors import ConfigError
     from recbole_gr.manifest import data_hashes
 
@@ -102,7 +116,7 @@ def _check_data(manifest, run, config):
         )
 
 
-def _compare(run, result, tolerance):
+def _compare(run: Mapping[str, Any], result: Mapping[str, Any], tolerance: float) -> list[str]:
     """Differences of one model's results from the manifest, a sentence each."""
     found = []
     for key in ("sid_digest", "test_targets"):
@@ -113,7 +127,13 @@ def _compare(run, result, tolerance):
     return found
 
 
-def _differences(place, part, then, now, tolerance):
+def _differences(
+    place: str,
+    part: str,
+    then: Mapping[str, Any] | None,
+    now: Mapping[str, Any] | None,
+    tolerance: float,
+) -> list[str]:
     from recbole_gr.manifest import finite
 
     then, now, found = then or {}, now or {}, []
@@ -127,7 +147,7 @@ def _differences(place, part, then, now, tolerance):
     return found
 
 
-def _other_circumstances(record):
+def _other_circumstances(record: Mapping[str, Any]) -> list[str]:
     """What is not as it was, which may explain differences."""
     from recbole_gr.manifest import machine
     from recbole_gr.trainer.checkpoint import versions
@@ -141,12 +161,12 @@ def _other_circumstances(record):
     ]
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (see the usage)."""
     return run_command(_run, USAGE, argv)
 
 
-def _run(arguments):
+def _run(arguments: list[str]) -> int:
     from recbole_gr.errors import ConfigError
     from recbole_gr.manifest import read_manifest
     from recbole_gr.settings import own_arguments, parse_arguments, parse_value

@@ -125,7 +125,6 @@ def _require_undamaged(path: str | os.PathLike[str]) -> None:
         )
 
 
-def encode(value):
 def encode(value: Any) -> Any:
     """Turn numpy arrays, scipy matrices, sets and modules inside `value` into plain data.
 
