@@ -60,7 +60,7 @@ class Config(RecBoleConfig):
         config_file_list: list[str] | None = None,
         config_dict: dict[str, Any] | None = None,
         cmd_args: list[str] | None = None,
-        other_models: Iterable[str] = (),
+        other_models: Iterable[str | type] = (),
         other_tokenizers: Iterable[str] = (),
     ) -> None:
         self._sources = external_settings(config_file_list, config_dict, cmd_args)

@@ -96,7 +96,7 @@ class SafeTrainerMixin(_Base):
         self._loader_states = []
         self._place = None
         if self._go_on_at is not None and self._go_on_at["batches"] is None:
-            self._train_epoch = self._trained_already
+            self.__dict__["_train_epoch"] = self._trained_already  # before the method
         if not self.config["single_spec"]:  # the processes would stop at different steps
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
         with self._interrupt.watch():
