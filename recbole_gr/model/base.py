@@ -78,7 +78,7 @@ class GenerativeRecommender(SequentialRecommender):
         return beam_search(
             self.start(interaction),
             self.trie,
-            len(interaction[self.ITEM_SEQ_LEN]),
+            interaction[self.ITEM_SEQ_LEN].shape[0],
             beam_size or self.beam_size,
             exclude=self._excluded(interaction),
             renormalise=self.renormalise,
@@ -123,6 +123,12 @@ class GenerativeRecommender(SequentialRecommender):
         """
         beams = self.search(interaction, max(k, beam_size or self.beam_size))
         return self.rank(beams, k, interaction)
+
+    @torch.no_grad()
+    def prepare_export(self) -> None:
+        """Compute what :meth:`search` computes once and keeps, before it is recorded as a graph."""
+        self.trie.item_paths()
+        self.trie.n_below()
 
     def rank(self, beams: Beams, k: int, interaction: Interaction) -> Generated:
         """The ``k`` best items of finished beams (see :func:`rank_items`)."""

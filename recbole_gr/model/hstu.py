@@ -69,7 +69,7 @@ class Block(nn.Module):
         near = self.bias(place[-1:], place)  # [H, 1, t]
         far = self.bias(position.unsqueeze(1), torch.arange(n_history, device=x.device))
         logits = self.scale(torch.cat([q @ history_k.transpose(2, 3), own.logits(q)], 3))
-        bias = torch.cat([far, near.expand(len(far), -1, -1, -1)], 3)  # [B, H, 1, S + t]
+        bias = torch.cat([far, near.expand(far.shape[0], -1, -1, -1)], 3)  # [B, H, 1, S + t]
         weight = self.weigh(logits + bias, F.pad(hidden, (0, n_own)))
         mixed = own.mix(weight[..., n_history:]) + weight[..., :n_history] @ history_v
         return self.add(x, u, mixed)

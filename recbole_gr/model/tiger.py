@@ -191,7 +191,7 @@ class _Memory:
         self.model, blocks = model, model.decoder.blocks
         self.keys_values = [block.cross.keys_values(memory) for block in blocks]
         self.own = [BeamTokens() for _ in blocks]
-        self.n_users = len(memory)
+        self.n_users = memory.shape[0]
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model = self.model
@@ -214,7 +214,7 @@ class _HistoryCache:
         x = model._embed(model.flat_tokens(interaction[model.ITEM_SEQ]), interaction)
         hidden, keys_values = model.decoder(x, keep_keys=True)
         self.n_tokens = interaction[model.ITEM_SEQ_LEN] * model.n_levels + bool(model.user_tokens)
-        rows = torch.arange(len(hidden), device=hidden.device)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
         self.last = hidden[rows, self.n_tokens - 1].unsqueeze(1)  # [B, 1, d]
         self.history = keys_values, key_mask_bias(self.n_tokens, x.shape[1])
         self.own = [BeamTokens() for _ in model.decoder.blocks]

@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from recbole_gr.tracing import exporting
+
+N_CROWDED = 1024  # leaves whose numbers of items are known without a look at the tensors
+
 
 class Leaves(nn.Module):
     """Leaves of a tree of SIDs in flat tensors; base of :class:`~recbole_gr.sid.trie.SIDTrie`.
@@ -26,6 +30,8 @@ class Leaves(nn.Module):
         (ascending within a leaf)."""
         per_leaf = torch.bincount(leaf)
         self.n_items, self.max_sharing = int(items.max()), int(per_leaf.max())
+        most = per_leaf.topk(min(len(per_leaf), N_CROWDED)).values
+        self._crowded = most.cumsum(0).tolist()
         self.one_sid_each = int(torch.bincount(items).max()) == 1
         self.register_buffer("leaf_start", offsets(per_leaf), persistent=False)
         self.register_buffer("leaf_item", items.int(), persistent=False)
@@ -71,8 +77,12 @@ class Leaves(nn.Module):
         """
         counts = self.sharing(leaves)
         ends = counts.cumsum(1)
-        place = torch.arange(max(1, int(ends[:, -1].max())), device=leaves.device)
-        place = place.expand(len(leaves), -1).contiguous()
+        if exporting():  # the shape may not depend on what is found
+            width = self.most_items(leaves.shape[1])
+        else:
+            width = max(1, int(ends[:, -1].max()))
+        place = torch.arange(width, device=leaves.device)
+        place = place.expand(leaves.shape[0], -1).contiguous()
         column = torch.searchsorted(ends, place, right=True)
         missing = column == leaves.shape[1]
         column = column.masked_fill(missing, 0)
@@ -104,8 +114,21 @@ class Leaves(nn.Module):
     def entries(self) -> tuple[Tensor, Tensor]:
         """``(leaf [N], item [N])`` of every (SID, item) pair, in the order of the sorted SIDs."""
         counts = (self.leaf_start[1:] - self.leaf_start[:-1]).long()
-        leaf = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        return leaf, self.leaf_item.long()
+        return run_numbers(counts, len(self.leaf_item)), self.leaf_item.long()
+
+    def most_items(self, n_leaves: int) -> int:
+        """The most items that ``n_leaves`` different leaves can hold."""
+        known = self._crowded[:n_leaves]
+        n_others = min(n_leaves, len(self.leaf_start) - 1) - len(known)
+        fewest = known[-1] - known[-2] if len(known) > 1 else known[-1]
+        return known[-1] + n_others * fewest
+
+
+def run_numbers(counts: Tensor, total: int) -> Tensor:
+    """``[total]`` the number of each run, as often as ``counts [n]`` says; ``total`` is their sum
+    (without it a device would be waited for, and a graph could not be traced)."""
+    numbers = torch.arange(len(counts), device=counts.device)
+    return torch.repeat_interleave(numbers, counts, output_size=total)
 
 
 def offsets(counts: Tensor) -> Tensor:

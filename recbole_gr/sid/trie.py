@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recbole_gr.sid.leaves import Leaves, offsets
+from recbole_gr.sid.leaves import Leaves, offsets, run_numbers
 from recbole_gr.sid.order import first_of_prefix, sort_sids
 
 if TYPE_CHECKING:
@@ -174,8 +174,7 @@ class SIDTrie(Leaves):
     def parents(self, level: int) -> Tensor:
         """``[n_nodes[level + 1]]`` the parent of every node of depth ``level + 1``."""
         start = self._get("start", level).long()
-        counts = start[1:] - start[:-1]
-        return torch.repeat_interleave(torch.arange(len(counts), device=start.device), counts)
+        return run_numbers(start[1:] - start[:-1], self.n_nodes[level + 1])
 
     def edge_codes(self, level: int) -> Tensor:
         """``[n_nodes[level + 1]]`` the code on the edge into every node of depth ``level + 1``."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from recbole_gr.model.intrr.ran import Level, follow
 from recbole_gr.sid.trie import SIDTrie
+from recbole_gr.tracing import exporting
 
 USERS = 32  # scored together: a level's hidden layers are [users, V, H]
 
@@ -30,15 +31,17 @@ def leaf_scores(
     Returns:
         ``[B, n_leaves]`` in the order of the trie.
     """
-    parts = zip(*(rows.split(USERS) for rows in (first, *guided)))
     score = partial(_scores, levels=levels, trie=trie, renormalise=renormalise)
+    if exporting():  # a graph for any number of users has no number of parts
+        return score(first, *guided)
+    parts = zip(*(rows.split(USERS) for rows in (first, *guided)))
     return torch.cat([score(*part) for part in parts])
 
 
 def _scores(
     first: Tensor, *guided: Tensor, levels: list[Level], trie: SIDTrie, renormalise: bool
 ) -> Tensor:
-    scores = first.new_zeros(len(first), 1, dtype=torch.float32)
+    scores = first.new_zeros(first.shape[0], 1, dtype=torch.float32)
     above = torch.zeros(1, dtype=torch.long, device=first.device)  # the last code of each node
     table = first.unsqueeze(1)  # [B, V_above, V]
     for place in range(trie.n_levels):
@@ -56,7 +59,7 @@ def _scores(
 
 def _log_sum(values: Tensor, group: Tensor, n_groups: int) -> Tensor:
     """``[B, E]`` -> ``[B, n_groups]`` log of the sum of exponentials in each group, none empty."""
-    top = values.new_full((len(values), n_groups), float("-inf"))
-    top = top.scatter_reduce(1, group.expand(len(values), -1), values, "amax")
+    top = values.new_full((values.shape[0], n_groups), float("-inf"))
+    top = top.scatter_reduce(1, group.expand(values.shape[0], -1), values, "amax")
     total = torch.zeros_like(top).index_add(1, group, (values - top[:, group]).exp())
     return top + total.log()

@@ -18,6 +18,7 @@ from recbole_gr.model.intrr import options
 from recbole_gr.model.intrr.exact import leaf_scores
 from recbole_gr.model.intrr.figures import alike_items, assignment_figures, described
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
+from recbole_gr.tracing import exporting
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -193,6 +194,8 @@ class IntRR(GenerativeRecommender):
 
         A call that gradients may flow through gets its own.
         """
+        if exporting():  # constants of the graph; computed by `prepare_export`
+            return self._served[1]
         if self.training or torch.is_grad_enabled():
             return self._serve()
         stamp = self._stamp()
@@ -200,6 +203,12 @@ class IntRR(GenerativeRecommender):
             with torch.autocast(self.codes.device.type, enabled=False):
                 self._served = stamp, self._serve()
         return self._served[1]
+
+    @torch.no_grad()
+    def prepare_export(self) -> None:
+        """As of any model; the item side too."""
+        super().prepare_export()
+        self.served()
 
     def _serve(self) -> Served:
         parts = torch.arange(self.n_items, device=self.codes.device).split(CHUNK)
@@ -218,7 +227,7 @@ class IntRR(GenerativeRecommender):
         return super().train(mode)
 
     def _last(self, hidden: Tensor, interaction: Interaction) -> Tensor:
-        rows = torch.arange(len(hidden), device=hidden.device)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
         return hidden[rows, interaction[self.ITEM_SEQ_LEN] - 1]
 
     def start(self, interaction: Interaction) -> Step:
@@ -234,7 +243,7 @@ class IntRR(GenerativeRecommender):
         excluded = None if gone is None else ExcludedPrefixes(self.trie, gone)
         width = min(beam_size or self.beam_size, scores.shape[1])
         spare = 0 if excluded is None else excluded.spare()
-        ties = partial(self._lowest_item_of_leaves, len(scores))
+        ties = partial(self._lowest_item_of_leaves, scores.shape[0])
         scores, nodes = best(scores, ties, min(width + spare, scores.shape[1]))
         if excluded is not None:
             scores, keep = excluded.leave_out(self.n_levels - 1, nodes, scores, width)
@@ -245,7 +254,6 @@ class IntRR(GenerativeRecommender):
     def _lowest_item_of_leaves(self, n_rows: int) -> Tensor:
         return self.trie.leaf_item[self.trie.leaf_start[:-1].long()].expand(n_rows, -1)
 
-    @torch.no_grad()
     def _leaf_scores(self, interaction: Interaction) -> Tensor:
         user = self.user_state(interaction)
         first, guided = self.ran.first(user), self.ran.guide(user)

@@ -194,7 +194,7 @@ class _LazySteps:
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model, (memory, place, bias) = self.model, self.reading
-        n_users, n_targets = len(memory), place.shape[1]
+        n_users, n_targets = memory.shape[0], place.shape[1]
         if codes is None or parents is None:
             x = model.begin.expand(n_users, n_targets, -1)
             target = torch.arange(n_targets, device=memory.device).unsqueeze(0)
@@ -225,7 +225,7 @@ class _StackSteps:
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model, (memory, _, bias) = self.model, self.reading
         if codes is None:
-            x = model.begin.expand(len(memory), 1, -1)
+            x = model.begin.expand(memory.shape[0], 1, -1)
         else:
             x = model.code_embedding(codes + model.level_offset[level - 1])
         position = torch.tensor([level], device=memory.device)
