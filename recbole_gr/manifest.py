@@ -144,7 +144,7 @@ def data_hashes(
             files[key] = _get(config, key)
     for path in files.values():
         if path not in known:
-            known[path] = _sha256(path)
+            known[path] = sha256(path)
     return {name: known[path] for name, path in files.items()}
 
 
@@ -159,7 +159,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _sha256(path: str) -> str | None:
+def sha256(path: str | os.PathLike[str]) -> str | None:
+    """The hash of a file's bytes (hexadecimal), None where there is no such file."""
     if not os.path.isfile(path):
         return None
     sha = hashlib.sha256()

@@ -36,7 +36,12 @@ RUNS = {
     "TIGER": ("TIGER", {**SMALL, **SIDS}),
     "TIGER-encoder": ("TIGER", {**SMALL, **SIDS, "architecture": "encoder_decoder"}),
     "TIGER-share": ("TIGER", {**SMALL, **SIDS, "collision": "share"}),
+    "TIGER-hstu": ("TIGER", {**SMALL, **SIDS, "backbone": "hstu"}),
     "PIT": ("PIT", {**SMALL, **SIDS, **PIT, "epochs": 2, "warmup_epochs": 1}),
+    "PIT-encoder": (
+        "PIT",
+        {**SMALL, **SIDS, **PIT, "warmup_epochs": 1, "architecture": "encoder_decoder"},
+    ),
     "IntRR": ("IntRR", {**SMALL, **SIDS, "uid_size": 12, "ran_hidden_size": 24}),
     "R3VAE": ("R3VAE", {**SMALL, **SIDS, "tokenizer_steps": 4, "sid_gate": "off"}),
     "SASRec": ("SASRec", SHORT),
