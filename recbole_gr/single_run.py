@@ -179,16 +179,25 @@ def semantic_ids(
     other models."""
     if not getattr(config.model_class, "generative", False):
         return None, None, None
+    from recbole_gr.sid.gate import apply_gate
+
+    content, table, quality = assessed_ids(config, train_data)
+    apply_gate(config, quality)
+    if dataclasses.is_dataclass(quality):
+        quality = dataclasses.asdict(quality)
+    return content, table, quality
+
+
+def assessed_ids(config, train_data):
+    """A generative model's item content, SID table and its QualityReport, whatever that says."""
     from recbole_gr.data.content import item_content
     from recbole_gr.data.signals import item_behaviour, tokenizer_signals
-    from recbole_gr.sid.gate import apply_gate
     from recbole_gr.tokenizer.pipeline import prepare_sid
 
     content = item_content(config, train_data._dataset)
     signals = tokenizer_signals(config, train_data._dataset)
     table, quality = prepare_sid(config, content, signals, item_behaviour(train_data._dataset))
-    apply_gate(config, quality)
-    return content, table, dataclasses.asdict(quality)
+    return content, table, quality
 
 
 def _item_buckets(config: Config, train_dataset: Dataset) -> ItemBuckets | None:

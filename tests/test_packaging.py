@@ -34,4 +34,5 @@ def test_version_is_the_same_everywhere():
 
 
 def test_extras_that_messages_and_readme_name_exist():
-    assert {"test", "text", "bench", "dev"} <= set(setup()["options.extras_require"])
+    named = {"test", "text", "bench", "dev", "search", "ray"}
+    assert named <= set(setup()["options.extras_require"])

@@ -15,6 +15,8 @@ from recbole_gr.data.convert import main as convert_main
 from recbole_gr.errors import ConfigError
 from recbole_gr.export import OWN as EXPORT_KEYS
 from recbole_gr.export import export
+from recbole_gr.search.command import OWN as SEARCH_KEYS
+from recbole_gr.search.space import read_space
 from recbole_gr.settings import external_settings, own_arguments
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +29,7 @@ def blocks(language):
 
 def command_lines():
     lines = [part for block in blocks("bash") for part in re.split(r"\n|&&", block)]
-    mark = re.compile(r"python (run_recbole_gr\.py|-m recbole_gr\.\w+) (.*)")
+    mark = re.compile(r"python (run_recbole_gr\.py|run_hyper\.py|-m recbole_gr\.\w+) (.*)")
     return [found.groups() for found in map(mark.search, lines) if found]
 
 
@@ -43,7 +45,7 @@ def known_names(monkeypatch):
 def test_python_snippets_run_in_the_order_of_the_page(tmp_path, monkeypatch, known_names):
     monkeypatch.chdir(tmp_path)
     snippets, namespace = blocks("python"), {}
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     for snippet in snippets:
         if "served/" in snippet:  # what the command before it on the page writes
             export(namespace["result"]["checkpoint"], "served/tiger.pt2", k=5)
@@ -51,6 +53,7 @@ def test_python_snippets_run_in_the_order_of_the_page(tmp_path, monkeypatch, kno
     assert namespace["result"]["model"] == "MeanOfHistory"
     assert namespace["result"]["test_result"]["recall@10"] > 0
     assert [len(answer) for answer in namespace["answers"]] == [5, 5]
+    assert [trial["status"] for trial in namespace["found"]["trials"]] == ["finished"] * 2
 
 
 def test_yaml_snippets_hold_known_keys(tmp_path):
@@ -66,8 +69,8 @@ def test_yaml_snippets_hold_known_keys(tmp_path):
 def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     # Of the programs themselves.
-    own = ("output", "compare", "hash_size", *recommend.OWN, *EXPORT_KEYS)
-    own = own if program.startswith("-m") else ()
+    own = ("output", "compare", "hash_size", *recommend.OWN, *EXPORT_KEYS, *SEARCH_KEYS)
+    own = () if program == "run_recbole_gr.py" else own
     arguments = own_arguments(arguments.split(), set(own) - {"model"})[1]
     sources = external_settings(None, None, arguments)
     given = {key: value for _, part in sources for key, value in part.items()}
@@ -83,6 +86,12 @@ def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch
             # The data sets of the last examples are not part of the project.
             if "there is no folder" not in str(error) or os.path.isdir(str(given.get("data_path"))):
                 raise
+
+
+def test_the_parameter_file_is_one(tmp_path):
+    (block,) = blocks("text")
+    (tmp_path / "hyper.test").write_text(block, encoding="utf-8")
+    assert len(read_space(tmp_path / "hyper.test")) == 4
 
 
 def test_conversions_run_on_miniatures_of_the_files_they_name(tmp_path, monkeypatch):

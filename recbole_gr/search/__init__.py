@@ -1,0 +1,1 @@
+"""Search for the settings that score best on the validation targets, see `run_hyper.py`."""

@@ -1,0 +1,246 @@
+"""A search from its parameter file to its table."""
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.search import stages
+from recbole_gr.search.algorithms import algorithm, check_algorithm
+from recbole_gr.search.report import write_search_report
+from recbole_gr.search.space import Parameter, draws, grid, read_space
+from recbole_gr.search.stages import TOKENIZER, TRIAL
+from recbole_gr.search.store import open_store
+from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
+from recbole_gr.search.workers import Run, choose_workers
+from recbole_gr.settings import external_settings, file_list
+
+# What may differ when a search goes on: it does not change what a trial gives.
+FREE_KEYS = {"show_progress", "gpu_id", "use_gpu", "state", "checkpoint_dir", "result_dir"}
+MAX_TOKENIZERS = 20  # where they are drawn
+ALL = 1 << 40  # proposed at once where scores make no difference
+
+
+def search(
+    params_file: str | os.PathLike,
+    model: str | None = None,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    cmd_args: list[str] | None = None,
+    algo: str = "exhaustive",
+    max_evals: int | None = None,
+    search_seed: int = 2020,
+    two_stage: bool = False,
+    keep_tokenizers: int = 3,
+    max_tokenizers: int | None = None,
+    tokenizer_criterion: str = "collision",
+    tool: str = "auto",
+    parallel: int = 1,
+    output_file: str | os.PathLike | None = None,
+    keep_checkpoints: bool = False,
+    objective: Run = run_trial,
+    tokenizer_objective: Run = fit_tokenizer,
+) -> dict[str, Any]:
+    """Search for the settings of a model that score best on the validation targets.
+
+    Every trial is stored when it ends, one that failed with its message. The same call goes on
+    where one was stopped, with `max_evals` as high as before or higher; trials that have ended are
+    not run again.
+
+    Args:
+        params_file: in RecBole's form, see :func:`recbole_gr.search.space.read_space`.
+        model: one name, of ours or RecBole's; None takes the key `model`.
+        dataset, config_file_list, config_dict, cmd_args: as for :func:`recbole_gr.run_recbole_gr`.
+        algo: `exhaustive`, `random`, or `bayes` (`tpe`, Optuna's).
+        max_evals: most trials; None is all of them with `exhaustive`, otherwise 100.
+        search_seed: of the parameters that are proposed; `seed` is that of each training.
+        two_stage: first fit tokenizers with the parameters that belong to them, then search the
+            others on the SIDs of the best `keep_tokenizers` alone.
+        max_tokenizers: most of the first stage; None is all with `exhaustive`, otherwise 20.
+        tokenizer_criterion: figure of the SID report that ranks tokenizers, collapsed ones being
+            out: `collision`, `distinct`, `gini`, `utilisation`, `perplexity`, `sc`, `sc_content`,
+            `pd` or `neighbours`.
+        tool: `ray` runs trials by Ray Tune, `optuna` one after another in this process, `auto` by
+            Ray where it is installed whole.
+        parallel: with `bayes`, trials that are proposed together.
+        output_file: of the trials; None takes `saved/search/<model>-<dataset>-<params_file>.jsonl`.
+            The tables lie beside it.
+        keep_checkpoints: of all trials; otherwise of the best one alone.
+        objective, tokenizer_objective: what a trial is; takes a :class:`Job`, returns its record.
+
+    Returns:
+        dict: `best` (record of the best trial, None where all failed), `trials` and `tokenizers`
+        (records in their order), `command` (that trains the best), `table` (markdown) and `files`.
+
+    Raises:
+        ConfigError: something given cannot be used, or the file holds another search; nothing is
+            trained then.
+    """
+    algo = check_algorithm(algo)
+    criterion = stages.check_criterion(tokenizer_criterion)
+    for name, value in (
+        ("max_evals", max_evals), ("keep_tokenizers", keep_tokenizers), ("parallel", parallel),
+        ("max_tokenizers", max_tokenizers),
+    ):  # fmt: skip
+        _check_count(name, value)
+    if isinstance(search_seed, bool) or not isinstance(search_seed, int) or search_seed < 0:
+        raise ConfigError(f"--search_seed={search_seed}: it must be an integer of at least 0")
+    space = read_space(params_file)
+    task = make_task(space, model, dataset, config_file_list, config_dict, cmd_args)
+    config = check_task(task, space, params_file)
+    rest, own = space, []
+    if two_stage:
+        own, rest = stages.two_stages(space, stages.tokenizer_keys(task.tokenizers))
+        if not getattr(config.model_class, "generative", False):
+            raise ConfigError(f"--two_stage: {task.model} has no SIDs; leave --two_stage out")
+        if config["sid_file"]:
+            raise ConfigError("--two_stage: sid_file gives the SIDs; leave one of both out")
+    if algo == "exhaustive":  # before anything is fitted
+        try:
+            grid(space)
+        except ConfigError as error:
+            raise ConfigError(f"{params_file}, {error}") from error
+    workers = choose_workers(tool)
+    header = {
+        "model": task.model, "dataset": task.dataset, "algo": algo, "search_seed": search_seed,
+        "settings": _settings_that_count(task), "data": _data_hashes(config),
+        "parameters": {parameter.name: parameter.described() for parameter in space},
+        "two_stage": (
+            {"keep_tokenizers": keep_tokenizers, "criterion": criterion, "most": max_tokenizers}
+            if two_stage else None
+        ),
+    }  # fmt: skip
+    bigger = bool(config["valid_metric_bigger"])
+    best = stages.Best(bigger, clean=not keep_checkpoints)
+    file = Path(output_file or _default_file(task, params_file))
+    task = replace(task, checkpoints=str(file.with_suffix("")))
+    with open_store(file, header) as store:
+        tokenizers, complete = [], dict
+        if two_stage:
+            n = MAX_TOKENIZERS if max_tokenizers is None else max_tokenizers
+            drawn = grid(own)[:max_tokenizers] if algo == "exhaustive" else (
+                draws(own, n, search_seed)
+            )  # fmt: skip
+            listed = _listed(drawn)
+            tokenizers = stages.search_stage(
+                TOKENIZER, listed, store, tokenizer_objective, workers, task, ALL
+            )
+            chosen = stages.choose_tokenizers(tokenizers, keep_tokenizers, criterion)
+            logging.getLogger().info(
+                "Tokenizers that go on: %s", [record["params"] for record in chosen]
+            )
+            rest, complete = stages.of_tokenizers(chosen, rest)
+        for record in sorted(store.of_stage(TRIAL).values(), key=lambda record: record["number"]):
+            best(record)
+        proposals = algorithm(algo, rest, max_evals, search_seed, bigger)
+        together = parallel if algo == "bayes" else ALL
+        trials = stages.search_stage(
+            TRIAL, proposals, store, objective, workers, task, together, best, complete
+        )
+        metric = str(config["valid_metric"]).lower()
+        outcome = {"best": best.record, "trials": trials, "tokenizers": tokenizers}
+        return {**outcome, **write_search_report(file, task, outcome, best.key, metric, criterion)}
+
+
+def make_task(
+    space: list[Parameter],
+    model: str | None,
+    dataset: str | None,
+    config_file_list: list[str] | None,
+    config_dict: dict[str, Any] | None,
+    cmd_args: list[str] | None,
+) -> Task:
+    """What all trials have in common.
+
+    Raises:
+        ConfigError: no model, several, or one that a search cannot score.
+    """
+    from recbole_gr import registry
+
+    sources = external_settings(config_file_list, config_dict, cmd_args)
+    everything = {key: value for _, part in sources for key, value in part.items()}
+    settings = {
+        key: value for name, part in sources if not name.startswith("file")
+        for key, value in part.items()
+    }  # fmt: skip
+    files = file_list(config_file_list) + [
+        name
+        for given in (config_dict or {}, dict(a[2:].partition("=")[::2] for a in cmd_args or []))
+        for name in file_list(given.get("config_files"))
+    ]
+    model, dataset = model or everything.get("model"), dataset or everything.get("dataset")
+    if not model or not dataset:
+        missing, example = ("model", "TIGER") if not model else ("dataset", "ml-100k")
+        raise ConfigError(f"No {missing} is given: add --{missing}={example}, for example.")
+    if "," in model:
+        raise ConfigError(f"--model={model}: a search is for one model; search for each alone")
+    if getattr(registry.get_model(model), "continual", False):
+        raise ConfigError(f"--model={model} runs over periods and has no single validation score")
+    for key in ("model", "dataset"):
+        settings.pop(key, None)
+    both = [p for p in space if p.name in settings or p.name in ("model", "dataset", "resume")]
+    if both:
+        raise ConfigError(
+            f"'{both[0].name}' is a parameter (line {both[0].line} of the file) and given or fixed "
+            "beside it: leave one of both out"
+        )
+    searched = {parameter.name: parameter for parameter in space}
+    names = searched["tokenizer"].grid() if "tokenizer" in searched else []
+    names = names or [everything["tokenizer"]] if everything.get("tokenizer") else names
+    return Task(model, str(dataset), tuple(map(str, files)), settings, tuple(map(str, names)))
+
+
+def check_task(task: Task, space: list[Parameter], params_file: str | os.PathLike) -> Any:
+    """The configuration without parameters, once all keys are known to be some.
+
+    Raises:
+        ConfigError: settings that no trial could run with, or an unknown parameter (file, line).
+    """
+    from recbole_gr import registry
+    from recbole_gr.defaults import default_settings
+    from recbole_gr.known_keys import RUN_KEYS
+
+    model_class = registry.get_model(task.model)
+    known = set(RUN_KEYS)
+    for tokenizer in task.tokenizers or (None,):
+        known |= default_settings(model_class, task.dataset, tokenizer)[1]
+    for parameter in space:
+        if parameter.name not in known:
+            raise ConfigError(
+                f"{params_file}, line {parameter.line}: Unknown key '{parameter.name}'"
+                f"{did_you_mean(parameter.name, known)}"
+            )
+    return task.config({"tokenizer": task.tokenizers[0]} if task.tokenizers else {})
+
+
+def _listed(params: list[dict[str, Any]]) -> Any:
+    from recbole_gr.search.algorithms import Listed
+
+    return Listed(params)
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"--{name}={value}: it must be an integer of at least 1")
+
+
+def _settings_that_count(task: Task) -> dict[str, Any]:
+    from recbole_gr.trainer.checkpoint import plain
+
+    sources = external_settings(list(task.files), dict(task.settings))
+    merged = {key: value for _, part in sources for key, value in part.items()}
+    return plain({key: value for key, value in merged.items() if key not in FREE_KEYS})
+
+
+def _data_hashes(config: Any) -> dict[str, str | None]:
+    from recbole_gr.manifest import data_hashes
+
+    return data_hashes(config)
+
+
+def _default_file(task: Task, params_file: str | os.PathLike) -> Path:
+    name = f"{task.model.replace(':', '-')}-{task.dataset}-{Path(params_file).stem}.jsonl"
+    return Path("saved") / "search" / name

@@ -1,0 +1,118 @@
+"""The trials of a search in a file of one JSON line each, which a kill cannot spoil."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.manifest import finite
+
+FORMAT_VERSION = 1
+Record = dict[str, Any]
+
+
+class TrialStore:
+    """Trials that have ended, in the order in which they did.
+
+    The first line says what is searched; each other one is a trial, written and synced as a whole
+    when it ends. What a kill leaves of a line is cut off.
+
+    Args:
+        path: of the file, made where it is missing.
+        header: what is searched, as plain data.
+
+    Raises:
+        ConfigError: the file holds a search for something else (says what differs), is none of
+            ours, or another process is writing it.
+    """
+
+    def __init__(self, path: str | os.PathLike, header: Record):
+        self.path = Path(path)
+        self.records: list[Record] = []
+        self.header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **finite(header)}))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as the search runs)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._read()
+        except BlockingIOError as error:
+            self._file.close()
+            raise ConfigError(
+                f"{self.path} is being written by another search; wait for it, or give another "
+                "--output_file"
+            ) from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        whole, newline, _ = self._file.read().rpartition(b"\n")
+        self._file.truncate(len(whole) + len(newline))
+        if not newline:
+            self._append(self.header)
+            return
+        try:
+            header, *self.records = [json.loads(line) for line in whole.split(b"\n")]
+            version = header["format_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{self.path} is not the trials of a search; give another --output_file"
+            ) from error
+        if version > FORMAT_VERSION:
+            raise ConfigError(f"{self.path} is of a later version; update RecBole-GR")
+        wrong = differences(header, self.header)
+        if wrong:
+            raise ConfigError(
+                f"{self.path} holds another search: {'; '.join(wrong)}. Give what it was started "
+                "with to go on, or another --output_file to start anew."
+            )
+
+    def of_stage(self, stage: str) -> dict[int, Record]:
+        """The records of a stage by their number."""
+        return {r["number"]: r for r in self.records if r["stage"] == stage}
+
+    def add(self, record: Record) -> Record:
+        """Write a record that has ended; returns it as it is read back."""
+        self._append(record)
+        self.records.append(json.loads(json.dumps(finite(record))))
+        return self.records[-1]
+
+    def _append(self, record: Record) -> None:
+        self._file.write(json.dumps(finite(record)).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let others write the file."""
+        self._file.close()
+
+
+@contextlib.contextmanager
+def open_store(path: str | os.PathLike, header: Record) -> Iterator[TrialStore]:
+    """A :class:`TrialStore` that is closed at the end."""
+    store = TrialStore(path, header)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """What differs between two headers, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        wrong = []
+        for key in sorted({*old, *new}):
+            where = f"{name}.{key}" if name else key
+            if key not in old or key not in new:
+                side = "new" if key in new else "gone"
+                value = new.get(key, old.get(key))
+                wrong.append(f"{where} is {side} ({json.dumps(value)})")
+            else:
+                wrong += differences(old[key], new[key], where)
+        return wrong
+    return [] if old == new else [f"{name} was {json.dumps(old)} and is {json.dumps(new)}"]

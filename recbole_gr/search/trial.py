@@ -1,0 +1,134 @@
+"""One trial: a run with some parameters, or the fit of a tokenizer with some."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from recbole_gr.search.space import Params
+from recbole_gr.search.store import Record
+
+FINISHED, FAILED = "finished", "failed"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every trial has in common, as plain data that can be sent to another process.
+
+    Attributes:
+        model, dataset: names.
+        files: of settings.
+        settings: given beside them; parameters win over both.
+        tokenizers: all that are tried. A key that only some of them know goes to these.
+        checkpoints: what their names begin with.
+    """
+
+    model: str
+    dataset: str
+    files: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    tokenizers: tuple[str, ...] = ()
+    checkpoints: str = "saved/search"
+
+    def config(self, params: Params) -> Any:
+        """The configuration of a trial; a ConfigError where it cannot be."""
+        from recbole_gr.config import Config
+
+        settings = {**self.settings, **params}
+        return Config(
+            self.model,
+            self.dataset,
+            list(self.files),
+            settings,
+            other_tokenizers=[t for t in self.tokenizers if t != settings.get("tokenizer")],
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to run: its stage and number, parameters, and what they are parameters of."""
+
+    stage: str
+    number: int
+    params: Params
+    task: Task
+
+
+def run_trial(job: Job) -> Record:
+    """Train and test one model; scored on the validation targets alone.
+
+    Returns:
+        dict: `valid_score`, `valid_result`, `test_result` (for the record, nothing chooses by it),
+        `best_epoch` and `checkpoint`.
+    """
+    from recbole_gr.single_run import Start, run_model
+
+    # A name of its own: one that follows from the time may come back once it was removed.
+    file = f"{job.task.checkpoints}-{job.number}.pth"
+    result = run_model(job.task.config(job.params), start=Start(checkpoint=file))
+    score = result["best_valid_score"]
+    if score is None or score != score:
+        raise ValueError(f"the validation score is {score}")
+    return {
+        "valid_score": score,
+        "valid_result": result["best_valid_result"],
+        "test_result": result["test_result"],
+        "best_epoch": result["best_epoch"],
+        "sid_digest": result["sid_digest"],
+        "checkpoint": result["checkpoint"],
+    }
+
+
+def fit_tokenizer(job: Job) -> Record:
+    """Learn SIDs, which stay in `sid_dir` for the runs that follow, and judge them.
+
+    Returns:
+        dict: `figures` of the report (see `recbole_gr.tokenizer.comparison`), `collapsed` (reasons
+        of the gate and of dead codes, whatever `sid_gate` says) and `sid_digest`.
+    """
+    from recbole.utils import init_seed
+
+    from recbole_gr.data import create_dataset, data_preparation
+    from recbole_gr.sid.gate import collapse_reasons
+    from recbole_gr.single_run import assessed_ids
+    from recbole_gr.tokenizer.comparison import comparison_row
+
+    config = job.task.config(job.params)
+    init_seed(config["seed"], config["reproducibility"])
+    train_data = data_preparation(config, create_dataset(config))[0]
+    _, table, report = assessed_ids(config, train_data)
+    limits = config["sid_min_distinct"], config["sid_min_utilisation"]
+    return {
+        "figures": comparison_row(report),
+        "collapsed": collapse_reasons(report, *limits),
+        "sid_digest": table.digest(),
+    }
+
+
+def recorded(function: Any, job: Job) -> Record:
+    """The record of a trial, also of one that fails; only Ctrl-C and exits go through."""
+    from recbole_gr.errors import ConfigError
+
+    began = perf_counter()
+    try:
+        outcome = {"status": FINISHED, **function(job)}
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}".strip()
+        outcome = {"status": FAILED, "message": message}
+        log = logging.getLogger()
+        if isinstance(error, ConfigError):
+            log.error("Trial %d failed: %s", job.number, message)
+        else:
+            log.exception("Trial %d failed", job.number)
+    seconds = perf_counter() - began
+    own = {"stage": job.stage, "number": job.number, "params": job.params}
+    return {**own, **outcome, "seconds": seconds}
+
+
+def discard(checkpoint: str | None) -> None:
+    """Remove what a trial kept that another one has beaten, PIT's warm-up included."""
+    if checkpoint:
+        path = Path(checkpoint)
+        path.unlink(missing_ok=True)
+        path.with_name(f"{path.stem}-warmup{path.suffix}").unlink(missing_ok=True)

@@ -1,0 +1,571 @@
+"""The search for settings: its file, its proposals, its store, and what it chooses."""
+
+import csv
+import json
+import math
+import random
+import shlex
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from runs import SIDS, SMALL
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.search import workers
+from recbole_gr.search.algorithms import algorithm
+from recbole_gr.search.command import main
+from recbole_gr.search.runner import search
+from recbole_gr.search.space import draws, grid, read_space
+from recbole_gr.search.stages import choose_tokenizers
+from recbole_gr.search.store import TrialStore
+from recbole_gr.search.trial import run_trial
+
+SPACE = """\
+# in RecBole's form
+hidden_size choice [16, 32]
+n_layers quniform 1,3,1
+train_batch_size choice [8,16]
+
+learning_rate loguniform -8, -2
+dropout uniform 0.1,0.3
+"""
+
+
+def written(folder, text=SPACE, name="space.test"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+# The file
+
+
+def test_the_forms_of_recbole_are_read(tmp_path):
+    space = {p.name: p for p in read_space(written(tmp_path))}
+    assert list(space) == [
+        "hidden_size",
+        "n_layers",
+        "train_batch_size",
+        "learning_rate",
+        "dropout",
+    ]
+    assert space["hidden_size"].grid() == [16, 32]
+    assert space["n_layers"].grid() == [1, 2, 3]
+    assert (space["dropout"].low, space["dropout"].high) == (0.1, 0.3)
+    generator = random.Random(0)
+    rates = [space["learning_rate"].draw(generator) for _ in range(500)]
+    assert math.exp(-8) <= min(rates) < math.exp(-7.5) and math.exp(-2.5) < max(rates)
+    assert max(rates) <= math.exp(-2)  # the bounds are logarithms, as hyperopt's
+
+
+@pytest.mark.parametrize(
+    "line, values",
+    [
+        ("a choice ['BPR','CE']", ["BPR", "CE"]),
+        ("a choice [BPR, CE]", ["BPR", "CE"]),
+        ("a choice [[8,16],[4]]", [[8, 16], [4]]),
+        ("a choice [None, True, 1e-3]", [None, True, 0.001]),
+        ("a\tchoice   [1,2]", [1, 2]),
+        ("a quniform 0.1,0.5,0.2", [0.1, 0.3, 0.5]),
+        ("a quniform 1,4,2", [1, 3]),
+    ],
+)
+def test_values_of_a_line(line, values, tmp_path):
+    (parameter,) = read_space(written(tmp_path, line))
+    assert parameter.grid() == values
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a", "line 1: 'a' alone; write 'a choice [1,2,3]'"),
+        ("\na choise [1]", "line 2: 'choise' is none of choice"),
+        ("a choise [1]", "did you mean 'choice'"),
+        ("a choice", "is no list of values; write 'a choice [1,2,3]'"),
+        ("a choice 5", "'5' is no list of values"),
+        ("a choice []", "is no list of values"),
+        ("a choice [1,1]", "holds a value twice"),
+        ("a choice __import__('os')", "is no list of values"),
+        ("a uniform 1", "'1' is not what uniform takes; write 'a uniform 0.1,0.5'"),
+        ("a uniform x,y", "is not what uniform takes"),
+        ("a uniform 2,1", "the lower bound 2 is not below the upper one 1"),
+        ("a uniform 0,inf", "is not what uniform takes"),
+        ("a quniform 1,5", "is not what quniform takes; write 'a quniform 1,5,1'"),
+        ("a quniform 1,5,0", "the step 0 must be above 0"),
+        ("a quniform 1,5,9", "the step 9 must be above 0 and fit the bounds"),
+        ("a loguniform -8", "write 'a loguniform -8,0'"),
+        ("a choice [1]\nb choice [1]\na choice [2]", "line 3: a stands on line 1 already"),
+        ("# nothing\n\n", "names no parameter"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_named_with_its_remedy(text, message, tmp_path):
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        read_space(path)
+    assert str(path) in str(error.value) and message in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="none.test cannot be read"):
+        read_space(tmp_path / "none.test")
+
+
+# What is proposed
+
+
+def test_a_grid_is_the_product_of_all_values(tmp_path):
+    space = read_space(written(tmp_path, "a choice [1,2]\nb quniform 0,2,1"))
+    expected = [{"a": a, "b": b} for a in (1, 2) for b in (0, 1, 2)]
+    assert grid(space) == expected
+    assert algorithm("exhaustive", space, 4, 0, True).ask(99) == expected[:4]
+
+
+def test_random_parameters_are_distinct_and_follow_from_the_seed(tmp_path):
+    space = read_space(written(tmp_path))
+    assert draws(space, 9, 1) == draws(space, 9, 1) != draws(space, 9, 2)
+    assert draws(space, 4, 1) == draws(space, 9, 1)[:4]
+    finite = read_space(written(tmp_path, "a choice [1,2]\nb choice [3,4,5]"))
+    drawn = draws(finite, 100, 0)
+    assert sorted(map(str, drawn)) == sorted(map(str, grid(finite)))
+
+
+def peak(params):
+    """Best near learning_rate = e^-5 and dropout = 0.2."""
+    off = abs(math.log(params["learning_rate"]) + 5) + 10 * abs(params["dropout"] - 0.2)
+    return 1 / (1 + off) + (params["hidden_size"] == 32) * 0.1
+
+
+def proposed(space, seed, n=40, bigger=True):
+    proposals, trials = algorithm("bayes", space, n, seed, bigger), []
+    while asked := proposals.ask(1):
+        trials.append((asked[0], peak(asked[0]) * (1 if bigger else -1)))
+        proposals.tell([trials[-1][1]])
+    return trials
+
+
+def test_tree_parzen_follows_from_seed_and_scores_and_learns_from_them(tmp_path):
+    pytest.importorskip("optuna")
+    space = read_space(written(tmp_path))
+    trials = proposed(space, 3)
+    assert trials == proposed(space, 3) and trials != proposed(space, 4)
+    assert [p for p, _ in trials] == [p for p, _ in proposed(space, 3, bigger=False)]
+    scores = [score for _, score in trials]
+    assert sum(scores[20:]) / 20 > sum(scores[:10]) / 10
+
+
+# The store
+
+
+def test_a_store_loses_what_was_half_written_and_nothing_else(tmp_path):
+    path, header = tmp_path / "a.jsonl", {"model": "TIGER"}
+    store = TrialStore(path, header)
+    for number in range(3):
+        store.add({"stage": "trial", "number": number, "valid_score": float("nan")})
+    store.close()
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        store = TrialStore(path, header)
+        n_whole = whole[:cut].count(b"\n")
+        assert [r["number"] for r in store.records] == list(range(max(0, n_whole - 1)))
+        store.close()
+        lines = path.read_bytes().splitlines()
+        assert path.read_bytes().endswith(b"\n") and len(lines) == max(1, n_whole)
+        assert all(json.loads(line) for line in lines)
+
+
+def test_two_searches_do_not_write_one_file(tmp_path):
+    store = TrialStore(tmp_path / "a.jsonl", {})
+    with pytest.raises(ConfigError, match="being written by another search"):
+        TrialStore(tmp_path / "a.jsonl", {})
+    store.close()
+    (tmp_path / "b.jsonl").write_text("words\n")
+    with pytest.raises(ConfigError, match="is not the trials of a search"):
+        TrialStore(tmp_path / "b.jsonl", {})
+
+
+# The search, with a stub in the place of training
+
+
+class Stub:
+    """Scores by `peak`, notes what it ran; `stop` raises at that trial, `fail` is a failure."""
+
+    def __init__(self, stop=None, fail=()):
+        self.stop, self.fail, self.ran = stop, fail, []
+
+    def __call__(self, job):
+        if job.number == self.stop:
+            raise KeyboardInterrupt
+        self.ran.append(job.number)
+        if job.number in self.fail:
+            raise RuntimeError("out of memory")
+        score = peak({"learning_rate": 0.01, "dropout": 0.2, "hidden_size": 16, **job.params})
+        # The test says the opposite of the validation.
+        results = {"valid_result": {"ndcg@10": score}, "test_result": {"ndcg@10": 2 - score}}
+        return {"valid_score": score, **results, "checkpoint": None}
+
+
+@pytest.fixture
+def find(tiny_folder, tmp_path, monkeypatch):
+    """A function that searches with a stub on the generated data, trial after trial."""
+    monkeypatch.chdir(tmp_path)
+
+    def find(objective, text=SPACE, options=None, **settings):
+        options = {"algo": "random", "max_evals": 6, "tool": "optuna", **(options or {})}
+        settings = {"data_path": str(tiny_folder), "show_progress": False, **settings}
+        model = settings.pop("model", "TIGER")
+        return search(
+            written(tmp_path, text), model, "tiny", config_dict=settings, objective=objective,
+            **options,
+        )  # fmt: skip
+
+    return find
+
+
+def plain(records):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+
+
+@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
+@pytest.mark.parametrize("stop", [0, 3, 11])
+def test_a_stopped_search_goes_on_to_the_same_end(algo, stop, find):
+    if algo == "bayes":
+        pytest.importorskip("optuna")
+    text = "hidden_size choice [16,32]\nn_layers quniform 1,3,1\ndropout choice [0.1,0.2,0.3]"
+    text = text if algo == "exhaustive" else SPACE
+    options = {"algo": algo, "max_evals": 15}
+    whole = find(Stub(fail=(2, 9)), text, {**options, "output_file": "whole.jsonl"})
+    with pytest.raises(KeyboardInterrupt):
+        find(Stub(stop=stop, fail=(2, 9)), text, options)
+    rest = Stub(fail=(2, 9))
+    resumed = find(rest, text, options)
+    assert rest.ran == list(range(stop, 15))
+    assert plain(resumed["trials"]) == plain(whole["trials"])
+    assert resumed["best"]["number"] == whole["best"]["number"]
+    assert resumed["command"] == whole["command"]
+    nothing = Stub()
+    assert plain(find(nothing, text, options)["trials"]) == plain(whole["trials"])
+    assert nothing.ran == []
+
+
+def test_more_trials_can_be_added_later(find):
+    find(Stub(), options={"max_evals": 3})
+    more = Stub()
+    outcome = find(more, options={"max_evals": 5})
+    assert more.ran == [3, 4] and len(outcome["trials"]) == 5
+
+
+@pytest.mark.parametrize(
+    "text, options, settings, message",
+    [
+        (SPACE.replace("32", "64"), {}, {}, "parameters.hidden_size.values was"),
+        (SPACE + "beam_size choice [20]", {}, {}, "parameters.beam_size is new"),
+        (SPACE, {"algo": "exhaustive"}, {}, "infinitely many values"),
+        (SPACE, {"search_seed": 1}, {}, "search_seed was 2020 and is 1"),
+        (SPACE, {}, {"epochs": 7}, "settings.epochs is new (7)"),
+    ],
+)
+def test_a_file_of_another_search_is_refused_with_what_differs(
+    text, options, settings, message, find
+):
+    find(Stub())
+    stub = Stub()
+    with pytest.raises(ConfigError) as error:
+        find(stub, text, options, **settings)
+    assert message in str(error.value) and stub.ran == []
+
+
+def test_progress_and_device_may_differ(find):
+    find(Stub(), show_progress=False)
+    stub = Stub()
+    find(stub, show_progress=True, use_gpu=False)
+    assert stub.ran == []
+
+
+def test_failed_trials_are_kept_and_end_nothing(find):
+    outcome = find(Stub(fail=(0, 4)))
+    failed = [trial for trial in outcome["trials"] if trial["status"] == "failed"]
+    assert [trial["number"] for trial in failed] == [0, 4] and len(outcome["trials"]) == 6
+    assert {trial["message"] for trial in failed} == {"RuntimeError: out of memory"}
+    assert "failed: RuntimeError: out of memory" in outcome["table"]
+    nothing = find(Stub(fail=range(9)), options={"output_file": "b.jsonl"})
+    assert nothing["best"] is None and nothing["command"] is None
+    lines = Path("b.md").read_text().splitlines()
+    assert len([line for line in lines if "out of memory" in line]) == 6
+
+
+def test_the_best_is_chosen_by_validation_and_never_by_the_test(find):
+    outcome = find(Stub(), config_files=[])
+    trials = outcome["trials"]
+    best = max(trials, key=lambda trial: trial["valid_score"])
+    assert outcome["best"] == best
+    assert best["test_result"]["ndcg@10"] == min(t["test_result"]["ndcg@10"] for t in trials)
+    with open(outcome["files"]["csv"], newline="") as file:
+        rows = list(csv.DictReader(file))
+    scores = [float(row["valid score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True) and int(rows[0]["trial"]) == best["number"]
+    assert rows[0]["test ndcg@10"] == str(best["test_result"]["ndcg@10"])
+    command = shlex.split(outcome["command"])
+    assert command[:4] == ["python", "run_recbole_gr.py", "--model=TIGER", "--dataset=tiny"]
+    assert {f"--{name}={value}" for name, value in best["params"].items()} < set(command)
+    assert outcome["command"] in Path(outcome["files"]["md"]).read_text()
+
+
+def test_a_smaller_score_is_better_where_the_metric_says_so(find):
+    settings = {
+        "metrics": ["RMSE", "MAE"],
+        "valid_metric": "RMSE",
+        "eval_args": {"mode": "labeled"},
+    }
+    outcome = find(Stub(), "embedding_size choice [8,16,32]\nlearning_rate choice [0.1,0.006]",
+                   model="DeepFM", **settings)  # fmt: skip
+    scores = [trial["valid_score"] for trial in outcome["trials"]]
+    assert outcome["best"]["valid_score"] == min(scores) < max(scores)
+
+
+@pytest.mark.parametrize(
+    "text, options, settings, message",
+    [
+        ("hiden_size choice [1]", {}, {}, "line 1: Unknown key 'hiden_size', did you mean 'hidden"),
+        (SPACE, {"algo": "grid"}, {}, "--algo=grid: none of exhaustive, random, bayes"),
+        (SPACE, {"tool": "hyperopt"}, {}, "--tool=hyperopt: none of auto, ray, optuna"),
+        (SPACE, {"max_evals": 0}, {}, "--max_evals=0"),
+        (SPACE, {"search_seed": "x"}, {}, "--search_seed=x"),
+        (SPACE, {}, {"dropout": 0.5}, "'dropout' is a parameter (line 7 of the file) and given"),
+        (SPACE, {}, {"epochs": -1}, "epochs"),
+        (SPACE, {}, {"model": "TIGER,SASRec"}, "a search is for one model"),
+        (SPACE, {}, {"model": "DACT"}, "no single validation score"),
+        (SPACE, {"two_stage": True}, {}, "no parameter belongs to the tokenizer"),
+        ("sid_levels choice [2]", {"two_stage": True, "keep_tokenizers": 0}, {}, "keep_tokenizers"),
+        ("sid_levels choice [2]", {"two_stage": True}, {"sid_file": "a.json"}, "sid_file"),
+        ("sid_levels choice [2]", {"tokenizer_criterion": "size"}, {}, "criterion=size: none of"),
+        ("tokenizer choice [RKMeanz]", {}, {}, "RKMeanz"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_a_trial(text, options, settings, message, find):
+    stub = Stub()
+    with pytest.raises(ConfigError) as error:
+        find(stub, text, options, **settings)
+    assert message in str(error.value) and stub.ran == []
+    assert not Path("saved", "search").exists()
+
+
+def test_bayes_without_optuna_is_refused_with_the_remedy(find, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"pip install \"recbole_gr\[search\]\""):
+        find(Stub(), options={"algo": "tpe"})
+
+
+# Two stages
+
+
+def report(number, collision, distinct="", collapsed=(), **other):
+    figures = {"collision": collision, "gini": 1 - collision}
+    return {
+        "stage": "tokenizer", "number": number, "params": {"sid_levels": number},
+        "status": "finished", "figures": figures, "collapsed": list(collapsed),
+        "sid_digest": distinct or str(number), **other,
+    }  # fmt: skip
+
+
+def test_tokenizers_are_chosen_by_their_report():
+    records = [
+        report(0, 0.3),
+        report(1, 0.0, collapsed=["level 1 uses 3 of 64 codes"]),
+        report(2, 0.2),
+        report(3, 0.2, distinct="2"),  # the same SIDs as 2
+        {**report(4, 0.0), "status": "failed", "message": "ValueError: no"},
+        report(5, 0.1),
+    ]
+    assert [r["number"] for r in choose_tokenizers(records, 2, "collision")] == [5, 2]
+    assert [r["number"] for r in choose_tokenizers(records, 9, "gini")] == [0, 2, 5]
+    with pytest.raises(ConfigError) as error:
+        choose_tokenizers([records[1], records[4]], 2, "collision")
+    assert "uses 3 of 64 codes" in str(error.value) and "ValueError: no" in str(error.value)
+
+
+TWO = "codebook_size choice [4,8,16]\nhidden_size choice [16,32]\nsid_levels choice [2,3]\n"
+
+
+def test_two_stages_search_on_the_sids_of_the_best_tokenizers_alone(find):
+    collisions = {(4, 2): 0.9, (4, 3): 0.2, (8, 2): 0.1, (8, 3): 0.5, (16, 2): 0.05, (16, 3): 0.6}
+    fitted = []
+
+    def fit(job):
+        pair = job.params["codebook_size"], job.params["sid_levels"]
+        assert set(job.params) == {"codebook_size", "sid_levels"}
+        fitted.append(pair)
+        collapsed = ["level 1 uses 1 code"] if pair == (16, 2) else []
+        figures = {"collision": collisions[pair]}
+        return {"figures": figures, "collapsed": collapsed, "sid_digest": str(pair)}
+
+    options = {
+        "algo": "exhaustive", "max_evals": None, "two_stage": True, "keep_tokenizers": 2,
+        "tokenizer_objective": fit,
+    }  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        find(Stub(stop=1), TWO, options)
+    stub = Stub()
+    outcome = find(stub, TWO, options)
+    assert fitted == list(collisions)  # once each, not again on going on
+    assert stub.ran == [1, 2, 3]
+    assert [trial["params"] for trial in outcome["trials"]] == [
+        {"codebook_size": size, "sid_levels": levels, "hidden_size": width}
+        for size, levels in ((8, 2), (4, 3))
+        for width in (16, 32)
+    ]
+    assert outcome["best"]["params"]["hidden_size"] == 32
+    assert "--codebook_size=8 --sid_levels=2 --hidden_size=32" in outcome["command"]
+    page = Path(outcome["files"]["md"]).read_text()
+    assert "level 1 uses 1 code" in page and "90.00%" in page
+
+
+def test_two_stages_with_real_tokenizers_and_runs(find, tiny_folder):
+    small = {**SMALL, **SIDS}
+    del small["codebook_size"], small["hidden_size"]
+    options = {"algo": "exhaustive", "max_evals": None, "two_stage": True, "keep_tokenizers": 1}
+    text = (
+        "tokenizer choice [RKMeans,RQVAE]\ncodebook_size choice [2,8]\nhidden_size choice [8,16]\n"
+    )
+    settings = {**small, "tokenizer_epochs": 2}
+    outcome = find(run_trial, text, options, **settings)
+    by_collision = sorted(
+        (r for r in outcome["tokenizers"] if not r["collapsed"]),
+        key=lambda record: record["figures"]["collision"],
+    )
+    assert len(outcome["tokenizers"]) == 4 and len(outcome["trials"]) == 2
+    for trial in outcome["trials"]:
+        assert trial["status"] == "finished", trial
+        assert trial["sid_digest"] == by_collision[0]["sid_digest"]
+        assert by_collision[0]["params"].items() < trial["params"].items()
+    kept = [trial for trial in outcome["trials"] if Path(trial["checkpoint"]).exists()]
+    assert kept == [outcome["best"]]
+
+
+# A real run
+
+
+def test_a_real_search_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "learning_rate choice [0.003,0.001]\nhidden_size choice [8,7]", "hyper.test")
+    settings = {
+        **SMALL,
+        "epochs": 1,
+        "tokenizer": "RKMeans",
+        "codebook_size": 16,
+        "valid_users": 50,
+    }
+    settings |= {"head_size": 8, "MAX_ITEM_LIST_LENGTH": 3, "beam_size": 10}
+    del settings["hidden_size"]
+    arguments = [f"--{key}={value}" for key, value in settings.items()]
+    arguments += ["--params_file=hyper.test", "--model=TIGER", "--dataset=ml-100k", "--tool=optuna"]
+    ran = []
+
+    def stopped(job):
+        ran.append(job.number)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return run_trial(job)
+
+    from recbole_gr.search import command, runner
+
+    def with_stop(*args, **options):
+        return runner.search(*args, objective=stopped, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "find", with_stop)
+        assert main(arguments) == 130
+    assert "goes on from the last trial" in capsys.readouterr().err
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert main([*arguments, "--output_file=whole.jsonl"]) == 0
+    whole = capsys.readouterr().out
+    parts = [read_records(Path(name)) for name in ("saved/search/TIGER-ml-100k-hyper.jsonl",
+                                                   "whole.jsonl")]  # fmt: skip
+    for one, other in zip(*parts, strict=True):
+        assert {**one, "checkpoint": 0} == {**other, "checkpoint": 0}
+    assert len(parts[0]) == 4
+    best = max(parts[0], key=lambda record: record.get("valid_score", -1))
+    assert f"--learning_rate={best['params']['learning_rate']}" in out
+    assert out.split("Best by")[1].split("\n")[1] == whole.split("Best by")[1].split("\n")[1]
+
+
+def read_records(path):
+    return plain(map(json.loads, path.read_text().splitlines()[1:]))
+
+
+# Ray
+
+
+def test_without_ray_tune_trials_run_one_by_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert workers.choose_workers("auto") is workers.in_process
+    with pytest.raises(ConfigError, match="--tool=ray: .*recbole_gr.ray."):
+        workers.choose_workers("ray")
+
+
+def test_ray_tune_runs_what_is_left(monkeypatch, find):
+    fake = types.ModuleType("ray")
+    fake.tune = types.ModuleType("ray.tune")
+    fake.is_initialized, fake.init = (lambda: False), (lambda **_: None)
+    fake.tune.Callback = object
+    fake.tune.grid_search = lambda values: values
+    fake.tune.with_parameters = lambda function, **fixed: (function, fixed)
+    calls = []
+
+    def run(trainable, config, callbacks, **options):
+        function, fixed = trainable
+        calls.append(len(config["job"]))
+        for number in reversed(config["job"]):  # they end in any order
+            result = function({"job": number}, **fixed)
+            trial = types.SimpleNamespace(last_result=result, config={"job": number})
+            if fixed["jobs"][number].number == 1:
+                callbacks[0].on_trial_error(0, [], trial)
+            else:
+                callbacks[0].on_trial_complete(0, [], trial)
+
+    fake.tune.run = run
+    for name, module in (("ray", fake), ("ray.tune", fake.tune), ("pyarrow", fake)):
+        monkeypatch.setitem(sys.modules, name, module)
+    alone = find(Stub(), options={"output_file": "alone.jsonl"})
+    with pytest.raises(KeyboardInterrupt):
+        find(Stub(stop=2))
+    outcome = find(Stub(), options={"tool": "ray"})
+    assert calls == [4]
+    assert plain(outcome["trials"]) == plain(alone["trials"])
+    lost = find(Stub(), options={"tool": "auto", "output_file": "ray.jsonl"})
+    assert calls == [4, 6] and lost["trials"][1]["message"] == "its process ended, see ray_log"
+    assert [t["params"] for t in lost["trials"]] == [t["params"] for t in alone["trials"]]
+
+
+def test_ray_itself_gives_what_a_process_gives(find, monkeypatch):
+    pytest.importorskip("ray.tune", reason="Ray is for Python up to 3.11")
+    pytest.importorskip("pyarrow", reason="Ray Tune needs pyarrow, recbole_gr[ray]")
+    import ray
+
+    alone = find(Stub(fail=(1,)), options={"max_evals": 3, "output_file": "alone.jsonl"})
+    here = Path(__file__).parent  # where Ray's processes find the stub
+    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
+    try:
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        outcome = find(Stub(fail=(1,)), options={"max_evals": 3, "tool": "ray"})
+    finally:
+        ray.shutdown()
+    assert plain(outcome["trials"]) == plain(alone["trials"])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--model=TIGER"], "add --params_file=FILE"),
+        (["--params_file=none.test", "--model=TIGER", "--dataset=ml-100k"], "none.test cannot be"),
+        (["--params_file=a.test", "--two_stage=maybe"], "--two_stage=maybe: write True or False"),
+    ],
+)
+def test_the_command_names_what_is_wrong(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert main(["--help"]) == 0 and "--params_file" in capsys.readouterr().out
