@@ -2,15 +2,16 @@
 
 import logging
 import os
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.manifest import data_hashes
 from recbole_gr.search import stages
-from recbole_gr.search.algorithms import algorithm, check_algorithm
+from recbole_gr.search.algorithms import Listed, algorithm, check_algorithm
 from recbole_gr.search.report import write_search_report
-from recbole_gr.search.space import Parameter, draws, grid, read_space
+from recbole_gr.search.space import Parameter, Params, draws, grid, read_space
 from recbole_gr.search.stages import TOKENIZER, TRIAL
 from recbole_gr.search.store import open_store
 from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
@@ -21,6 +22,22 @@ from recbole_gr.settings import external_settings, file_list
 FREE_KEYS = {"show_progress", "gpu_id", "use_gpu", "state", "checkpoint_dir", "result_dir"}
 MAX_TOKENIZERS = 20  # where they are drawn
 ALL = 1 << 40  # proposed at once where scores make no difference
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """How the first of two stages goes: see `search`."""
+
+    keep_tokenizers: int
+    max_tokenizers: int | None
+    criterion: str
+
+    def proposed(self, space: list[Parameter], algo: str, seed: int) -> list[Params]:
+        """The tokenizers to fit; no scores of theirs are waited for."""
+        if algo == "exhaustive":
+            return grid(space)[: self.max_tokenizers]
+        n = MAX_TOKENIZERS if self.max_tokenizers is None else self.max_tokenizers
+        return draws(space, n, seed)
 
 
 def search(
@@ -80,24 +97,14 @@ def search(
             trained then.
     """
     algo = check_algorithm(algo)
-    criterion = stages.check_criterion(tokenizer_criterion)
-    for name, value in (
-        ("max_evals", max_evals), ("keep_tokenizers", keep_tokenizers), ("parallel", parallel),
-        ("max_tokenizers", max_tokenizers),
-    ):  # fmt: skip
-        _check_count(name, value)
-    if isinstance(search_seed, bool) or not isinstance(search_seed, int) or search_seed < 0:
-        raise ConfigError(f"--search_seed={search_seed}: it must be an integer of at least 0")
+    two = Tokenizers(keep_tokenizers, max_tokenizers, stages.check_criterion(tokenizer_criterion))
+    counts = {"max_evals": max_evals, "keep_tokenizers": keep_tokenizers, "parallel": parallel}
+    _check_counts({**counts, "max_tokenizers": max_tokenizers}, least=1)
+    _check_counts({"search_seed": search_seed}, least=0)
     space = read_space(params_file)
     task = make_task(space, model, dataset, config_file_list, config_dict, cmd_args)
     config = check_task(task, space, params_file)
-    rest, own = space, []
-    if two_stage:
-        own, rest = stages.two_stages(space, stages.tokenizer_keys(task.tokenizers))
-        if not getattr(config.model_class, "generative", False):
-            raise ConfigError(f"--two_stage: {task.model} has no SIDs; leave --two_stage out")
-        if config["sid_file"]:
-            raise ConfigError("--two_stage: sid_file gives the SIDs; leave one of both out")
+    own, rest = _divided(space, task, config) if two_stage else ([], space)
     if algo == "exhaustive":  # before anything is fitted
         try:
             grid(space)
@@ -105,14 +112,15 @@ def search(
             raise ConfigError(f"{params_file}, {error}") from error
     workers = choose_workers(tool)
     header = {
-        "model": task.model, "dataset": task.dataset, "algo": algo, "search_seed": search_seed,
-        "settings": _settings_that_count(task), "data": _data_hashes(config),
+        "model": task.model,
+        "dataset": task.dataset,
+        "algo": algo,
+        "search_seed": search_seed,
+        "settings": _settings_that_count(task),
+        "data": data_hashes(config),
         "parameters": {parameter.name: parameter.described() for parameter in space},
-        "two_stage": (
-            {"keep_tokenizers": keep_tokenizers, "criterion": criterion, "most": max_tokenizers}
-            if two_stage else None
-        ),
-    }  # fmt: skip
+        "two_stage": asdict(two) if two_stage else None,
+    }
     bigger = bool(config["valid_metric_bigger"])
     best = stages.Best(bigger, clean=not keep_checkpoints)
     file = Path(output_file or _default_file(task, params_file))
@@ -120,20 +128,15 @@ def search(
     with open_store(file, header) as store:
         tokenizers, complete = [], dict
         if two_stage:
-            n = MAX_TOKENIZERS if max_tokenizers is None else max_tokenizers
-            drawn = grid(own)[:max_tokenizers] if algo == "exhaustive" else (
-                draws(own, n, search_seed)
-            )  # fmt: skip
-            listed = _listed(drawn)
+            drawn = two.proposed(own, algo, search_seed)
             tokenizers = stages.search_stage(
-                TOKENIZER, listed, store, tokenizer_objective, workers, task, ALL
+                TOKENIZER, Listed(drawn), store, tokenizer_objective, workers, task, ALL
             )
-            chosen = stages.choose_tokenizers(tokenizers, keep_tokenizers, criterion)
-            logging.getLogger().info(
-                "Tokenizers that go on: %s", [record["params"] for record in chosen]
-            )
+            chosen = stages.choose_tokenizers(tokenizers, two.keep_tokenizers, two.criterion)
+            kept = [record["params"] for record in chosen]
+            logging.getLogger().info("Tokenizers that go on: %s", kept)
             rest, complete = stages.of_tokenizers(chosen, rest)
-        for record in sorted(store.of_stage(TRIAL).values(), key=lambda record: record["number"]):
+        for _, record in sorted(store.of_stage(TRIAL).items()):
             best(record)
         proposals = algorithm(algo, rest, max_evals, search_seed, bigger)
         together = parallel if algo == "bayes" else ALL
@@ -142,7 +145,17 @@ def search(
         )
         metric = str(config["valid_metric"]).lower()
         outcome = {"best": best.record, "trials": trials, "tokenizers": tokenizers}
-        return {**outcome, **write_search_report(file, task, outcome, best.key, metric, criterion)}
+        report = write_search_report(file, task, outcome, best.key, metric, two.criterion)
+        return {**outcome, **report}
+
+
+def _divided(space: list[Parameter], task: Task, config: Any) -> tuple[list[Parameter], ...]:
+    """The parameters of the tokenizer and the others, where a first stage makes sense."""
+    if not getattr(config.model_class, "generative", False):
+        raise ConfigError(f"--two_stage: {task.model} has no SIDs; leave --two_stage out")
+    if config["sid_file"]:
+        raise ConfigError("--two_stage: sid_file gives the SIDs; leave one of both out")
+    return stages.two_stages(space, stages.tokenizer_keys(task.tokenizers))
 
 
 def make_task(
@@ -216,15 +229,11 @@ def check_task(task: Task, space: list[Parameter], params_file: str | os.PathLik
     return task.config({"tokenizer": task.tokenizers[0]} if task.tokenizers else {})
 
 
-def _listed(params: list[dict[str, Any]]) -> Any:
-    from recbole_gr.search.algorithms import Listed
-
-    return Listed(params)
-
-
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"--{name}={value}: it must be an integer of at least 1")
+def _check_counts(counts: dict[str, Any], least: int) -> None:
+    for name, value in counts.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= least):
+            raise ConfigError(f"--{name}={value}: it must be an integer of at least {least}")
 
 
 def _settings_that_count(task: Task) -> dict[str, Any]:
@@ -233,12 +242,6 @@ def _settings_that_count(task: Task) -> dict[str, Any]:
     sources = external_settings(list(task.files), dict(task.settings))
     merged = {key: value for _, part in sources for key, value in part.items()}
     return plain({key: value for key, value in merged.items() if key not in FREE_KEYS})
-
-
-def _data_hashes(config: Any) -> dict[str, str | None]:
-    from recbole_gr.manifest import data_hashes
-
-    return data_hashes(config)
 
 
 def _default_file(task: Task, params_file: str | os.PathLike) -> Path:
