@@ -25,6 +25,17 @@ DATASET = "Amazon_Tools_DACT"
 PAPER = {"frozen": (0.0283, 0.0123), "finetune": (0.0414, 0.0201)}  # H@10, N@10
 
 
+def unique(codes):
+    """Codes with the last level of an item changed to a free one where an item before has the same
+    SID: the authors' code leaves a few such pairs (spec 6.2), which TIGER could not tell apart."""
+    codes, taken = codes.copy(), set()
+    for row in codes:
+        while tuple(row) in taken:
+            row[-1] += 1
+        taken.add(tuple(row))
+    return codes
+
+
 def write_tables(folder, out):
     """SID files of both periods, and of period 1 with the old items' codes unchanged.
 
@@ -37,7 +48,8 @@ def write_tables(folder, out):
     """
     first = np.load(folder / f"{DATASET}.sid_0.6.npy", allow_pickle=False)
     second = np.load(folder / f"{DATASET}.sid_0.7.dact.npy", allow_pickle=False)
-    stale = np.concatenate([first, second[len(first) :]])
+    second = unique(second)
+    stale = unique(np.concatenate([first, second[len(first) :]]))
     paths = {}
     for name, codes in (("first", first), ("second", second), ("stale", stale)):
         codes = torch.from_numpy(codes.astype(np.int64))

@@ -81,7 +81,7 @@ class Search(nn.Module):
         }
         if excluded is not None:
             batch[EXCLUDED] = excluded
-        precision = contextlib.nullcontext()
+        precision: contextlib.AbstractContextManager = contextlib.nullcontext()
         if self.amp is not None:
             precision = torch.autocast(history.device.type, self.amp)
         with precision:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from recbole.trainer import Trainer
 
     from recbole_gr.data.content import ItemContent
+    from recbole_gr.sid.quality import QualityReport
     from recbole_gr.sid.table import SIDTable
 
 
@@ -183,12 +184,12 @@ def semantic_ids(
 
     content, table, quality = assessed_ids(config, train_data)
     apply_gate(config, quality)
-    if dataclasses.is_dataclass(quality):
-        quality = dataclasses.asdict(quality)
-    return content, table, quality
+    return content, table, dataclasses.asdict(quality)
 
 
-def assessed_ids(config, train_data):
+def assessed_ids(
+    config: Config, train_data: AbstractDataLoader
+) -> tuple[ItemContent, SIDTable, QualityReport]:
     """A generative model's item content, SID table and its QualityReport, whatever that says."""
     from recbole_gr.data.content import item_content
     from recbole_gr.data.signals import item_behaviour, tokenizer_signals

@@ -169,7 +169,9 @@ def grid(space: list[Parameter]) -> list[Params]:
 def draws(space: list[Parameter], n: int, seed: int) -> list[Params]:
     """The first `n` of an endless row of different random combinations; fewer where there are no
     more. A longer row begins as a shorter one."""
-    generator, drawn, seen, repeats = random.Random(seed), [], set(), 0
+    drawn: list[Params] = []
+    seen: set[str] = set()
+    generator, repeats = random.Random(seed), 0
     while len(drawn) < n and repeats < REPEATS:
         params = {parameter.name: parameter.draw(generator) for parameter in space}
         key = repr(params)

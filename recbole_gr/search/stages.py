@@ -131,7 +131,7 @@ class Best:
         """Take a trial in."""
         if record["status"] != FINISHED:
             return
-        beaten = record
+        beaten: Record | None = record
         if self.record is None or self.key(record) < self.key(self.record):
             beaten, self.record = self.record, record
             logging.getLogger().info(

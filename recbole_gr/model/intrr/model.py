@@ -195,6 +195,7 @@ class IntRR(GenerativeRecommender):
         A call that gradients may flow through gets its own.
         """
         if exporting():  # constants of the graph; computed by `prepare_export`
+            assert self._served is not None
             return self._served[1]
         if self.training or torch.is_grad_enabled():
             return self._serve()
