@@ -4,7 +4,7 @@ import pytest
 from kill_and_resume import kill_and_resume
 from runs import RUNS
 
-KILLS = {"TIGER": 12, "PIT": 5, "SASRec": 3}  # 20
+KILLS = {"TIGER": 8, "PIT": 5, "IntRR": 4, "SASRec": 3}  # 20
 
 
 @pytest.mark.parametrize("name", KILLS)

@@ -190,7 +190,7 @@ class SIDTable:
                 stored = None
                 if "item_tokens" in arrays:
                     stored = text(arrays["item_tokens"]).split("\0")
-        except (*_BAD_FILE, KeyError, TypeError, AttributeError) as error:
+        except Exception as error:  # a damaged archive asks for anything, a password too
             raise ConfigError(f"{path} is not a SID table of this library: {error}") from error
         if changed:
             raise ConfigError(
