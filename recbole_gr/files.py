@@ -46,24 +46,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield tmp
         os.replace(tmp, path)
     except Exception as error:
-        if not _for_want_of_space(error):
+        reason = _want_of_space(error)
+        if reason is None:
             raise
         tmp.unlink(missing_ok=True)
         raise DiskFull(
-            f"'{path}' could not be written, as the disk is full or the quota is used up "
-            f"({_free(path)} free). What it was to replace is whole. Make room and run again."
+            f"'{path}' could not be written: the disk is full or the quota used up ({reason}, "
+            f"{_free(path)} free). What it was to replace is whole. Make room and run again."
         ) from error
     finally:
         tmp.unlink(missing_ok=True)
 
 
-def _for_want_of_space(error: BaseException | None) -> bool:
-    """Whether an error, or one that it comes from, says that nothing more can be written."""
+def _want_of_space(error: BaseException | None) -> str | None:
+    """The system's words, where an error or one that it comes from says that no more can be
+    written; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
-            return True
+            return error.strerror
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def _free(path: Path) -> str:
