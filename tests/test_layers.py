@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from recbole_gr.model.attention import _plain_attention
 from recbole_gr.model.dropout import Dropout, random_bytes
-from recbole_gr.model.layers import _plain_attention
 from recbole_gr.model.norm import RMSNorm
 from recbole_gr.model.position import RelativePositionBias, Rotary, rotate
 

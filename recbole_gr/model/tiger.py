@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Step
+from recbole_gr.model.attention import key_mask_bias
 from recbole_gr.model.base import GenerativeRecommender, resolve_train_sample
 from recbole_gr.model.beam_tokens import BeamTokens
-from recbole_gr.model.layers import Stack, init_weights, key_mask_bias
+from recbole_gr.model.layers import Stack, init_weights
 
 if TYPE_CHECKING:
     from recbole.config import Config

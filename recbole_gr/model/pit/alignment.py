@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_gr.model.attention import Attention
 from recbole_gr.model.dropout import Dropout
-from recbole_gr.model.layers import Attention
 
 
 class CrossLayer(nn.Module):

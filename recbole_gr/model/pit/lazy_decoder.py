@@ -6,9 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from recbole_gr.model.attention import Attention, scaled_attention
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.dropout import Dropout
-from recbole_gr.model.layers import Attention, FeedForward, RMSNorm, scaled_attention
+from recbole_gr.model.layers import FeedForward
+from recbole_gr.model.norm import RMSNorm
 from recbole_gr.model.position import Rotary, Rotation, rotate
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from recbole_gr.generation import Step
+from recbole_gr.model.attention import key_mask_bias
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.dropout import Dropout
-from recbole_gr.model.layers import Stack, init_weights, key_mask_bias
+from recbole_gr.model.layers import Stack, init_weights
 from recbole_gr.model.pit.lazy_decoder import LazyDecoder
 
 
