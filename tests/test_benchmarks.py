@@ -6,6 +6,7 @@ import catalogue
 import dact_published
 import decode_vs_huggingface
 import evaluate_oracle
+import evaluation_memory
 import intrr_cost
 import numpy as np
 import paired
@@ -216,3 +217,13 @@ def test_published_tables_become_files_of_both_periods(tmp_path):
     codes = {way: list(map(codes_of, paths, (2, 3))) for way, paths in files.items()}
     assert codes["finetune"] == [first.tolist(), second.tolist()]
     assert codes["frozen"] == [first.tolist(), [*first.tolist(), second[2].tolist()]]
+
+
+def test_memory_of_an_evaluation(capsys):
+    small = "--items 200 --users 50 --codes 16 --batch_size 16 --beam 10".split()
+    figures = evaluation_memory.main(small)
+    assert set(figures) == {"TIGER", "IntRR"}
+    for figure in figures.values():
+        assert figure["n_users"] == 50 and figure["before"] > 0 and figure["more"] >= 0
+        assert figure["seconds_per_user"] > 0
+    assert "a matrix of scores" in capsys.readouterr().out
