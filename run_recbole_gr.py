@@ -15,6 +15,8 @@ usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
                   package.module:Class
   --config_files  YAML files of settings, separated by commas
   --resume        a checkpoint to go on training from
+  --nproc         processes on this machine (default: 1), one a GPU, or sharing the cores; with
+                  several machines also --world_size, --ip, --port and --group_offset
   --key=value     any key of properties/ or of RecBole, such as --epochs=50 --learning_rate=1e-3
 """
 
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(f"Stopped. {stopped}".rstrip(), file=sys.stderr)
         return 130
+    if outcome is None:  # the first machine, or torchrun's first process, has it
+        return 0
     print(outcome["table"])
     if outcome["bucket_table"]:
         print(f"\n{outcome['bucket_table']}")

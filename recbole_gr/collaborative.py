@@ -34,6 +34,7 @@ from recbole_gr.trainer.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
+from recbole_gr.trainer.tensorboard import NoTensorboard
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import AbstractDataLoader
@@ -255,7 +256,7 @@ def _train(
         nested["checkpoint_dir"] = folder
         trainer = get_trainer(nested, type(model))(nested, model)
         trainer.tensorboard.close()
-        trainer.tensorboard = _NoTensorboard()  # these are not the losses of the run's model
+        trainer.tensorboard = NoTensorboard()  # these are not the losses of the run's model
         trainer.saved_model_file = os.path.join(folder, "sasrec.pth")
         progress = bool(nested["show_progress"])
         score, _ = trainer.fit(train, valid or None, verbose=False, show_progress=progress)
@@ -311,10 +312,3 @@ def _random_states_kept() -> Iterator[None]:
         yield
     finally:
         restore_random_states(states)
-
-
-class _NoTensorboard:
-    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    add_hparams = add_scalar

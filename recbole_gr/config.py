@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
 
-from recbole_gr import compat, registry
+from recbole_gr import compat, processes, registry
 from recbole_gr.buckets import check_edges
 from recbole_gr.defaults import check_per_model, default_settings, merged
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
+from recbole_gr.launch import layout_of
 from recbole_gr.ranges import check_ranges
 from recbole_gr.settings import SettingsLoader, external_settings
 from recbole_gr.sid.gate import check_gate
@@ -242,8 +244,29 @@ class Config(RecBoleConfig):
 
     def _check_processes(self) -> None:
         config = self.final_config_dict
-        if int(config.get("nproc") or 1) > 1 or int(config.get("world_size") or -1) > 1:
-            raise ConfigError("nproc, world_size: training on several processes is not there yet.")
+        n_processes = layout_of(config).world_size
+        if processes.announced():  # by torchrun, perhaps
+            n_processes = config["world_size"] = processes.size()
+        batch = config.get("train_batch_size")
+        if batch and n_processes > batch:
+            raise ConfigError(
+                f"nproc: {n_processes} processes cannot share a batch of {batch} rows; lower it, "
+                "or raise train_batch_size, which counts the rows of all processes"
+            )
+
+    def _init_device(self) -> None:
+        super()._init_device()
+        config = self.final_config_dict
+        nproc, kind = layout_of(config).nproc, config["device"].type
+        if kind == "cuda" and nproc > torch.cuda.device_count():
+            raise ConfigError(
+                f"nproc: {nproc} processes need a GPU each, and gpu_id {config['gpu_id']} gives "
+                f"{torch.cuda.device_count()}. Name {nproc} (--gpu_id=0,1,...), or lower nproc."
+            )
+        if processes.announced():
+            config["device"] = processes.connect(config["device"].type)
+        if not processes.is_main():
+            config["show_progress"] = config["log_wandb"] = False
 
 
 #: What options are read from: a configuration, or a dictionary of some of its keys.

@@ -2,18 +2,22 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from recbole.utils import init_seed
 
-from recbole_gr import registry, report
+from recbole_gr import processes, registry, report
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.launch import run_processes
 from recbole_gr.manifest import write_manifest
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.run_files import report_folder
 from recbole_gr.settings import external_settings
 from recbole_gr.single_run import check_catalogue, run_model, semantic_ids
+
+Settings: TypeAlias = tuple[list[str] | None, dict[str, Any] | None, list[str] | None]
 
 
 def run_recbole_gr(
@@ -47,12 +51,32 @@ def run_recbole_gr(
         None), `table` (markdown), `bucket_table`, `files`. For several `results` (a list of such),
         `table`, `bucket_table` and `files` (paths by "md", "csv", "json", "png", "manifest").
 
+        With several processes (`nproc`, `world_size`, torchrun) None wherever process 0 is not.
+
     Raises:
         ConfigError: settings or data cannot be used. All models' settings are checked before the
             first one is trained.
         ModelsFailed: one of several models failed; the others have run and are in the report.
     """
     settings = (config_file_list, config_dict, cmd_args)
+    given = {}
+    for _, part in external_settings(*settings):
+        given.update(part)
+    request = (model, dataset, settings, saved)
+    check = partial(_check, model, dataset, settings, given)
+    return run_processes(_run, request, given, check)
+
+
+def _check(model: Any, dataset: str | None, settings: Settings, given: dict[str, Any]) -> None:
+    """Raise a ConfigError for settings that no process could use, before any is started."""
+    models = _requested_models(model, *settings)
+    known = [*models, given.get("continual_model") or "TIGER"]
+    for name in models:
+        Config(name, dataset, *settings, other_models=known)
+
+
+def _run(model: Any, dataset: str | None, settings: Settings, saved: bool) -> dict[str, Any] | None:
+    """What :func:`run_recbole_gr` does, in each process."""
     models = _requested_models(model, *settings)
     if any(getattr(registry.get_model(name), "continual", False) for name in models):
         from recbole_gr.continual.runner import asks_for_one_period, run_continual
@@ -63,7 +87,7 @@ def run_recbole_gr(
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
     _check_inputs(configs)
-    folder = report_folder(configs)
+    folder = report_folder(configs) if processes.is_main() else None
 
     results, failures = [], []
     for config in configs:
@@ -77,19 +101,25 @@ def run_recbole_gr(
             else:
                 logging.getLogger().exception("%s failed", config["model"])
             failures.append((config["model"], error))
+            if processes.size() > 1:
+                break  # the others may not have failed, and would wait for this one
+            continue
+        if folder is None:  # not the main process
             continue
         # After each model: what is finished stays, whatever happens to the rest.
         files = report.write_report(results, folder)
         files["manifest"] = write_manifest(results, folder, saved)
 
     if failures:
-        if not results:
+        if not results or not processes.is_main():
             raise failures[0][1]
         names = ", ".join(f"{name} ({error})" for name, error in failures)
         raise ModelsFailed(
             f"Failed: {names}. The results of the other models are in {files['md']}.",
             report.markdown_table(results),
         ) from failures[0][1]
+    if not processes.is_main():
+        return None
     _warn_if_targets_differ(results)
     tables = {"table": report.markdown_table(results), "bucket_table": bucket_table(results)}
     logging.getLogger().info("Results in %s", folder)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from recbole.utils import init_logger
 
+from recbole_gr import processes
+
 if TYPE_CHECKING:
     from recbole.config import Config
 
@@ -21,12 +23,16 @@ def start_log(config: Config) -> str | None:
     """RecBole's logger, with a file of its own for each model; returns that file or None.
 
     RecBole's `init_logger` does nothing once the root logger has handlers, so what it made for the
-    model before is taken away first. Handlers of the application stay.
+    model before is taken away first. Handlers of the application stay. Of several processes the
+    main one alone logs.
     """
     root = logging.getLogger()
     for handler in _handlers:
         root.removeHandler(handler)
         handler.close()
+    if not processes.is_main():  # what the others have to say, the main process says
+        root.setLevel(logging.ERROR)
+        return None
     before = set(root.handlers)
     init_logger(config)
     _handlers[:] = [handler for handler in root.handlers if handler not in before]

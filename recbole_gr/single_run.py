@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from recbole.utils import EvaluatorType, init_seed
 
-from recbole_gr import memory, registry
+from recbole_gr import memory, processes, registry
 from recbole_gr.buckets import check_edges
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import DiskFull
 from recbole_gr.run_files import checkpoint_file, start_log
+from recbole_gr.sid.table import SIDTable
 from recbole_gr.trainer.buckets import ItemBuckets
-from recbole_gr.trainer.checkpoint import plain_config
+from recbole_gr.trainer.checkpoint import plain, plain_config
 from recbole_gr.trainer.growth import load_grown
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
         load_grown(model, start.weights, config)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
     trainer.saved_model_file = start.checkpoint or checkpoint_file(config)
+    processes.draw_apart(config["seed"])
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
 
@@ -177,9 +179,32 @@ def semantic_ids(
     config: Config, train_data: AbstractDataLoader
 ) -> tuple[ItemContent, SIDTable, dict[str, Any]] | tuple[None, None, None]:
     """A generative model's item content, SID table and its quality as plain numbers; None for
-    other models."""
+    other models. Of several processes one learns them, for all."""
     if not getattr(config.model_class, "generative", False):
         return None, None, None
+    if processes.size() == 1:
+        return _semantic_ids(config, train_data)
+    return received(processes.from_main(lambda: sendable(_semantic_ids(config, train_data))))
+
+
+def sendable(semantic_ids: tuple[Any, Any, Any]) -> list:
+    """What :func:`semantic_ids` returns, as tensors and plain values for other processes."""
+    content, table, quality = semantic_ids
+    kept = [table.codes, list(table.sizes), plain(table.meta)]
+    return [dataclasses.asdict(content), kept, plain(quality)]
+
+
+def received(sent: list) -> tuple[ItemContent, SIDTable, dict[str, Any]]:
+    """The way back from :func:`sendable`."""
+    from recbole_gr.data.content import ItemContent
+
+    content, table, quality = sent
+    return ItemContent(**content), SIDTable(*table), quality
+
+
+def _semantic_ids(
+    config: Config, train_data: AbstractDataLoader
+) -> tuple[ItemContent, SIDTable, dict[str, Any]]:
     from recbole_gr.sid.gate import apply_gate
 
     content, table, quality = assessed_ids(config, train_data)

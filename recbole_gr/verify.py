@@ -22,7 +22,7 @@ usage: python -m recbole_gr.verify MANIFEST [--tolerance=0] [--key=value ...]
 
 Checks that the data are those of the run, runs it again from its configuration, and compares the
 hash of the SIDs, the tested targets and every metric. On a CPU, with the same versions and number
-of threads, all are equal.
+of threads and processes, all are equal.
 
   --tolerance   largest difference of a metric that counts as none (default: 0)
   --key=value   settings of this machine, such as --data_path=FOLDER or --show_progress=False
@@ -48,14 +48,28 @@ def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides
         ConfigError: no manifest, settings that no longer hold, or files of the data set that are
             not those of the run (says which); nothing is run then.
     """
-    from recbole_gr.errors import ConfigError
+    from recbole_gr.launch import run_processes
     from recbole_gr.manifest import read_manifest
-    from recbole_gr.restore import restored_config
-    from recbole_gr.single_run import run_model
 
     record = read_manifest(manifest)
     if "continual" in record:
-        return _verify_continual(manifest, record["continual"], tolerance, overrides)
+        then = record["continual"]
+        request = (manifest, then, tolerance, overrides)
+        return run_processes(_verify_continual, request, then["settings"])
+    then = record["runs"][0]["config"] if record["runs"] else {}
+    n_processes = max(then.get("nproc") or 1, then.get("world_size") or 1)
+    request = (manifest, record, tolerance, overrides)
+    return run_processes(_verify_runs, request, {"nproc": n_processes})
+
+
+def _verify_runs(
+    manifest: str, record: dict[str, Any], tolerance: float, overrides: dict[str, Any]
+) -> list[str]:
+    """As :func:`verify`, in each process of the run."""
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.restore import restored_config
+    from recbole_gr.single_run import run_model
+
     with tempfile.TemporaryDirectory() as folder:
         own = {"checkpoint_dir": f"{folder}/saved", "sid_dir": f"{folder}/sid"}
         configs = []
@@ -92,8 +106,10 @@ def _verify_continual(
         settings = {**then["settings"], **own, **overrides}
         run = ContinualRun(then["models"], then["dataset"], None, settings, None)
         _check_data(manifest, then, run.config)
-        now = run.run()["results"]
-    found = []
+        outcome = run.run()
+    if outcome is None:  # not the main process
+        return []
+    now, found = outcome["results"], []
     for before, after in zip(then["results"], now):
         place = f"period {before['period']}, {before['model']} {before['method']}"
         for part in ("best_valid_result", "test_result"):

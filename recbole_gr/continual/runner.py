@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from recbole.utils import ModelType, init_seed
 
-from recbole_gr import registry
+from recbole_gr import processes, registry
 from recbole_gr.config import Config
 from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import Store, read_json, settings_digest, write_json
+from recbole_gr.continual.together import dismiss, follow, lead
 from recbole_gr.continual.tokens import (
     PeriodItems,
     SemanticIds,
@@ -33,7 +34,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import write_continual_manifest
 from recbole_gr.run_files import report_folder, start_log
 from recbole_gr.settings import external_settings
-from recbole_gr.single_run import Start, check_catalogue, run_model
+from recbole_gr.single_run import Start, check_catalogue
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.interrupt import STOPPED
 
@@ -57,7 +58,7 @@ def run_continual(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     cmd_args: list[str] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Run every period with every method, and write the table of periods and methods.
 
     Period 0 is learned from scratch once; every method goes on from it. In later periods
@@ -80,7 +81,7 @@ def run_continual(
         dict: ``results`` (one dict a period and method: ``period``, ``method``, ``model``,
         ``tokenizer``, ``recommender``, ``test_result``, ``best_valid_result``, ``churn``,
         ``tokenizer_seconds``, ``recommender_seconds``, ...), ``table`` (markdown),
-        ``bucket_table`` (None), ``folder`` and ``files``.
+        ``bucket_table`` (None), ``folder`` and ``files``. None in all processes but the main one.
 
     Raises:
         ConfigError: settings or data cannot be used; before anything is trained.
@@ -113,8 +114,17 @@ class ContinualRun:
         self.chains = {how: TokenizerChain(how, self.config) for how in ways}
         self.n_periods = self._check_periods()
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any] | None:
         """Do what is not done yet; see :func:`run_continual`."""
+        if not processes.is_main():
+            follow(self._config)
+            return None
+        with processes.alone():  # but for the training of recommenders
+            outcome = self._run_periods()
+        dismiss()
+        return outcome
+
+    def _run_periods(self) -> dict[str, Any]:
         start_log(self.config)
         logger = logging.getLogger()
         self.store = Store(self.config)
@@ -257,12 +267,13 @@ class ContinualRun:
         folder = self.store.period(period)
         way = method.recommender if period else FINETUNE  # all share the first period
         train_on = {"continual_train": "all"} if way == RETRAIN else {}
-        here = {"checkpoint_dir": str(folder), "sid_dir": str(folder)}
-        config = self._config(period, method.model, **here, **train_on)
+        own = {"checkpoint_dir": str(folder), "sid_dir": str(folder), **train_on}
+        config = self._config(period, method.model, **own)
         digest = settings_digest(config)
         record = read_json(folder / f"{stem}.json")
         if record is None or record["settings"] != digest:
-            record = self._run(config, folder / f"{stem}.pth", way, period, method, semantic_ids)
+            checkpoint = folder / f"{stem}.pth"
+            record = self._run(config, own, checkpoint, way, period, method, semantic_ids)
             record["settings"] = digest
             write_json(folder / f"{stem}.json", record)
         figures = figures or {"seconds": None, "churn": None}
@@ -274,6 +285,7 @@ class ContinualRun:
     def _run(
         self,
         config: Config,
+        own: dict[str, Any],
         checkpoint: Path,
         way: str,
         period: int,
@@ -296,7 +308,7 @@ class ContinualRun:
         began = perf_counter()
         start = Start(semantic_ids, weights, str(checkpoint), train)
         try:
-            result = run_model(config, start=start)
+            result = lead(config, (period, method.model, own), start)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("The same command goes on from there.") from None
         stopped.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ class GenerativeTrainLoader(TrainDataLoader):
     many targets as the others. The order of an epoch follows from the state of
     `generator`, which a checkpoint saves and restores (`get_state`, `set_state`) to resume exactly.
 
-    With several processes the rows are dealt out by RecBole's `DistributedSampler`, unsorted.
+    Several processes make the same batches and share each (:mod:`recbole_gr.trainer.sharing`).
 
     Args:
         config (Config): `train_sample`, `window_overlap`, `bucket_by_length`, `train_batch_size`.
@@ -131,7 +131,7 @@ class GenerativeTrainLoader(TrainDataLoader):
         # RecBole's constructor would count the rows of the data set instead of the samples.
         super(TrainDataLoader, self).__init__(config, dataset, sampler, shuffle=shuffle)
         self._bucketed: torch.utils.data.DataLoader | None = None
-        if shuffle and config["single_spec"] and config["bucket_by_length"] is not False:
+        if shuffle and config["bucket_by_length"] is not False:
             lengths = dataset.inter_feat[self._length_field][self.rows]
             self._bucketed = torch.utils.data.DataLoader(
                 range(self.sample_size),  # type: ignore[arg-type]  # has what a loader needs

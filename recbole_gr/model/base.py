@@ -10,6 +10,7 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
+from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Beams, Step, beam_search
 from recbole_gr.oracle import exact_scores
@@ -35,6 +36,8 @@ class GenerativeRecommender(SequentialRecommender):
         codes: ``[n_items, L]`` SIDs, row 0 (padding) zeros; part of the checkpoint.
         trie: the same SIDs as a :class:`SIDTrie`; rebuilt, not saved.
         sizes: codebook size of each level.
+        batch_share: of the targets of the present batch, those in this process's rows; the
+            trainer's to keep.
     """
 
     input_type = InputType.POINTWISE
@@ -45,6 +48,7 @@ class GenerativeRecommender(SequentialRecommender):
     level_offset: Tensor
 
     weights_per_item = False  # whether a new item would need training
+    batch_share = 1.0
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
         super().__init__(config, dataset)
@@ -109,6 +113,30 @@ class GenerativeRecommender(SequentialRecommender):
         self.n_items += len(new)
         self.trie = SIDTrie.from_table(self.sid_table()).to(new.device)
         return ids
+
+    def batch_weight(self, own: Tensor) -> Tensor:
+        """What a mean over samples other than the targets is divided by.
+
+        Where several processes have a part of a batch each, the trainer weighs the loss of a part
+        by ``batch_share``, which is right for a mean over targets. A mean over other samples is
+        divided by this, so that the weighted losses of all parts are the mean over the batch.
+
+        Args:
+            own: scalar, the number (or summed weight) of the samples in the rows at hand.
+
+        Returns:
+            ``own``, at least 1, in a run of one process.
+        """
+        if processes.size() == 1:
+            return own.clamp_min(1)
+        return self._batch_weight(own)
+
+    @torch.compiler.disable
+    def _batch_weight(self, own: Tensor) -> Tensor:
+        if not self.batch_share:  # a row for company, which does not count
+            processes.sum_(torch.zeros_like(own))
+            return torch.ones_like(own)
+        return processes.sum_(own.clone()).clamp_min(1) * self.batch_share
 
     def compiled_loss(self, **options: Any) -> Callable[[Interaction], Tensor]:
         """:meth:`calculate_loss` for batches of any size, compiled: what the trainer calls where

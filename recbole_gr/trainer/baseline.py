@@ -13,6 +13,7 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import early_stopping
 
+from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.buckets import ItemBuckets, collecting
@@ -26,6 +27,8 @@ from recbole_gr.trainer.checkpoint import (
     save_checkpoint,
 )
 from recbole_gr.trainer.interrupt import STOPPED, Interrupt, Place, Steps
+from recbole_gr.trainer.sharing import SharedEvaluator, SharedSteps, dealt
+from recbole_gr.trainer.tensorboard import of_main_alone
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -57,7 +60,9 @@ class SafeTrainerMixin(_Base):
     accumulation = 1
 
     def __init__(self, config: Config, model: AbstractRecommender):
-        super().__init__(config, model)
+        with of_main_alone():
+            super().__init__(config, model)
+        self.evaluator = SharedEvaluator(config)
         self.best_epoch = -1
         self.epoch_seconds: list[float] = []
         self.valid_seconds: list[float] = []
@@ -97,7 +102,8 @@ class SafeTrainerMixin(_Base):
         self._place = None
         if self._go_on_at is not None and self._go_on_at["batches"] is None:
             self.__dict__["_train_epoch"] = self._trained_already  # before the method
-        if not self.config["single_spec"]:  # the processes would stop at different steps
+        processes.take_weights_of_main(self.model)
+        if processes.size() > 1:  # they would stop at different steps
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
         with self._interrupt.watch():
             try:
@@ -127,6 +133,7 @@ class SafeTrainerMixin(_Base):
         del self._train_epoch
         place, self._go_on_at = self._go_on_at or {}, None
         restore_random_states(place["random"])
+        processes.draw_apart(torch.initial_seed())
         self._epoch = epoch_idx
         self._place = Place(epoch_idx)
         return place["loss"]
@@ -155,6 +162,7 @@ class SafeTrainerMixin(_Base):
         return score, result
 
     def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
+        """What process 0 saves."""
         return {
             "config": plain_config(self.config),
             "data": self._identity,
@@ -190,14 +198,16 @@ class SafeTrainerMixin(_Base):
         self.stopped_file = str(file)
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        if not self.config["single_spec"] and self.config["local_rank"] != 0:
-            return
         if epoch == -1 and self._resumed:
             # Nothing is left to train. RecBole would put a checkpoint without its epoch in place
             # of the one resumed from.
             return
         file = kwargs.pop("saved_model_file", self.saved_model_file)
-        save_checkpoint(file, self._checkpoint_state(epoch))
+        of_all = processes.gather(random_states())
+        if of_all is None:  # not the main process
+            return
+        others = {"random_states_of_others": of_all[1:]} if of_all[1:] else {}
+        save_checkpoint(file, {**self._checkpoint_state(epoch), **others})
         if verbose:
             self.logger.info(f"Saved {file}")
 
@@ -224,7 +234,7 @@ class SafeTrainerMixin(_Base):
         self.best_epoch = state["best_epoch"]
         self._loader_states = state["loader_states"]
         self.optimizer.load_state_dict(state["optimizer"])
-        restore_random_states(state["random_states"])
+        self._restore_random_states(state)
         self._resumed = True
         if "place" in state:
             self._go_on_at = place = state["place"]
@@ -238,6 +248,14 @@ class SafeTrainerMixin(_Base):
         self._resume_from(state)
         self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")
 
+    def _restore_random_states(self, state: dict[str, Any]) -> None:
+        of_all = [state["random_states"], *state.get("random_states_of_others", ())]
+        if processes.rank() < len(of_all):
+            restore_random_states(of_all[processes.rank()])
+        else:  # saved by fewer processes
+            restore_random_states(of_all[0])
+            processes.draw_apart(self.config["seed"] + self.start_epoch)
+
     def _resume_from(self, state: dict[str, Any]) -> None:
         """What a trainer's `_checkpoint_state` adds is taken back here."""
 
@@ -249,13 +267,22 @@ class SafeTrainerMixin(_Base):
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> dict[str, float] | None:
-        """As RecBole's, loading the best model, or `model_file`, without unpickling."""
+        """As RecBole's, loading the best model, or `model_file`, without unpickling.
+
+        Several processes share the users; the result is the same in all, `buckets` and a trainer's
+        figures are whole in process 0.
+        """
         if not eval_data:
             return None
         if load_best_model:
             self._load_model(model_file or self.saved_model_file)
         with collecting(self.eval_collector, self.buckets):
-            return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+            result = super().evaluate(
+                dealt(eval_data), load_best_model=False, show_progress=show_progress
+            )
+        if self.buckets is not None:
+            self.buckets.gather()
+        return result
 
     def _load_model(self, file: str | os.PathLike[str]) -> dict[str, Any]:
         state = load_checkpoint_of(self.config, file, map_location=self.device)
@@ -299,7 +326,10 @@ def load_checkpoint_of(
     Raises:
         ConfigError: the file cannot be used, or is of another model or data set.
     """
-    state = load_checkpoint(file, map_location=map_location)
+    if processes.size() == 1:
+        state = load_checkpoint(file, map_location=map_location)
+    else:  # where there are several machines, the file is on the first one
+        state = processes.from_main(lambda: load_checkpoint(file, map_location="cpu"))
     for key in ("model", "dataset"):
         if state["config"].get(key) != config[key]:
             raise ConfigError(
@@ -326,4 +356,4 @@ def safe_trainer(trainer_class: type) -> type:
     """
     if not issubclass(trainer_class, Trainer) or issubclass(trainer_class, SafeTrainerMixin):
         return trainer_class
-    return type(f"Safe{trainer_class.__name__}", (SafeTrainerMixin, trainer_class), {})
+    return type(f"Safe{trainer_class.__name__}", (SafeTrainerMixin, SharedSteps, trainer_class), {})

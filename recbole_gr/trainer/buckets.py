@@ -12,6 +12,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_gr.buckets import bucket_names
+from recbole_gr.trainer.sharing import gathered
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -68,6 +69,12 @@ class ItemBuckets:
         self._scores.append(scores.detach())
         self._labels.append(interaction[self._config["LABEL_FIELD"]].to(scores.device))
         self._of_row.append(self._bucket.to(items.device)[items].to(scores.device))
+
+    def gather(self) -> None:
+        """Bring what several processes have collected together in the main one."""
+        self._hits, self._positives, self._scores, self._labels, self._of_row = gathered(
+            self._hits, self._positives, self._scores, self._labels, self._of_row
+        )
 
     def results(self, evaluator: Evaluator) -> dict:
         """Per bucket ``targets`` and the metrics that the collected lists or scores allow.

@@ -10,6 +10,7 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
 from recbole_gr.generation import NEVER, Beams
+from recbole_gr.trainer.sharing import gathered
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import AbstractDataLoader
@@ -58,8 +59,18 @@ class RankedLists:
         same = beams.nodes[positive_u].unsqueeze(2) == leaf.clamp_min(0).unsqueeze(1)
         self.sid_hits.append((same & (leaf >= 0).unsqueeze(1)).any(2)[:, : self.k])
 
+    def gather(self) -> None:
+        """Bring what several processes have collected together in the main one."""
+        n_beams = [torch.tensor(self.n_beams)]
+        self.hits, self.n_positive, self.items, self.invalid, self.sid_hits, n_beams = gathered(
+            self.hits, self.n_positive, self.items, self.invalid, self.sid_hits, n_beams
+        )
+        self.n_beams = sum(map(int, n_beams))
+
     def into(self, data_struct: DataStruct) -> None:
         """Give RecBole's metrics what they read: ``rec.topk`` and ``rec.items``."""
+        if not self.hits:  # no main process
+            return
         topk = torch.cat([torch.cat(self.hits), torch.cat(self.n_positive).int()], dim=1)
         data_struct.set("rec.topk", topk)
         data_struct.set("rec.items", torch.cat(self.items))

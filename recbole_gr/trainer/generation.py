@@ -12,10 +12,12 @@ from recbole.utils import set_color
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
+from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.baseline import SafeTrainerMixin
 from recbole_gr.trainer.checkpoint import plain
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
+from recbole_gr.trainer.sharing import Portions
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -85,8 +87,9 @@ class _GenerationSteps(Trainer):
         loss_func = loss_func or self._loss
         n_batches = len(train_data)
         total = torch.zeros((), device=self.device)
+        portions = Portions(train_data)  # all rows where there is one process
         bar = tqdm(
-            train_data,
+            portions,
             total=n_batches,
             ncols=100,
             desc=set_color(f"{self.stage} {epoch_idx:>5}", "pink"),
@@ -97,8 +100,9 @@ class _GenerationSteps(Trainer):
             # The last group of a pass may be smaller; its mean is over what it has.
             first = batch_idx - batch_idx % self.accumulation
             group = min(self.accumulation, n_batches - first)
+            self.model.batch_share = portions.share
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
-                loss = loss_func(interaction.to(self.device))
+                loss = loss_func(interaction.to(self.device)) * portions.share
             self.scaler.scale(loss / group).backward()
             total += loss.detach()
             if batch_idx + 1 == first + group:
@@ -107,7 +111,7 @@ class _GenerationSteps(Trainer):
                 mean = float(total) / (batch_idx + 1)
                 rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(f"loss {mean:.4f}, lr {rate:.1e}")
-        average = total / max(1, n_batches)
+        average = processes.sum_(total) / max(1, n_batches)
         self._check_nan(average)
         return float(average)
 
@@ -123,6 +127,7 @@ class _GenerationSteps(Trainer):
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * factor * group.get("lr_scale", 1.0)
+        processes.sum_gradients(self.model.parameters())
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -161,9 +166,10 @@ class _GenerationSteps(Trainer):
             lists.add(beams, items, positive_u, positive_i)
             if self.buckets is not None:
                 self.buckets.add_ranked(items, positive_u, positive_i)
+        lists.gather()
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
-        self.generation_figures = lists.figures()
+        self.generation_figures = processes.from_main(lists.figures)
         self.wandblogger.log_eval_metrics(result, head="eval")
         self.logger.info(f"generation: {self.generation_figures}")
         return result

@@ -8,6 +8,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
+from recbole_gr import processes
 from recbole_gr.trainer.checkpoint import random_states, restore_random_states
 
 STOPPED = "-stopped"  # what the name of such a checkpoint ends in, before its suffix
@@ -78,6 +81,7 @@ class Steps:
             for _ in range(self.done):  # drawn again: the order of batches comes from the seed
                 next(batches)
             restore_random_states(self._after["random"])
+            processes.draw_apart(torch.initial_seed())
         self._interrupt.training = True
         for batch in batches:
             yield batch

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole.utils import set_color
 
+from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
@@ -102,6 +103,8 @@ class PITTrainer(FiguresTrainer):
 
     def _keep_warm_up(self) -> None:
         """Phase 2 overwrites the checkpoint; a copy serves as another run's ``warmup_from``."""
+        if not processes.is_main():
+            return
         saved = Path(self.saved_model_file)
         kept = saved.with_name(f"{saved.stem}-warmup{saved.suffix}")
         with atomic_write(kept) as unfinished:

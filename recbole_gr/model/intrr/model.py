@@ -138,7 +138,7 @@ class IntRR(GenerativeRecommender):
             if where is not None:
                 weight = weight.new_zeros(len(items)).index_add(0, where.flatten(), weight)
             losses = self._misalignment(items, logits)
-            alignment = (losses * weight).sum() / weight.sum().clamp_min(1)
+            alignment = (losses * weight).sum() / self.batch_weight(weight.sum())
         tokens = tokens if where is None else tokens[where]
         return tokens.view(*history.shape, -1), alignment
 

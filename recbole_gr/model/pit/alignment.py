@@ -84,10 +84,10 @@ def draw_negatives(own: Tensor, n_items: int, shape: tuple[int, ...]) -> tuple[T
 
 
 def alignment_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over the samples of weight 1 (PIT, pointwise; form inferred).
+    """Binary cross-entropy, summed over the samples of weight 1 (PIT, pointwise; form inferred).
 
     Args:
         logits, label, weight: of one shape; weight is 0 for samples that do not count.
     """
     loss = F.binary_cross_entropy_with_logits(logits.float(), label, reduction="none")
-    return (loss * weight).sum() / weight.sum().clamp_min(1)
+    return (loss * weight).sum()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from recbole_gr import processes
 from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.table import sid_keys
 
@@ -28,11 +29,14 @@ class Meter:
         self._sums[topic, name] = (numerator + total.detach().float(), denominator + weight)
 
     def read(self) -> dict[str, dict[str, float]]:
-        """The means since the last reading, ``{topic: {name: mean}}``."""
+        """The means since the last reading, over all processes, ``{topic: {name: mean}}``."""
         means: dict[str, dict[str, float]] = {}
         for (topic, name), (numerator, denominator) in self._sums.items():
-            mean = float(numerator) / max(float(denominator), 1e-12)
-            means.setdefault(topic, {})[name] = mean
+            both = torch.as_tensor(numerator).new_tensor(
+                [float(numerator), float(denominator)], dtype=torch.float64
+            )
+            total, weight = processes.sum_(both).tolist()
+            means.setdefault(topic, {})[name] = total / max(weight, 1e-12)
         self._sums = {}
         return means
 

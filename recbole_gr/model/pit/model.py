@@ -14,7 +14,7 @@ from recbole_gr.model.pit.alignment import alignment_loss, draw_negatives
 from recbole_gr.model.pit.figures import Meter, index_figures
 from recbole_gr.model.pit.index import EMPTY
 from recbole_gr.model.pit.recommender import CHUNK, IndexedRecommender
-from recbole_gr.model.pit.selection import evaluating, path_losses, select
+from recbole_gr.model.pit.selection import evaluating, observed_by_all, path_losses, select
 from recbole_gr.model.pit.user_to_token import Reading
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class PIT(IndexedRecommender):
             losses["csa"] = self._alignment_loss(reading, targets, counted, interaction)
         total = torch.zeros((), device=targets.device)
         for name, loss in losses.items():
-            self.meter.add("loss", name, loss)
+            self.meter.add("loss", name, loss * self.batch_share, self.batch_share)
             total = total + self.loss_weight[name] * loss
         return total
 
@@ -154,7 +154,8 @@ class PIT(IndexedRecommender):
         bias = bias.repeat_interleave(judged.shape[2], 2)  # [B or 1, 1, T * (1 + n), T]
         vectors = self.items(judged).flatten(1, 2)
         logits = self.alignment(states, vectors, bias).view(judged.shape)
-        return alignment_loss(logits, label, weight.float())
+        weight = weight.float()
+        return alignment_loss(logits, label, weight) / self.batch_weight(weight.sum())
 
     # Selection
 
@@ -175,9 +176,13 @@ class PIT(IndexedRecommender):
         counts = torch.zeros(candidates.shape[:2], device=targets.device)
         counts.index_put_((where, place), counted.float(), accumulate=True)
         if log_prob is not None:  # phase 2
-            self.index.observe(items, candidates, log_prob, counts)
-            left = ((place > 0) & counted).sum()
-            self.meter.add("selection", "left the starting SID", left, counted.sum())
+            counts_here = bool(self.batch_share)  # else these rows are there for company
+            selected = counts * counts_here
+            self.index.observe(*observed_by_all(items, candidates, log_prob, selected))
+            left = ((place > 0) & counted).sum() * counts_here
+            self.meter.add(
+                "selection", "left the starting SID", left, counted.sum() * counts_here
+            )
         return Choice(candidates[where, place], items, candidates, counts)
 
     def _candidate_losses(
@@ -195,6 +200,7 @@ class PIT(IndexedRecommender):
         empty = log_prob == EMPTY
         best = losses.masked_fill(empty, float("inf")).amin(2)
         worst = losses.masked_fill(empty, float("-inf")).amax(2)
+        counted = counted & bool(self.batch_share)
         for name, loss in (("best", best), ("worst", worst)):
             self.meter.add("candidate loss", name, (loss * counted).sum(), counted.sum())
         return losses

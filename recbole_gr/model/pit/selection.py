@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from recbole_gr import processes
 from recbole_gr.generation import Step
 
 RULES = ("min", "item", "max", "top1", "random")
@@ -76,3 +77,28 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for module, training in zip(modules, were):
             module.train(training)
+
+
+def observed_by_all(
+    items: Tensor, candidates: Tensor, log_prob: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the processes have selected in their parts of a batch, as one batch.
+
+    Args:
+        items: ``[n]`` distinct targets of this process.
+        candidates: ``[n, N, L]`` their SIDs.
+        log_prob: ``[n, N]``.
+        counts: ``[n, N]`` how often each was selected.
+
+    Returns:
+        The same of the whole batch, in every process: an item that several have met stands once,
+        with the sum of its counts.
+    """
+    if processes.size() == 1:
+        return items, candidates, log_prob, counts
+    items, candidates, log_prob, counts = processes.gather_rows(items, candidates, log_prob, counts)
+    distinct, where = torch.unique(items, return_inverse=True)
+    row = torch.arange(len(items), device=items.device)
+    first = torch.full_like(distinct, len(items)).scatter_reduce(0, where, row, "amin")
+    counts = counts.new_zeros(len(distinct), counts.shape[1]).index_add(0, where, counts)
+    return distinct, candidates[first], log_prob[first], counts

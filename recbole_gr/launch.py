@@ -1,0 +1,210 @@
+"""Starting the processes of a run, and bringing home what they return or raise."""
+
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.multiprocessing as mp
+
+from recbole_gr import processes
+from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.processes import Place, port_in_use
+
+PORT = 5678  # RecBole's
+_OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Layout(NamedTuple):
+    """How many processes there are and where: RecBole's keys of the same names.
+
+    Attributes:
+        nproc: processes on this machine.
+        world_size: processes on all machines.
+        ip, port: of the first machine.
+        group_offset: rank of this machine's first process.
+    """
+
+    nproc: int
+    world_size: int
+    ip: str
+    port: int | None
+    group_offset: int
+
+
+def layout_of(settings: Any) -> Layout:
+    """The layout that settings ask for, checked; one process where they say nothing.
+
+    Args:
+        settings (dict): with some of the keys of :class:`Layout`; ``world_size: -1`` is ``nproc``.
+
+    Raises:
+        ConfigError: numbers that contradict each other; names key and remedy.
+    """
+    nproc = _whole(settings, "nproc", 1, 1)
+    world_size = _whole(settings, "world_size", -1, -1)
+    offset = _whole(settings, "group_offset", 0, 0)
+    port = settings.get("port")
+    if port is not None:
+        port = _whole({"port": int(port) if str(port).isdigit() else port}, "port", None, 1)
+        if port > 65535:
+            raise ConfigError(f"port: {port} must be an integer from 1 to 65535")
+    if world_size < 1:
+        world_size = nproc + offset
+    if offset + nproc > world_size:
+        raise ConfigError(
+            f"world_size: {world_size} processes on all machines are fewer than group_offset "
+            f"{offset} + nproc {nproc} of this one. world_size is the sum of nproc over the "
+            "machines, group_offset the sum over the machines before."
+        )
+    ip = str(settings.get("ip") or "localhost")
+    return Layout(nproc, world_size, ip, port, offset)
+
+
+def _whole(settings: Any, key: str, default: int | None, least: int) -> int:
+    value = settings.get(key)
+    value = default if value is None else value
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{key}: {value!r} must be an integer of at least {least}")
+    return value
+
+
+def run_processes(
+    body: Callable, request: tuple, settings: dict, check: Callable | None = None
+) -> Any:
+    """Call ``body(*request)`` in as many processes as the settings ask for.
+
+    One process: this one. Several on this machine: new ones, which are gone afterwards. Under
+    torchrun this process is already one of them.
+
+    Args:
+        body: a function of a module. In each process it makes a :class:`~recbole_gr.config.Config`,
+            which meets the others.
+        request: its arguments.
+        settings: what the user gave, by key.
+        check: called before new processes are started; raises what they would raise.
+
+    Returns:
+        What ``body`` returned in process 0; None where that is on another machine, and under
+        torchrun in all other processes.
+
+    Raises:
+        ConfigError: the layout cannot be used, or ``body`` raised one.
+        RuntimeError: ``body`` raised something else, with its traceback; the others were ended.
+    """
+    if processes.announced():
+        return body(*request)
+    if all(name in os.environ for name in _OF_TORCHRUN):
+        return _under_torchrun(body, request, settings)
+    layout = layout_of(settings)
+    if layout.world_size == 1:
+        return body(*request)
+    if check is not None:
+        check()
+    layout = layout._replace(port=_port(layout))
+    with tempfile.TemporaryDirectory() as folder:
+        context = mp.start_processes(
+            _work, (layout, torch.get_num_threads(), body, request, folder), layout.nproc,
+            join=False, start_method="spawn",
+        )  # fmt: skip
+        try:
+            while not context.join():
+                pass
+        except KeyboardInterrupt:  # the processes got it too
+            for process in context.processes:
+                process.join(30)
+            raise _error_in(folder, KeyboardInterrupt()) from None
+        except mp.ProcessExitedException as error:
+            raise _error_in(folder, error) from None
+        finally:
+            for process in context.processes:
+                if process.is_alive():
+                    process.terminate()
+        if list(Path(folder).glob("error-*")):  # stopped by Ctrl-C, which is no failure
+            raise _error_in(folder, KeyboardInterrupt())
+        outcome = Path(folder, "outcome")
+        return torch.load(outcome, weights_only=True) if outcome.is_file() else None
+
+
+def _port(layout: Layout) -> int | None:
+    """The port to meet at, free if this machine has the first process."""
+    on_one_machine = layout.nproc == layout.world_size
+    if layout.port is None and not on_one_machine:
+        return PORT
+    if layout.group_offset:
+        return layout.port
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", layout.port or 0))
+        except OSError as error:
+            raise port_in_use(layout.port or 0) from error
+        return probe.getsockname()[1]
+
+
+def _work(
+    index: int, layout: Layout, n_threads: int, body: Callable, request: tuple, folder: str
+) -> None:
+    """One process of this machine."""
+    rank = layout.group_offset + index
+    # As many threads in all as a run of one process has; torchrun leaves each process one.
+    torch.set_num_threads(max(1, n_threads // layout.nproc))
+    processes.announce(Place(rank, layout.world_size, index, layout.ip, layout.port))
+    try:
+        outcome = body(*request)
+        if rank == 0:
+            torch.save(outcome, Path(folder, "outcome"))
+    except BaseException as error:
+        _keep_error(Path(folder, f"error-{index}"), rank, error)
+        sys.exit(1)
+    finally:
+        with contextlib.suppress(RuntimeError):  # of a connection that another process closed
+            processes.leave()
+
+
+def _keep_error(file: Path, rank: int, error: BaseException) -> None:
+    """For the process that started this one; the first error of a run is the cause of others."""
+    known = (ConfigError, ModelsFailed, KeyboardInterrupt)
+    kind = next((kind for kind in known if isinstance(error, kind)), RuntimeError)
+    text = str(error)
+    if kind is RuntimeError:
+        text = f"process {rank} of the run failed:\n{traceback.format_exc()}"
+    record = {"time": time.time(), "kind": kind.__name__, "text": text}
+    torch.save({**record, "table": getattr(error, "table", None)}, file)
+
+
+def _error_in(folder: str, otherwise: BaseException) -> BaseException:
+    """The first error that a process has kept; ``otherwise`` where there is none."""
+    kept = [torch.load(file, weights_only=True) for file in Path(folder).glob("error-*")]
+    if not kept:
+        return otherwise
+    first = min(kept, key=lambda record: record["time"])
+    if first["kind"] == "ModelsFailed":
+        return ModelsFailed(first["text"], first["table"])
+    kinds = {"ConfigError": ConfigError, "KeyboardInterrupt": KeyboardInterrupt}
+    return kinds.get(first["kind"], RuntimeError)(*filter(None, [first["text"]]))
+
+
+def _under_torchrun(body: Callable, request: tuple, settings: dict) -> Any:
+    rank, size, local_rank = (int(os.environ[name]) for name in _OF_TORCHRUN[:3])
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    for key, started in (("nproc", here), ("world_size", size)):
+        given = settings.get(key)
+        if given not in (None, -1, started):
+            raise ConfigError(
+                f"{key}: {given} was asked for, but torchrun has started {started}; leave --{key} "
+                "out under torchrun"
+            )
+    processes.announce(Place(rank, size, local_rank))
+    try:
+        outcome = body(*request)
+    finally:
+        processes.leave()
+    return outcome if rank == 0 else None

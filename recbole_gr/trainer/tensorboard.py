@@ -1,0 +1,30 @@
+"""Trainers whose figures go to no event file."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from recbole.trainer import trainer as recbole_trainer
+
+from recbole_gr import processes
+
+
+class NoTensorboard:
+    """Takes what a trainer tells tensorboard and forgets it."""
+
+    def add_scalar(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing."""
+
+    add_hparams = add_scalar
+
+
+@contextlib.contextmanager
+def of_main_alone() -> Iterator[None]:
+    """Trainers that are made inside the block write event files in the main process alone."""
+    make = recbole_trainer.get_tensorboard
+    if not processes.is_main():
+        recbole_trainer.get_tensorboard = lambda logger: NoTensorboard()
+    try:
+        yield
+    finally:
+        recbole_trainer.get_tensorboard = make
