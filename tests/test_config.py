@@ -208,11 +208,6 @@ def test_unmeasured_valid_metric_is_refused_before_training(make):
         make(metrics="[Recal]")
 
 
-def test_several_processes_are_refused_for_now(make):
-    with pytest.raises(ConfigError, match="nproc"):
-        make(nproc=2)
-
-
 def test_per_model_section_of_a_file_holds_for_that_model_and_loses_to_the_command_line(
     make, tmp_path
 ):

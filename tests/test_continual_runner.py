@@ -11,7 +11,7 @@ from runs import SMALL
 from tiny import write_tiny_dataset
 
 from recbole_gr.config import Config
-from recbole_gr.continual import runner, tokens
+from recbole_gr.continual import together, tokens
 from recbole_gr.continual.options import Method, methods
 from recbole_gr.continual.report import continual_table
 from recbole_gr.data.content import item_content
@@ -162,7 +162,7 @@ def test_a_continual_run_from_its_manifest_is_equal(settings):
 
 def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monkeypatch):
     whole = run(settings)
-    real, calls = runner.run_model, []
+    real, calls = together.run_model, []
 
     def failing(config, **options):
         calls.append(config["continual_period"])
@@ -171,7 +171,7 @@ def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monk
         return real(config, **options)
 
     settings["continual_dir"] = str(tmp_path / "other")
-    monkeypatch.setattr(runner, "run_model", failing)
+    monkeypatch.setattr(together, "run_model", failing)
     with pytest.raises(KeyboardInterrupt):
         run(settings)
     resumed = run(settings)

@@ -218,22 +218,3 @@ def test_rows_are_sorted_within_chunks_so_that_their_company_changes():
     longest = sorted(max(batch) for batch in batches)
     assert any(low < high for low, high in zip(shortest[1:], longest))
     assert max(max(batch) - min(batch) for batch in batches) < 80
-
-
-def test_several_processes_share_the_samples_by_recboles_sampler(folder, tmp_path):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
-    try:
-        config = make_config(folder, Generative, "random", train_sample="sequence")
-        dataset = GenerativeDataset(config).build()[0]
-        config["single_spec"], config["world_size"] = False, 1
-        loader = GenerativeTrainLoader(config, dataset, shuffle=True)
-        loader.sampler.set_epoch(0)
-        one = epoch(loader)
-        loader.sampler.set_epoch(1)
-        two = epoch(loader)
-    finally:
-        torch.distributed.destroy_process_group()
-    assert one != two and sorted(one) == sorted(two)
-    assert len(one) == loader.sample_size

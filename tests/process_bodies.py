@@ -1,0 +1,87 @@
+"""What the processes of test_processes.py do; they import it by name."""
+
+import os
+
+import torch
+from recbole.utils import init_seed
+from torch import nn
+
+from recbole_gr import processes, registry, run_recbole_gr
+from recbole_gr.config import Config
+from recbole_gr.data import create_dataset, data_preparation
+from recbole_gr.model.pit.selection import observed_by_all
+from recbole_gr.single_run import build_model, semantic_ids
+
+
+def runs(folder, requests):
+    """Full runs, one after the other: their results by name."""
+    os.chdir(folder)
+    return {name: run_recbole_gr(cmd_args=arguments) for name, arguments in requests.items()}
+
+
+def resumed(folder, straight, first, rest):
+    """A run without interruption, and one that goes on from the checkpoint of a shorter one."""
+    os.chdir(folder)
+    whole = run_recbole_gr(cmd_args=straight)
+    short = run_recbole_gr(cmd_args=first)
+    file = processes.from_main(lambda: short["checkpoint"])
+    going_on = run_recbole_gr(cmd_args=[*rest, f"--resume={file}"])
+    return [whole, going_on]
+
+
+def fit(arguments):
+    """Losses by epoch, and what the model has become."""
+    config = Config(cmd_args=arguments)
+    init_seed(config["seed"], True)
+    dataset = create_dataset(config)
+    train, valid, _ = data_preparation(config, dataset)
+    content, table, _ = semantic_ids(config, train)
+    init_seed(config["seed"], True)
+    vectors = None if content is None else content.vectors
+    model = build_model(config, train._dataset, table, vectors)
+    trainer = registry.get_trainer(config, config.model_class)(config, model)
+    trainer.fit(train, valid)
+    figures = getattr(trainer, "epoch_figures", None)
+    losses = [float(loss) for _, loss in sorted(trainer.train_loss_dict.items())]
+    return {"losses": losses, "weights": dict(model.state_dict()), "figures": figures}
+
+
+def fits(folder, requests):
+    """Trainings without a report, one after the other."""
+    os.chdir(folder)
+    return {name: fit(arguments) for name, arguments in requests.items()}
+
+
+def exchange(device="cpu"):
+    """Everything that processes tell each other, with parts of unequal size."""
+    processes.connect(device)
+    rank = processes.rank()
+    processes.draw_apart(7)
+    rows = torch.arange(3 * rank + 1) + 10 * rank
+    used, unused, elsewhere = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    used.grad = torch.full((2,), rank + 1.0)
+    if rank:
+        elsewhere.grad = torch.full((2,), 5.0)
+    processes.sum_gradients([used, unused, elsewhere])
+    module = nn.BatchNorm1d(2)
+    module.weight.data.fill_(rank)
+    module.num_batches_tracked.fill_(rank)
+    processes.take_weights_of_main(module)
+    # Item 4 is met by both; each has selected other candidates.
+    items = torch.tensor([[4, 7], [2, 4]][rank])
+    codes = items.view(2, 1, 1).expand(2, 2, 3)
+    seen = observed_by_all(items, codes, codes[:, :, 0].float(), torch.eye(2) + rank)
+    told = processes.from_main(lambda: {"rank": processes.rank(), "size": processes.size()})
+    with processes.alone():
+        inside = [processes.size(), processes.gather("a"), processes.from_main(lambda: 1)]
+    mine = {
+        "rows": processes.gather_rows(rows, rows.float().view(-1, 1) / 3),
+        "gradients": [used.grad, unused.grad, elsewhere.grad],
+        "weights": [module.weight.detach(), module.num_batches_tracked],
+        "seen": seen,
+        "told": told,
+        "inside": inside,
+        "draw": float(torch.rand(())),
+        "sum": processes.sum_(torch.tensor([rank + 1.0])),
+    }
+    return processes.gather(mine)

@@ -1,0 +1,30 @@
+"""Short work for processes that test_processes.py starts; it imports nothing of RecBole's."""
+
+import torch
+
+from recbole_gr import processes
+from recbole_gr.errors import ConfigError
+
+
+def fails_in_one():
+    """Process 1 stops where process 0 waits for it."""
+    processes.connect("cpu")
+    if processes.rank() == 1:
+        raise RuntimeError("out of luck")
+    processes.sum_(torch.zeros(1))
+
+
+def refuses_in_main():
+    """Process 0 finds something wrong while the others wait."""
+    processes.connect("cpu")
+
+    def check():
+        raise ConfigError("topk: too many")
+
+    processes.from_main(check)
+
+
+def who():
+    """Which process this is, and how many there are."""
+    processes.connect("cpu")
+    return [processes.rank(), processes.size(), processes.gather(processes.rank())]
