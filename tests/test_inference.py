@@ -23,6 +23,9 @@ class Ranked:
     def add_ranked(self, items, *_):
         self.items += items.tolist()
 
+    def gather(self):
+        """One process has them all."""
+
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_histories_get_the_lists_that_the_evaluation_ranks(name, trained, recommender, sequences):
