@@ -221,9 +221,9 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     """
     if size() == 1:
         return tensors
-    length = torch.tensor([len(tensors[0])], device=tensors[0].device)
+    length = torch.tensor([len(tensors[0])])
     lengths = [torch.zeros_like(length) for _ in range(size())]
-    dist.all_gather(lengths, length)
+    dist.all_gather(lengths, length, group=_values)
     counts = torch.cat(lengths).tolist()
     gathered = []
     for tensor in tensors:
@@ -246,8 +246,9 @@ def sum_(tensor: Tensor) -> Tensor:
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by the sum of the gradients of all processes.
 
-    They travel in one piece for each type of number, with a mark of who has one: a parameter that
-    no process used keeps no gradient, so the optimiser goes on leaving it alone.
+    They travel in one piece for each type of number. A parameter that no process used keeps no
+    gradient, so the optimiser goes on leaving it alone; who used which is known without a look at
+    the device, and is told without one.
     """
     if size() == 1:
         return
@@ -256,12 +257,12 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if parameter.requires_grad:
             kinds.setdefault(parameter.dtype, []).append(parameter)
     for group in kinds.values():
-        marks = group[0].new_tensor([parameter.grad is not None for parameter in group])
+        users = torch.tensor([parameter.grad is not None for parameter in group]).int()
+        dist.all_reduce(users, group=_values)
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
-        flat = sum_(torch.cat([marks, *(gradient.flatten() for gradient in own)]))
-        used, rest = flat[: len(group)].tolist(), flat[len(group) :]
-        parts = rest.split([parameter.numel() for parameter in group])
-        for parameter, part, n_users in zip(group, parts, used):
+        flat = sum_(torch.cat([gradient.flatten() for gradient in own]))
+        parts = flat.split([parameter.numel() for parameter in group])
+        for parameter, part, n_users in zip(group, parts, users.tolist()):
             parameter.grad = part.view_as(parameter) if n_users else None
 
 

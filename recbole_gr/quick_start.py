@@ -79,7 +79,8 @@ def _run(model: Any, dataset: str | None, settings: Settings, saved: bool) -> di
     """What :func:`run_recbole_gr` does, in each process."""
     models = _requested_models(model, *settings)
     if any(getattr(registry.get_model(name), "continual", False) for name in models):
-        from recbole_gr.continual.runner import asks_for_one_period, run_continual
+        from recbole_gr.continual.given import asks_for_one_period
+        from recbole_gr.continual.runner import run_continual
 
         if not asks_for_one_period(*settings):
             return run_continual(models, dataset, *settings)
@@ -136,7 +137,7 @@ def _check_inputs(configs: Sequence[Config]) -> None:
     """
     from recbole_gr.data import create_dataset, data_preparation
     from recbole_gr.data.atomic import check_inter_files
-    from recbole_gr.trainer.baseline import load_checkpoint_of
+    from recbole_gr.trainer.weights import load_checkpoint_of
 
     for config in configs:
         check_inter_files(config)

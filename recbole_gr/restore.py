@@ -18,8 +18,8 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.known_keys import RUN_KEYS
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.single_run import build_model, semantic_ids
-from recbole_gr.trainer.baseline import load_weights
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.weights import load_weights
 
 if TYPE_CHECKING:
     import torch

@@ -24,6 +24,7 @@ from recbole_gr.sid.table import SIDTable
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain, plain_config
 from recbole_gr.trainer.growth import load_grown
+from recbole_gr.trainer.interrupt import stopped_beside
 
 if TYPE_CHECKING:
     import torch
@@ -101,6 +102,8 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
             score, valid_result = trainer.fit(
                 train_data, valid_data, saved=saved, show_progress=progress
             )
+        if saved:  # of a training that has come to its end now
+            stopped_beside(trainer.saved_model_file).unlink(missing_ok=True)
     trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
     test_result = trainer.evaluate(
         test_data, load_best_model=saved and start.train, show_progress=progress

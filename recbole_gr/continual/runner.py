@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recbole.utils import ModelType, init_seed
 
 from recbole_gr import processes, registry
-from recbole_gr.config import Config
+from recbole_gr.continual.given import Given
 from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import Store, read_json, settings_digest, write_json
@@ -33,23 +33,14 @@ from recbole_gr.data.content import item_content
 from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import write_continual_manifest
 from recbole_gr.run_files import report_folder, start_log
-from recbole_gr.settings import external_settings
 from recbole_gr.single_run import Start, check_catalogue
 from recbole_gr.trainer.checkpoint import load_checkpoint
-from recbole_gr.trainer.interrupt import STOPPED
+from recbole_gr.trainer.interrupt import stopped_beside
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
-
-def asks_for_one_period(
-    config_file_list: list[str] | None,
-    config_dict: dict[str, Any] | None,
-    cmd_args: list[str] | None,
-) -> bool:
-    """Whether the settings name a period, which is then an ordinary run."""
-    sources = external_settings(config_file_list, config_dict, cmd_args)
-    return any(settings.get("continual_period") is not None for _, settings in sources)
+    from recbole_gr.config import Config
 
 
 def run_continual(
@@ -101,7 +92,7 @@ class ContinualRun:
         cmd_args: list[str] | None,
     ):
         self.models = [m if isinstance(m, str) else m.__name__ for m in models]
-        self.given = _Given(dataset, config_file_list, config_dict, cmd_args)
+        self.given = Given(dataset, config_file_list, config_dict, cmd_args)
         own = next(m for m in self.models if getattr(registry.get_model(m), "continual", False))
         self.baselines = [model for model in self.models if model != own]
         recommender = self.given.settings.get("continual_model") or "TIGER"
@@ -298,8 +289,7 @@ class ContinualRun:
         elif period and way == FINETUNE:
             weights = self._checkpoint(period - 1, method)
         train = not (period and way == FROZEN)
-        stopped = checkpoint.with_stem(f"{checkpoint.stem}{STOPPED}")
-        for file in (checkpoint, stopped) if train else ():
+        for file in (checkpoint, stopped_beside(checkpoint)) if train else ():
             if file.is_file():  # of a run that was interrupted, or of other settings
                 left = load_checkpoint(file, map_location="cpu")["config"]
                 if settings_digest(left) == settings_digest(config):
@@ -311,7 +301,6 @@ class ContinualRun:
             result = lead(config, (period, method.model, own), start)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("The same command goes on from there.") from None
-        stopped.unlink(missing_ok=True)
         seconds = result["seconds_per_epoch"] or 0.0
         kept = ("best_valid_score", "best_valid_result", "test_result", "test_targets",
                 "test_buckets", "best_epoch", "epochs_run", "seconds_per_epoch", "parameters",
@@ -330,36 +319,3 @@ class ContinualRun:
 
     def _checkpoint(self, period: int, method: Method) -> str:
         return str(self.store.period(period) / f"{self._stem(period, method)}.pth")
-
-
-class _Given:
-    """What the user gave, as the source of the configurations of all parts of the run."""
-
-    def __init__(
-        self,
-        dataset: str | None,
-        config_file_list: list[str] | None,
-        config_dict: dict[str, Any] | None,
-        cmd_args: list[str] | None,
-    ):
-        sources = external_settings(config_file_list, config_dict, cmd_args)
-        self.settings = {}
-        for _, settings in sources:
-            self.settings.update(settings)
-        self.dataset = dataset or self.settings.get("dataset")
-        self.files = [
-            source.removeprefix("file '").removesuffix("'")
-            for source, _ in sources
-            if source.startswith("file ")
-        ]
-        self.direct = {}
-        for source, settings in sources:
-            if not source.startswith("file "):
-                self.direct.update(settings)
-        self.direct.pop("model", None)
-        self.direct.pop("dataset", None)
-
-    def config(self, model: str | type, others: Sequence[str], **overrides: Any) -> Config:
-        """Configuration of `model`, with `overrides` over everything the user gave."""
-        settings = {**self.direct, **overrides}
-        return Config(model, self.dataset, self.files, settings, other_models=others)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -20,22 +19,20 @@ from recbole_gr.trainer.buckets import ItemBuckets, collecting
 from recbole_gr.trainer.checkpoint import (
     decode,
     encode,
-    load_checkpoint,
     plain_config,
     random_states,
     restore_random_states,
     save_checkpoint,
 )
-from recbole_gr.trainer.interrupt import STOPPED, Interrupt, Place, Steps
+from recbole_gr.trainer.interrupt import Interrupt, Progress, Steps, stopped_beside
 from recbole_gr.trainer.sharing import SharedEvaluator, SharedSteps, dealt
 from recbole_gr.trainer.tensorboard import of_main_alone
+from recbole_gr.trainer.weights import load_checkpoint_of, load_weights
 
 if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataloader import AbstractDataLoader
     from recbole.model.abstract_recommender import AbstractRecommender
-
-if TYPE_CHECKING:
     from recbole.trainer import Trainer as _Base  # what the mixin goes before
 else:
     _Base = object
@@ -75,7 +72,7 @@ class SafeTrainerMixin(_Base):
         self._validates = False
         self.stopped_file: str | None = None
         self._interrupt = Interrupt()
-        self._place: Place | None = None
+        self._place: Progress | None = None
         self._go_on_at: dict[str, Any] | None = None
 
     def fit(
@@ -119,7 +116,7 @@ class SafeTrainerMixin(_Base):
         start = perf_counter()
         place, self._go_on_at = self._go_on_at, None
         steps = Steps(train_data, self._interrupt, self.accumulation, place)
-        self._place = Place(epoch_idx, steps, self._before_validation())
+        self._place = Progress(epoch_idx, steps, self._before_validation())
         loss = super()._train_epoch(steps, epoch_idx, *args, **kwargs)
         self._place.leave_steps()
         self.epoch_seconds.append(perf_counter() - start)
@@ -135,7 +132,7 @@ class SafeTrainerMixin(_Base):
         restore_random_states(place["random"])
         processes.draw_apart(torch.initial_seed())
         self._epoch = epoch_idx
-        self._place = Place(epoch_idx)
+        self._place = Progress(epoch_idx)
         return place["loss"]
 
     def _generate_train_loss_output(
@@ -191,9 +188,8 @@ class SafeTrainerMixin(_Base):
         state = self._place.state() if self._place else None
         if self._place is None or state is None:
             return
-        best = Path(self.saved_model_file)
+        best, file = Path(self.saved_model_file), stopped_beside(self.saved_model_file)
         state["place"].update(best=best.name, has_best=best.is_file())
-        file = best.with_name(f"{best.stem}{STOPPED}{best.suffix}")
         save_checkpoint(file, {**self._checkpoint_state(self._place.epoch - 1), **state})
         self.stopped_file = str(file)
 
@@ -289,54 +285,6 @@ class SafeTrainerMixin(_Base):
         load_weights(self.model, state, file)
         self.logger.info(f"Loaded {file}")
         return state
-
-
-def load_weights(
-    model: AbstractRecommender, state: Mapping[str, Any], file: str | os.PathLike[str]
-) -> None:
-    """Put the weights and other parameters of the checkpoint `state`, read from `file`, into a
-    model.
-
-    Raises:
-        ConfigError: they are of other shapes, or of other SIDs.
-    """
-    try:
-        model.load_state_dict(state["state_dict"])
-    except RuntimeError as error:
-        raise ConfigError(
-            f"The weights in '{file}' do not fit this model: it was saved with other settings "
-            f"or other data. {error}"
-        ) from error
-    present = model.other_parameter()
-    others = {name: decode(v, present[name]) for name, v in state["other_parameter"].items()}
-    for name, value in others.items():
-        if isinstance(value, torch.Tensor) and isinstance(present[name], torch.Tensor):
-            others[name] = value.to(present[name].device)
-    model.load_other_parameter(others)
-
-
-def load_checkpoint_of(
-    config: Config, file: str | os.PathLike[str], map_location: torch.device | str | None = None
-) -> dict[str, Any]:
-    """The checkpoint `file`, if it is of the model and the data set of `config`.
-
-    Returns:
-        dict: as `load_checkpoint`.
-
-    Raises:
-        ConfigError: the file cannot be used, or is of another model or data set.
-    """
-    if processes.size() == 1:
-        state = load_checkpoint(file, map_location=map_location)
-    else:  # where there are several machines, the file is on the first one
-        state = processes.from_main(lambda: load_checkpoint(file, map_location="cpu"))
-    for key in ("model", "dataset"):
-        if state["config"].get(key) != config[key]:
-            raise ConfigError(
-                f"'{file}' is a checkpoint of {key} '{state['config'].get(key)}', this run's {key} "
-                f"is '{config[key]}'. Take another file, or set --{key}."
-            )
-    return state
 
 
 def _generators(loader: AbstractDataLoader) -> list[torch.Generator]:

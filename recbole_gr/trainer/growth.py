@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.trainer.baseline import load_checkpoint_of
+from recbole_gr.trainer.weights import load_checkpoint_of
 
 if TYPE_CHECKING:
     from recbole.config import Config

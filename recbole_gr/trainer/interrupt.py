@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,12 @@ from recbole_gr import processes
 from recbole_gr.trainer.checkpoint import random_states, restore_random_states
 
 STOPPED = "-stopped"  # what the name of such a checkpoint ends in, before its suffix
+
+
+def stopped_beside(checkpoint: str | os.PathLike[str]) -> Path:
+    """Where the place of a stopped training is kept: beside its best `checkpoint`."""
+    best = Path(checkpoint)
+    return best.with_stem(f"{best.stem}{STOPPED}")
 
 
 class Interrupt:
@@ -97,7 +105,7 @@ class Steps:
         return getattr(self._loader, name)
 
 
-class Place:
+class Progress:
     """Where training stands: an epoch, and the batches of it that are trained.
 
     Args:

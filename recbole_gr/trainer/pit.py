@@ -12,9 +12,9 @@ from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
-from recbole_gr.trainer.baseline import load_checkpoint_of
 from recbole_gr.trainer.checkpoint import decode
 from recbole_gr.trainer.figures import FiguresTrainer
+from recbole_gr.trainer.weights import load_checkpoint_of
 
 if TYPE_CHECKING:
     from recbole.config import Config

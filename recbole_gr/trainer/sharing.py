@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
     from recbole.evaluator.collector import DataStruct
     from recbole.model.abstract_recommender import AbstractRecommender
-    from torch import Tensor
-
-if TYPE_CHECKING:
     from recbole.trainer import Trainer as _Base  # what the mixin goes before
+    from torch import Tensor
 else:
     _Base = object
 
