@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import SMALL
+from runs import RUNS, SMALL
 from tiny import write_tiny_dataset
 
+from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.continual import together, tokens
 from recbole_gr.continual.options import Method, methods
@@ -272,6 +273,43 @@ def test_items_that_arrive_are_recommended_by_a_frozen_recommender(settings):
     assert all(bool((row.unsqueeze(1) == new).any(0).all()) for row in ranked)
 
 
+def test_pit_follows_with_what_evolved_from_the_sids_that_stay(settings):
+    """Frozen, fine-tuned and retrained; of a frozen one every row of the index is accounted for."""
+    own = {**RUNS["PIT"][1], **settings, "warmup_epochs": 1, "epochs": 1}
+    outcome = run(own, continual_model="PIT", continual_recommender="frozen,finetune,retrain")
+    ways = {"dact/frozen", "dact/finetune", "dact/retrain"}
+    assert {r["method"] for r in outcome["results"]} == ways and len(outcome["results"]) == 9
+    folder = Path(outcome["folder"])
+    saved = load_checkpoint(folder / "period-0" / "PIT-start.pth")["state_dict"]
+    table = SIDTable.load(folder / "period-1" / "dact.npz")
+    table.codes[[1, 2]] = table.codes[[2, 1]]  # two items at least have another SID
+    config = Config(
+        "PIT", "tiny", config_dict={**own, "continual_period": 1, "tokenizer": "DACT"},
+        other_models=["DACT"],
+    )  # fmt: skip
+    train, _, test = data_preparation(config, create_dataset(config))
+    torch.manual_seed(7)
+    content = torch.randn(table.n_items, saved["items.content"].shape[1])
+    model = registry.get_model("PIT")(config, train._dataset, table, content)
+    made = {name: value.clone() for name, value in model.state_dict().items()}
+    load_grown(model, folder / "period-0" / "PIT-start.pth", config)
+    n_old = len(saved["codes"])
+    stays = (saved["codes"] == made["codes"][:n_old]).all(1)
+    assert 1 < int(stays.sum()) < n_old < model.n_items
+    now = model.state_dict()
+    for name in ("index.codes", "index.weight", "index.log_prob", "pool", "pool_log_prob"):
+        assert torch.equal(now[name][:n_old][stays], saved[name][stays])
+        assert torch.equal(now[name][:n_old][~stays], made[name][:n_old][~stays])
+        assert torch.equal(now[name][n_old:], made[name][n_old:])
+    assert torch.equal(now["codes"], made["codes"])
+    # The trie is that of the index: every item can be returned, by the SIDs it owns.
+    codes, items, _ = model.index.edges()
+    assert set(items.tolist()) == set(range(1, model.n_items))
+    assert model.trie.n_nodes[-1] == len(codes.unique(dim=0))
+    ranked = model.eval().generate(next(iter(test))[0], 10, beam_size=200).items
+    assert bool((ranked > 0).all())
+
+
 def test_content_means_the_same_in_every_period(settings, monkeypatch):
     """Vectors of text have axes that depend on the catalogue; old items may not move by that."""
     seen, made = [], tokens.TokenizerChain.advance
@@ -402,7 +440,6 @@ def test_tables_from_files(settings, data, tmp_path):
         ("DACT", {"continual_last": 0}, "continual_last: 0 must be an integer of at least 1"),
         ("DACT", {"continual_suffix_size": 0}, "continual_suffix_size: 0 must be an integer"),
         ("DACT", {"suffix_mode": "other"}, "suffix_mode: 'other' is not one of unique, repo"),
-        ("DACT", {"continual_model": "PIT"}, "continual_model: PIT learns its SIDs itself"),
         ("DACT", {"continual_model": "SASRec"}, "continual_model: SASRec is no generative"),
         ("DACT,Pop", {}, "Pop cannot stand beside DACT"),
         ("DACT,IntRR", {}, "--continual.model=IntRR"),

@@ -122,8 +122,9 @@ class ContinualRun:
         logger.info("Everything of every period is kept in %s", self.store.root)
         folder = report_folder([self.config])
         vectors = CollaborativeVectors()
-        learns = any(chain.tokenizer_class for chain in self.chains.values())
-        self.content = content_of_all(*self._data(self.all_periods - 1)) if learns else None
+        readers = [registry.get_model(self.recommender).needs_content]
+        readers += [chain.tokenizer_class for chain in self.chains.values()]
+        self.content = content_of_all(*self._data(self.all_periods - 1)) if any(readers) else None
         results, files, table = [], None, None
         for period in range(self.n_periods):
             given = self._semantic_ids(period, vectors)
@@ -145,13 +146,8 @@ class ContinualRun:
         continual = getattr(recommender, "continual", False)
         if not getattr(recommender, "generative", False) or continual:
             raise ConfigError(
-                f"continual_model: {self.recommender} is no generative recommender; take TIGER or "
-                "IntRR, and put RecBole's models beside DACT: --model=DACT,SASRec"
-            )
-        if getattr(recommender, "needs_content", False):
-            raise ConfigError(
-                f"continual_model: {self.recommender} learns its SIDs itself and cannot follow "
-                "those of a tokenizer; take TIGER or IntRR"
+                f"continual_model: {self.recommender} is no generative recommender; take TIGER, "
+                "IntRR or PIT, and put RecBole's models beside DACT: --model=DACT,SASRec"
             )
         for name in self.baselines:
             model = registry.get_model(name)

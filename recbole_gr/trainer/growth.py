@@ -20,8 +20,9 @@ def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
 
     Ids only ever grow (:mod:`recbole_gr.data.continual`), so row i of a table of items or users
     means the same in both models: the rows it had are taken over, those of new items and users
-    stay as `model` was made. The SIDs (buffer ``codes``) are those of `model`. Optimiser state is
-    not taken over (DACT, section 11).
+    stay as `model` was made. The SIDs (buffer ``codes``) are those of `model`, and so is what a
+    model has learned of the SIDs of an item (its attribute ``of_sids``) where the item has another
+    one now. Optimiser state is not taken over (DACT, section 11).
 
     Args:
         model (AbstractRecommender): the new model; changed in place.
@@ -36,6 +37,9 @@ def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
     if saved.keys() != present.keys():
         odd = sorted(saved.keys() ^ present.keys())
         raise ConfigError(f"the weights in '{file}' are of another kind of model: {odd[0]!r}")
+    of_sids = getattr(model, "of_sids", ())
+    n_old = len(saved["codes"]) if of_sids else 0
+    same_sid = (saved["codes"] == present["codes"][:n_old]).all(1) if of_sids else None
     counts = {getattr(model, name, None) for name in ("n_items", "n_users")}
     for name, value in present.items():
         if name == "codes":
@@ -47,4 +51,8 @@ def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
                 f"the weights in '{file}' do not fit: {name} has shape {list(old.shape)} there and "
                 f"{list(value.shape)} here; the same settings are needed in every period"
             )
-        (value[: len(old)] if old.dim() else value).copy_(old)
+        rows = value[: len(old)] if old.dim() else value
+        if same_sid is not None and name.startswith(of_sids):
+            old = torch.where(same_sid.view(-1, *[1] * (old.dim() - 1)), old, rows)
+        rows.copy_(old)
+    model.load_state_dict(present)  # for what a model makes of its weights, such as a trie

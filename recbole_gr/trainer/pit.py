@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from recbole_gr.model.pit.model import PIT
 
-OF_CANDIDATES = ("index.", "pool")
 STAGES = {1: "Warm-up", 2: "Co-evolve"}
 
 
@@ -124,8 +123,9 @@ class PITTrainer(FiguresTrainer):
                 "keeps of its warm-up, which ends in '-warmup.pth', or go on with --resume."
             )
         # What the candidates decide is as at the start, and they may be more or fewer here.
-        own = {n: t for n, t in self.model.state_dict().items() if n.startswith(OF_CANDIDATES)}
-        weights = {n: t for n, t in state["state_dict"].items() if not n.startswith(OF_CANDIDATES)}
+        of_sids = self.model.of_sids
+        own = {n: t for n, t in self.model.state_dict().items() if n.startswith(of_sids)}
+        weights = {n: t for n, t in state["state_dict"].items() if not n.startswith(of_sids)}
         try:
             self.model.load_state_dict({**weights, **own})
         except RuntimeError as error:

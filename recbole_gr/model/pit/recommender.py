@@ -50,6 +50,7 @@ class IndexedRecommender(GenerativeRecommender):
     """
 
     needs_content = True
+    of_sids = ("index.", "pool")  # what is kept of the SIDs of each item begins so
 
     pool: Tensor
     pool_log_prob: Tensor
