@@ -144,7 +144,7 @@ class Config(RecBoleConfig):
             return
         everyone = known | RUN_KEYS
         tokenizer = self.external_config_dict.get("tokenizer")
-        for other in self._other_models:
+        for other in [*self._other_models, *self._models_named()]:
             everyone |= default_settings(registry.get_model(other), dataset, tokenizer)[1]
         for other in self._other_tokenizers:
             everyone |= default_settings(self.model_class, dataset, other)[1]
@@ -160,6 +160,12 @@ class Config(RecBoleConfig):
         ]
         if wrong:
             raise ConfigError("\n".join(wrong))
+
+    def _models_named(self) -> list[str]:
+        """Models that a file is for, of which the command line may run one alone."""
+        named = {str(settings["model"]) for _, settings in self._sources if settings.get("model")}
+        names = {name.strip() for models in named for name in models.split(",")}
+        return sorted(names & (set(registry.MODELS) | registry.recbole_models()))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         given = self.external_config_dict.get("eval_args")

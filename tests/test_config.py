@@ -287,3 +287,12 @@ def test_the_model_r3vae_is_tiger_on_r3vae_sids():
     assert plain["rqvae_dim"] == 32
     with pytest.raises(ConfigError, match="'rating_mod'.*did you mean 'rating_mode'"):
         Config("R3VAE", "ml-100k", config_dict={"rating_mod": "softmax"})
+
+
+def test_a_preset_of_two_models_runs_one_of_them_alone():
+    file = str(properties_dir() / "preset" / "intrr_paper.yaml")
+    intrr = Config("IntRR", "ml-100k", [file])
+    assert intrr["ran_hidden_size"] == 512 and intrr["initializer_range"] is None
+    assert Config("TIGER", "ml-100k", [file])["architecture"] == "decoder_only"
+    with pytest.raises(ConfigError, match="'architectur'.*did you mean 'architecture'"):
+        Config("IntRR", "ml-100k", [file], {"architectur": "decoder_only"})
