@@ -32,6 +32,7 @@ SHARED = {
         "TIGER",
         {**RUNS["TIGER"][1], "topk": [1, 3], "valid_metric": "NDCG@3", "eval_batch_size": 100},
     ),
+    "SASRec-one-batch": ("SASRec", {**RUNS["SASRec"][1], "eval_batch_size": 100}),
     "SASRec-sampled": ("SASRec", {**RUNS["SASRec"][1], "eval_args": SAMPLED}),
     "LR-labelled": (
         "LR",
@@ -135,7 +136,7 @@ def test_the_main_process_alone_writes(trained_by_two, place):
     names = sorted(path.name for path in place.glob("checkpoint_dir/*"))
     assert len(names) == len(SHARED) + 1  # PIT's warm-up
     log = "".join(path.read_text() for path in place.glob("log/SASRec/*.log"))
-    assert log.count("Saved ") == 2 == log.count("epoch 0 training")  # two runs of one epoch
+    assert log.count("Saved ") == 3 == log.count("epoch 0 training")  # three runs of one epoch
     events = {path.name.split(".")[-2] for path in place.glob("log_tensorboard/*-odd-*/events*")}
     assert len(events) == 1  # numbers of processes
     assert not list(place.rglob("*.tmp")) and not list(place.rglob(".*"))

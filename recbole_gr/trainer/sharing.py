@@ -107,6 +107,9 @@ def _dealt_class(loader_class: type) -> type:
             start, stop = self._own()
             return stop - start
 
+        def __bool__(self) -> bool:
+            return True  # RecBole takes a loader without batches for none, and returns nothing
+
         def __iter__(self) -> Iterator[Any]:
             # Through all batches: sampled negatives are drawn in the order of one process.
             start, stop = self._own()
