@@ -134,19 +134,17 @@ def run_processes(
 
 
 def _port(layout: Layout) -> int | None:
-    """The port to meet at, free if this machine has the first process."""
-    on_one_machine = layout.nproc == layout.world_size
-    if layout.port is None and not on_one_machine:
-        return PORT
-    if layout.group_offset:
-        return layout.port
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", layout.port or 0))
-        except OSError as error:
-            raise port_in_use(layout.port or 0) from error
-        return probe.getsockname()[1]
+    """The port to meet at, free if this machine has the first process; None: no port is needed."""
+    if layout.port is None:
+        return None if layout.nproc == layout.world_size else PORT
+    if layout.group_offset == 0:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", layout.port))
+            except OSError as error:
+                raise port_in_use(layout.port) from error
+    return layout.port
 
 
 def _work(
@@ -156,7 +154,8 @@ def _work(
     rank = layout.group_offset + index
     # As many threads in all as a run of one process has; torchrun leaves each process one.
     torch.set_num_threads(max(1, n_threads // layout.nproc))
-    processes.announce(Place(rank, layout.world_size, index, layout.ip, layout.port))
+    file = None if layout.port else str(Path(folder, "meeting"))
+    processes.announce(Place(rank, layout.world_size, index, layout.ip, layout.port, file))
     try:
         outcome = body(*request)
         if rank == 0:

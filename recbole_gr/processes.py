@@ -38,6 +38,8 @@ class Place(NamedTuple):
         size: number of processes on all machines.
         local_rank: from 0 on this machine; the number of its GPU.
         ip, port: where process 0 is to be met; None takes what torchrun says.
+        file: to meet through instead, where all are on one machine. A port that was free when the
+            processes were started could be taken by the time they meet.
     """
 
     rank: int
@@ -45,6 +47,7 @@ class Place(NamedTuple):
     local_rank: int
     ip: str | None = None
     port: int | None = None
+    file: str | None = None
 
 
 _ALONE = Place(0, 1, 0)
@@ -88,7 +91,7 @@ def connect(kind: str) -> torch.device:
         return device
     backend = "nccl" if kind == "cuda" else "gloo"
     timeout = None if kind == "cuda" else PATIENCE
-    if _place.ip is None:
+    if _place.ip is None and _place.file is None:
         dist.init_process_group(backend, timeout=timeout)
     else:
         store, rank, size = _meet(), _place.rank, _place.size
@@ -100,6 +103,10 @@ def connect(kind: str) -> torch.device:
 def _meet() -> dist.Store:
     """The store at process 0, once every process has come to it."""
     ip, port, size = str(_place.ip), int(_place.port or 0), _place.size
+    if _place.file is not None:
+        store: dist.Store = dist.FileStore(_place.file, size)
+        store.set_timeout(MEETING)
+        return store
     try:
         store = dist.TCPStore(ip, port, None, _place.rank == 0, MEETING, wait_for_workers=False)
     except (dist.DistNetworkError, dist.DistStoreError) as error:

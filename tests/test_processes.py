@@ -245,8 +245,14 @@ def test_the_error_of_one_process_ends_all():
         run_processes(process_roles.refuses_in_main, (), {"nproc": 2})
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
 def test_two_machines_meet_at_the_first(tmp_path):
-    port, outcomes = launch._port(layout_of({})), {}
+    port, outcomes = free_port(), {}
 
     def machine(offset):
         settings = {"nproc": 1, "world_size": 2, "port": port, "group_offset": offset}
@@ -261,7 +267,7 @@ def test_two_machines_meet_at_the_first(tmp_path):
 
 
 def test_torchrun_says_which_process_this_is(monkeypatch):
-    port = launch._port(layout_of({}))
+    port = free_port()
     told = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1,
             "MASTER_ADDR": "localhost", "MASTER_PORT": port}  # fmt: skip
     for name, value in told.items():
@@ -287,6 +293,14 @@ def test_torchrun_says_which_process_this_is(monkeypatch):
 def test_a_layout_that_contradicts_itself_is_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         layout_of(settings)
+
+
+def test_processes_of_one_machine_need_no_port():
+    assert launch._port(layout_of({"nproc": 2})) is None
+    assert launch._port(layout_of({"world_size": 2})) == 5678  # RecBole's
+    free = free_port()
+    assert launch._port(layout_of({"nproc": 2, "port": free})) == free
+    assert run_processes(process_roles.who, (), {"nproc": 2, "port": free}) == [0, 2, [0, 1]]
 
 
 def test_a_port_in_use_is_named():
