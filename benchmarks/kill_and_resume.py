@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from recbole_gr import files, run_recbole_gr
 from recbole_gr.trainer.checkpoint import load_checkpoint
@@ -100,7 +101,7 @@ def run_process(settings, folder, fatal=None, resume=None):
     return json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
 
 
-def kill_and_resume(settings, kills, seed=0, folder=None):
+def kill_and_resume(settings, kills, seed=0, folder=None, show_progress=False):
     """Kill `kills` runs and compare what they resume to.
 
     Args:
@@ -108,6 +109,7 @@ def kill_and_resume(settings, kills, seed=0, folder=None):
         kills (int): how many runs are killed, each at a moment of its own.
         seed (int): of the moments.
         folder (str | None): for checkpoints; a temporary one by default.
+        show_progress (bool): show a bar with what went wrong so far.
 
     Returns:
         dict: `moments` of an undisturbed run, `kills`, `corrupt` (checkpoints that did not load)
@@ -122,7 +124,9 @@ def kill_and_resume(settings, kills, seed=0, folder=None):
         draw = random.Random(seed)
         fatal = [draw.randint(1, expected["moments"]) for _ in range(kills)]
         corrupt, unequal = [], []
-        for number, moment in enumerate(fatal):
+        bar = tqdm(fatal, desc="kills", disable=not show_progress)
+        for number, moment in enumerate(bar):
+            bar.set_postfix(corrupt=len(corrupt), unequal=len(unequal), refresh=False)
             own = Path(parent, str(number))
             own.mkdir()
             if run_process(settings, own, moment) is not None:
@@ -167,10 +171,11 @@ def main(arguments=None):
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], help="key=value settings of the run")
+    parser.add_argument("--show_progress", action="store_true")
     given = parser.parse_args(arguments)
     settings = dict(pair.split("=", 1) for pair in given.set)
     settings.update(model=given.model, dataset=given.dataset)
-    figures = kill_and_resume(settings, given.kills, given.seed)
+    figures = kill_and_resume(settings, given.kills, given.seed, show_progress=given.show_progress)
     print(
         f"{given.model} on {given.dataset}: {figures['kills']} kills in {figures['moments']} "
         f"moments, {len(figures['corrupt'])} corrupt checkpoints, {len(figures['unequal'])} "
