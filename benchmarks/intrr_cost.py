@@ -88,7 +88,7 @@ def training(sides, options):
     seconds = in_turns(
         {name: side.run for name, side in sides.items()}, options.repeats, options.warm_up
     )
-    epochs = {name: [side.scale * s for s in seconds[name]] for name, side in sides.items()}
+    epochs = {name: side.epochs(seconds[name]) for name, side in sides.items()}
     kept = {name: kept_bytes(side) for name, side in sides.items()}
     rows = [
         (

@@ -26,7 +26,6 @@ from train_speed import parser as training_parser
 from trie_scale import random_sids
 
 from recbole_gr.model.pit.index import EMPTY, BeamIndex
-from recbole_gr.trainer.generation import GenerationTrainer
 
 WARM_UP, FROZEN, FREE = "warm-up", "co-evolution, frozen", "co-evolution, free"
 
@@ -93,12 +92,8 @@ class Phase(Side):
             self.trainer.model.start_co_evolution()
             self.run()
             start = perf_counter()
-            self.trainer.model.end_epoch()
+            self.end_epoch()
             self.refresh = perf_counter() - start
-
-    def run(self):
-        """Train on the batches once, without the refresh."""
-        GenerationTrainer._train_epoch(self.trainer, self, 0, show_progress=False)
 
 
 def large_index(options):

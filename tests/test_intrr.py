@@ -53,17 +53,30 @@ def test_the_network_walks_the_levels_like_a_plain_loop(context, temperature):
             assert torch.allclose(taught[level][row], known[level], atol=1e-5)
 
 
-def test_a_straight_through_context_is_a_codeword_with_the_gradient_of_the_mixture():
-    ran = small_ran()
-    logits = torch.randn(5, 4, requires_grad=True)
+@pytest.mark.parametrize("compiling", [False, True])
+@pytest.mark.parametrize(
+    "temperature, dtype, atol",
+    [(1.0, torch.float32, 1e-6), (0.4, torch.float32, 1e-6), (0.4, torch.bfloat16, 0.1)],
+)
+def test_a_straight_through_context_is_a_codeword_with_the_gradient_of_the_mixture(
+    temperature, dtype, atol, compiling, monkeypatch
+):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    ran = small_ran(temperature=temperature)
+    logits = torch.randn(5, 4, dtype=dtype, requires_grad=True)
     context = ran._context(0, logits)
     assert torch.allclose(context, ran.codebooks[0][logits.argmax(1)], atol=1e-6)
     upstream = torch.randn(5, 6)
     inputs = (logits, ran.codebooks[0])
     own = torch.autograd.grad((context * upstream).sum(), inputs)
-    mixture = (logits.softmax(1) @ ran.codebooks[0] * upstream).sum()
+    mixture = ((logits.float() / temperature).softmax(1) @ ran.codebooks[0] * upstream).sum()
     for a, b in zip(own, torch.autograd.grad(mixture, inputs), strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+        assert a.dtype == b.dtype and torch.allclose(a, b, atol=atol)
+
+
+def test_of_equal_logits_the_first_code_is_the_context():
+    ran = small_ran()
+    assert torch.equal(ran._context(0, torch.zeros(3, 4)), ran.codebooks[0][[0, 0, 0]])
 
 
 def test_the_last_code_of_a_path_changes_no_logits():

@@ -1,7 +1,7 @@
 """The Recursive-Assignment Network: from one vector through the levels of a SID, code by code."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,35 @@ class Level(NamedTuple):
     context: Tensor
     out: Tensor
     bias: Tensor
+
+
+class StraightThrough(torch.autograd.Function):
+    """``hard`` with the gradient of ``soft``: the codeword of the largest logit (the first of
+    equal ones), as if it were the mixture ``softmax(logits / temperature) @ codebook``.
+
+    Written as ``soft + (hard - soft).detach()`` the mixture is computed for its gradient alone.
+    Here it is not, and no more is kept than the logits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, codebook: Tensor, temperature: float) -> Tensor:
+        """``logits [n, V]``, ``codebook [V, d]`` -> ``[n, d]``."""
+        ctx.save_for_backward(logits, codebook)
+        ctx.temperature = temperature
+        return F.embedding(logits.max(-1).indices, codebook)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Products are taken in the type of the logits, as under autocast."""
+        logits, codebook = ctx.saved_tensors
+        p = mixture(logits, ctx.temperature)
+        gradient = gradient.to(logits.dtype)
+        of_codebook = p.to(logits.dtype).T @ gradient
+        weighted = p * (gradient @ codebook.to(logits.dtype).T)
+        of_logits = weighted - p * weighted.sum(-1, keepdim=True)
+        if ctx.temperature != 1:
+            of_logits = of_logits / ctx.temperature
+        return of_logits.to(logits.dtype), of_codebook.to(codebook.dtype), None
 
 
 class RecursiveAssignment(nn.Module):
@@ -133,14 +162,23 @@ class RecursiveAssignment(nn.Module):
 
     def _context(self, level: int, logits: Tensor) -> Tensor:
         codebook = self.codebooks[level]
+        if self.straight_through and not torch.compiler.is_compiling():
+            return StraightThrough.apply(logits, codebook, self.temperature)
         soft = self.probabilities(logits).to(codebook.dtype) @ codebook
         if not self.straight_through:
             return soft
+        # The same as a graph that can be compiled, where a number of a Function cannot vary.
         return soft + (codebook[logits.argmax(-1)] - soft).detach()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """``p_l`` of a level's logits."""
-        return (logits.float() / self.temperature).softmax(-1)
+        return mixture(logits, self.temperature)
+
+
+def mixture(logits: Tensor, temperature: float) -> Tensor:
+    """``softmax(logits / temperature)`` in single precision."""
+    logits = logits.float()
+    return (logits if temperature == 1 else logits / temperature).softmax(-1)
 
 
 def follow(level: Level, hidden: Tensor) -> Tensor:
