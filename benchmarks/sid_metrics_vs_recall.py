@@ -74,16 +74,27 @@ def main(arguments=None):
     figures = {name: figures[name] for name in names}
     print_table(
         ["tokenizer", *shown],
-        [[name, *(f"{row[key]:.4f}" for key in shown)] for name, row in figures.items()],
+        [[name, *(_shown(row[key]) for key in shown)] for name, row in figures.items()],
     )
-    recall = [row["recall@10"] for row in figures.values()]
-    correlations = {
-        key: float(spearmanr([row[key] for row in figures.values()], recall).statistic)
-        for key in METRICS
-    }
+    correlations = correlated(figures)
     text = ", ".join(f"{key} {value:+.2f}" for key, value in correlations.items())
-    print(f"ratio: rank correlation with Recall@10 over {len(names)} settings: {text}")
+    n = len(names) - sum(row["PD"] is None for row in figures.values())
+    print(f"ratio: rank correlation with Recall@10 over {n} settings: {text}")
     return figures, correlations
+
+
+def correlated(figures):
+    """Spearman's correlation of each metric with Recall@10. Settings that put all items on one SID
+    are left out: they have no PD, and with a collision level they are no SIDs but item ids."""
+    rows = [row for row in figures.values() if row["PD"] is not None]
+    recall = [row["recall@10"] for row in rows]
+    return {
+        key: float(spearmanr([row[key] for row in rows], recall).statistic) for key in METRICS
+    }
+
+
+def _shown(value):
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _figures(result):

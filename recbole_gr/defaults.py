@@ -42,9 +42,9 @@ def default_settings(
     names = _lineage(model_class)
     layers = [_optional(folder / "overall.yaml") for folder in (recbole_dir, own_dir)]
     layers += [
-        _optional(folder / "model" / f"{name}.yaml")
+        _optional(folder / "model" / f"{file}.yaml")
         for name in names
-        for folder in (recbole_dir, own_dir)
+        for folder, file in ((recbole_dir, _spelt(recbole_dir, name)), (own_dir, name))
     ]
     layers += [dict(getattr(model_class, "default_config", {}))]
     dataset_layers = [
@@ -70,6 +70,12 @@ def default_settings(
     defaults = merged([*layers, *dataset_layers, type_layer, per_model])
     known = set(defaults) | RECBOLE_KEYS | RUN_KEYS | keys_read_by(model_class)
     return defaults, known - COMPUTED_KEYS
+
+
+def _spelt(folder: Path, model: str) -> str:
+    """The name of RecBole's file for a model, which is not that of the class for XGBoost."""
+    files = {file.stem.lower(): file.stem for file in (folder / "model").glob("*.yaml")}
+    return files.get(model.lower(), model)
 
 
 def _lineage(model_class: type) -> list[str]:

@@ -114,6 +114,11 @@ def _recbole_model(name: str) -> type:
     enabled, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     try:
         return recbole_get_model(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model '{name}': RecBole needs the package '{error.name}' for it; pip install "
+            f"{error.name}"
+        ) from error
     finally:
         torch.autograd.set_detect_anomaly(enabled, check_nan)
 
@@ -178,7 +183,8 @@ def recbole_models() -> frozenset[str]:
     spelling = {}
     for folder in properties.__path__:
         for file in _stems(folder, "model"):
-            spelling[file.lower()] = file
+            if file != file.lower():  # those of xgboost.yaml and lightgbm.yaml are not the classes'
+                spelling[file.lower()] = file
     names: set[str | None] = set()
     for package in pkgutil.iter_modules(recbole.model.__path__):
         if not package.ispkg:

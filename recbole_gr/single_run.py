@@ -125,7 +125,7 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
         "epochs_run": len(epoch_seconds),
         "seconds_per_epoch": float(np.mean(epoch_seconds)) if epoch_seconds else None,
         "seconds_total": perf_counter() - began,
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": _n_parameters(model),
         "peak_memory_bytes": memory.peak_memory(config["device"]),
         "checkpoint": trainer.saved_model_file if saved and start.train else start.weights,
         "sid": quality,
@@ -244,6 +244,13 @@ def check_catalogue(config: Config, dataset: Dataset) -> None:
             f"topk {max(config['topk'])} is larger than the catalogue: '{config['dataset']}' has "
             f"{dataset.item_num - 1} items."
         )
+
+
+def _n_parameters(model: Any) -> int | None:
+    """Trained numbers of a model; None for trees, which have no fixed number of them."""
+    if not hasattr(model, "parameters"):
+        return None
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _plain_metrics(result: Mapping[str, float] | None) -> dict[str, float] | None:

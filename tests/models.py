@@ -38,8 +38,9 @@ def small_tiger(table=None, seed=0, **options):
 
 
 def small_intrr(table=None, seed=0, **options):
-    """An IntRR of 16 features in evaluation mode, with its defaults from the property file."""
-    sizes = {"uid_size": 12, "ran_hidden_size": 24, "feed_forward_depth": 2, "codebook_std": 0.5}
+    """An IntRR of 16 features in evaluation mode, without alignment loss unless asked for."""
+    sizes = {"uid_size": 12, "ran_hidden_size": 24, "feed_forward_depth": 2, "codebook_std": 0.5,
+             "lambda_aln": 0.0}  # fmt: skip
     settings = {**SMALL, **sizes, **options}
     return untrained("IntRR", table or random_table(30, (4, 5, 3)), seed, **settings)
 

@@ -4,8 +4,10 @@ import sys
 
 import pytest
 import torch
+from recbole.utils import ModelType
 
 from recbole_gr import registry
+from recbole_gr.defaults import default_settings
 from recbole_gr.errors import ConfigError
 
 
@@ -76,3 +78,18 @@ def test_importing_a_model_of_recbole_leaves_anomaly_detection_as_it_was():
         with torch.autograd.set_detect_anomaly(enabled):
             registry.get_model("SINE")
             assert torch.is_anomaly_enabled() is enabled
+
+
+def test_tree_models_have_the_names_of_their_classes_and_say_what_they_need(monkeypatch):
+    assert {"XGBoost", "LightGBM"} <= registry.recbole_models()
+    monkeypatch.setitem(sys.modules, "lightgbm", None)  # not installed
+    for name in [name for name in sys.modules if "exlib_recommender" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match="XGBoost.*needs the package 'lightgbm'.*pip install"):
+        registry.get_model("XGBoost")
+
+
+def test_tree_models_get_the_defaults_of_their_file():
+    tree = type("XGBoost", (), {"type": ModelType.DECISIONTREE})
+    defaults, known = default_settings(tree, "ml-100k")
+    assert defaults["xgb_num_boost_round"] > 0 and "xgb_params" in known
