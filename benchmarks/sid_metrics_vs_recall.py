@@ -78,15 +78,19 @@ def main(arguments=None):
     )
     correlations = correlated(figures)
     text = ", ".join(f"{key} {value:+.2f}" for key, value in correlations.items())
-    n = len(names) - sum(row["PD"] is None for row in figures.values())
-    print(f"ratio: rank correlation with Recall@10 over {n} settings: {text}")
+    print(f"ratio: rank correlation with Recall@10 over {len(compared(figures))} settings: {text}")
     return figures, correlations
 
 
+def compared(figures):
+    """Figures of all settings but those that put all items on one SID: they have no PD, and with a
+    collision level their codes are no SIDs but item ids."""
+    return [row for row in figures.values() if row["PD"] is not None]
+
+
 def correlated(figures):
-    """Spearman's correlation of each metric with Recall@10. Settings that put all items on one SID
-    are left out: they have no PD, and with a collision level they are no SIDs but item ids."""
-    rows = [row for row in figures.values() if row["PD"] is not None]
+    """Spearman's correlation of each metric with Recall@10."""
+    rows = compared(figures)
     recall = [row["recall@10"] for row in rows]
     return {
         key: float(spearmanr([row[key] for row in rows], recall).statistic) for key in METRICS

@@ -144,10 +144,15 @@ class Config(RecBoleConfig):
             return
         everyone = known | RUN_KEYS
         tokenizer = self.external_config_dict.get("tokenizer")
-        for other in [*self._other_models, *self._models_named()]:
+        for other in self._other_models:
             everyone |= default_settings(registry.get_model(other), dataset, tokenizer)[1]
         for other in self._other_tokenizers:
             everyone |= default_settings(self.model_class, dataset, other)[1]
+        # A file may be for several models, of which the command line runs one alone.
+        own = {
+            source: self._keys_of(settings.get("model"), dataset)
+            for source, settings in self._sources
+        }
         wrong = [
             f"Unknown key '{key}' ({source})"
             + (
@@ -156,16 +161,18 @@ class Config(RecBoleConfig):
                 else did_you_mean(key, everyone)
             )
             for key, source in unknown
-            if key not in everyone
+            if key not in everyone | own[source]
         ]
         if wrong:
             raise ConfigError("\n".join(wrong))
 
-    def _models_named(self) -> list[str]:
-        """Models that a file is for, of which the command line may run one alone."""
-        named = {str(settings["model"]) for _, settings in self._sources if settings.get("model")}
-        names = {name.strip() for models in named for name in models.split(",")}
-        return sorted(names & (set(registry.MODELS) | registry.recbole_models()))
+    def _keys_of(self, models: Any, dataset: str) -> set[str]:
+        """Keys of the models that one source names, `"IntRR,TIGER"`; other names have none."""
+        tokenizer = self.external_config_dict.get("tokenizer")
+        names = {name.strip() for name in str(models or "").split(",")}
+        known = names & (set(registry.MODELS) | registry.recbole_models())
+        keys = [default_settings(registry.get_model(name), dataset, tokenizer)[1] for name in known]
+        return set().union(*keys)
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         given = self.external_config_dict.get("eval_args")

@@ -296,3 +296,5 @@ def test_a_preset_of_two_models_runs_one_of_them_alone():
     assert Config("TIGER", "ml-100k", [file])["architecture"] == "decoder_only"
     with pytest.raises(ConfigError, match="'architectur'.*did you mean 'architecture'"):
         Config("IntRR", "ml-100k", [file], {"architectur": "decoder_only"})
+    with pytest.raises(ConfigError, match="Unknown key 'initializer_range' .config_dict"):
+        Config("IntRR", "ml-100k", [file], {"initializer_range": 0.02})
