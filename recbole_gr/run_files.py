@@ -34,6 +34,8 @@ def start_log(config: Config) -> str | None:
         root.setLevel(logging.ERROR)
         return None
     before = set(root.handlers)
+    # RecBole's two folders. It looks for them and then makes them, and runs may start together.
+    Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
     init_logger(config)
     _handlers[:] = [handler for handler in root.handlers if handler not in before]
     files = [handler.baseFilename for handler in _handlers if hasattr(handler, "baseFilename")]

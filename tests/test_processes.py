@@ -1,5 +1,6 @@
 """Several processes: what they compute together is what one computes."""
 
+import os
 import socket
 import threading
 
@@ -325,6 +326,23 @@ def test_more_processes_than_rows_of_a_batch_are_refused(data):
         Config("SASRec", "odd", config_dict={
             "data_path": str(data), "nproc": 5, "train_batch_size": 4,
         })  # fmt: skip
+
+
+def test_folders_that_another_process_makes_at_the_same_time_are_no_error(
+    data, tmp_path, monkeypatch
+):
+    make = os.makedirs
+
+    def made_just_before(path, mode=0o777, exist_ok=False):
+        make(path, mode, exist_ok=True)
+        make(path, mode, exist_ok)
+
+    monkeypatch.setattr(os, "makedirs", made_just_before)
+    monkeypatch.chdir(tmp_path)
+    settings = {**SHARED["SASRec"][1], "checkpoint_dir": tmp_path / "saved" / "here"}
+    assert main(arguments("SASRec", data, "odd", **settings)) == 0
+    assert list((tmp_path / "log" / "SASRec").iterdir())
+    assert list((tmp_path / "saved" / "here").iterdir())
 
 
 def test_trainers_with_steps_of_their_own_are_refused():

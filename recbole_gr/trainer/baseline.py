@@ -57,6 +57,9 @@ class SafeTrainerMixin(_Base):
     accumulation = 1
 
     def __init__(self, config: Config, model: AbstractRecommender):
+        # RecBole looks for the folder and then makes it: with several processes another one may
+        # have made it in between.
+        Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
         with of_main_alone():
             super().__init__(config, model)
         self.evaluator = SharedEvaluator(config)
