@@ -51,6 +51,8 @@ class Recommender:
     def __init__(self, restored: Restored):
         self.config, self.model, self.dataset = restored[:3]
         self.histories = restored.histories
+        if not hasattr(self.model, "full_sort_predict"):  # trees
+            raise _no_ranking(self.config["model"])
         self._transform = restored.test_data.transform
         self.generative = getattr(self.model, "generative", False)
         if self.generative:  # it would leave out only what it reads of a history
@@ -292,7 +294,7 @@ class Recommender:
         try:
             scores = self.model.full_sort_predict(batch)
         except NotImplementedError as error:
-            raise ConfigError(f"{name} does not rank all items, it rates single ones") from error
+            raise _no_ranking(name) from error
         except KeyError as error:
             raise ConfigError(
                 f"{name} reads {error} of a history, which item tokens alone do not tell; give "
@@ -301,6 +303,10 @@ class Recommender:
         scores = scores.view(len(batch), -1)[:, : self.dataset.item_num].float().clone()
         scores[:, 0] = NEVER
         return scores
+
+
+def _no_ranking(name: str) -> ConfigError:
+    return ConfigError(f"{name} does not rank all items, it rates single ones")
 
 
 def _ids_of(tokens: Iterable, ids: Mapping[str, int], what: str) -> list[int]:

@@ -163,11 +163,15 @@ def get_trainer(config: Config, model_class: type) -> Any:
         from recbole_gr.trainer.generation import GenerationTrainer
 
         return GenerationTrainer
+    from recbole.trainer.trainer import DecisionTreeTrainer
     from recbole.utils import get_trainer as recbole_get_trainer
 
     from recbole_gr.trainer.baseline import safe_trainer
+    from recbole_gr.trainer.trees import safe_tree_trainer
 
-    return safe_trainer(recbole_get_trainer(config["MODEL_TYPE"], config["model"]))
+    trainer = recbole_get_trainer(config["MODEL_TYPE"], config["model"])
+    of_trees = issubclass(trainer, DecisionTreeTrainer)
+    return safe_tree_trainer(trainer) if of_trees else safe_trainer(trainer)
 
 
 @lru_cache(maxsize=1)

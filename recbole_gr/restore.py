@@ -19,6 +19,7 @@ from recbole_gr.known_keys import RUN_KEYS
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.single_run import build_model, semantic_ids
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.trees import with_trees
 from recbole_gr.trainer.weights import load_weights
 
 if TYPE_CHECKING:
@@ -98,8 +99,11 @@ def restore(
     if "data" in state:  # not in those of the first versions
         check_identity(state["data"], train_dataset, file)
     network = build_model(config, train_dataset, *_saved_parts(state, config, loaders[0], file))
-    load_weights(network, state, file)
-    network.eval()
+    if "trees" in state:
+        network = with_trees(network, state, file)
+    else:
+        load_weights(network, state, file)
+        network.eval()
     train_data, valid_data, test_data = loaders
     return Restored(config, network, dataset, train_data, valid_data, test_data, histories)
 

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
-from recbole.trainer import Trainer
 from recbole.utils import early_stopping
 
 from recbole_gr import processes
@@ -302,9 +301,8 @@ def safe_trainer(trainer_class: type) -> type:
     """The subclass of a RecBole trainer that saves and loads safely.
 
     Args:
-        trainer_class (type): RecBole's trainer for a model. Trainers that are no `Trainer` (of the
-            decision-tree models, which have no torch checkpoint to load) are returned as they are.
+        trainer_class (type): RecBole's `Trainer` for a model.
     """
-    if not issubclass(trainer_class, Trainer) or issubclass(trainer_class, SafeTrainerMixin):
+    if issubclass(trainer_class, SafeTrainerMixin):
         return trainer_class
     return type(f"Safe{trainer_class.__name__}", (SafeTrainerMixin, SharedSteps, trainer_class), {})
