@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from recbole_gr import run_recbole_gr
+from recbole_gr.sid.exchange import write_json
 from recbole_gr.sid.table import SIDTable
 
 DATASET = "Amazon_Tools_DACT"
@@ -56,7 +57,7 @@ def write_tables(folder, out):
         sizes = [max(256, int(column.max()) + 1) for column in codes.unbind(1)]
         table = SIDTable.from_item_codes(codes, sizes)
         paths[name] = str(out / f"{name}.json")
-        table.to_json(paths[name], ["[PAD]", *(str(i + 1) for i in range(len(codes)))])
+        write_json(table, paths[name], ["[PAD]", *(str(i + 1) for i in range(len(codes)))])
     return {
         "frozen": [paths["first"], paths["stale"]],
         "finetune": [paths["first"], paths["second"]],

@@ -20,7 +20,7 @@ import torch
 from catalogue import random_histories, skewed_table, untrained_tiger
 from paired import in_turns, print_setting, print_table, ratio, spread
 
-from recbole_gr.sid.table import SIDTable
+from recbole_gr.sid.exchange import read_json
 
 TOP = 10
 TOLERANCE = 1e-3  # of a log-probability: items this close may change places
@@ -160,7 +160,7 @@ def _table(options):
 
         with open(options.sid_file, encoding="utf-8") as file:
             items = sorted(json.load(file), key=lambda item: (len(item), item))
-        return SIDTable.from_json(options.sid_file, ["[PAD]", *items])
+        return read_json(options.sid_file, ["[PAD]", *items])
     sizes = (options.codes,) * options.levels
     return skewed_table(options.items, sizes, options.first_codes, seed=2)
 

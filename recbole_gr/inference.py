@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from recbole.data.interaction import Interaction
-from recbole.utils import ModelType
 from tqdm import tqdm
 
+from recbole_gr.answers import Answers
 from recbole_gr.data.histories import Histories
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.generation import NEVER, best
-from recbole_gr.model.base import EXCLUDED
-from recbole_gr.ranking import Generated
+from recbole_gr.generation import NEVER
 from recbole_gr.restore import Restored, restore
-from recbole_gr.tokenizer.newcomers import kept_tokenizer, newcomer_codes
-
-DENSE_SCORES = 1 << 24  # scores of all items that are held at once
+from recbole_gr.tokenizer.newcomers import content_rows, kept_tokenizer, newcomer_codes
 
 
 class Recommendation(NamedTuple):
@@ -45,19 +39,15 @@ class Recommender:
 
     Attributes:
         model: in evaluation mode.
+        generative (bool): whether it generates SIDs.
         item_tokens (list[str]): by item id, "[PAD]" first.
     """
 
     def __init__(self, restored: Restored):
         self.config, self.model, self.dataset = restored[:3]
         self.histories = restored.histories
-        if not hasattr(self.model, "full_sort_predict"):  # trees
-            raise _no_ranking(self.config["model"])
-        self._transform = restored.test_data.transform
-        self.generative = getattr(self.model, "generative", False)
-        if self.generative:  # it would leave out only what it reads of a history
-            self.model.exclude_history = False
-        self.sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+        self._answering = Answers(restored)
+        self.generative = self._answering.generative
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
         self.item_tokens = [str(token) for token in tokens]
         self._item_ids = {token: item for item, token in enumerate(self.item_tokens) if item}
@@ -131,10 +121,9 @@ class Recommender:
             bool(self.config["exclude_history"]) if exclude_history is None else exclude_history
         )
         show = self.config["show_progress"] if show_progress is None else show_progress
+        batch_size = batch_size or self._answering.batch_size
         # What follows is a generator of its own, so that the checks above come at once.
-        return self._answers(
-            source, rows, names, k, exclude, beam_size, batch_size or self._batch_size(), show
-        )
+        return self._answers(source, rows, names, k, exclude, beam_size, batch_size, show)
 
     @torch.no_grad()
     def _answers(
@@ -152,9 +141,9 @@ class Recommender:
         with bar:
             for start in range(0, len(rows), batch_size):
                 part = rows[start : start + batch_size]
-                batch = self._batch(source, part, names is not None)
+                batch = self._answering.batch(source, part, names is not None)
                 gone = source.items(part).to(self.config["device"]) if exclude else None
-                found = self._best(batch, k, gone, beam_size)
+                found = self._answering.best(batch, k, gone, beam_size)
                 for row, (items, scores) in enumerate(
                     zip(found.items.tolist(), found.scores.tolist())
                 ):
@@ -190,7 +179,7 @@ class Recommender:
                 f"new items: {self.config['model']} has a vector of its own for each item that it "
                 "was trained on, and none for new ones; train again with them, or take PIT or TIGER"
             )
-        vectors = _matrix(content)
+        vectors = content_rows(content)
         if hasattr(self.model, "add_items"):
             self.model.add_items(vectors)
         else:
@@ -222,7 +211,7 @@ class Recommender:
         ids = self.dataset.field2token_id[self.dataset.uid_field]
         rows = torch.tensor(_ids_of(map(str, tokens), ids, "users"), dtype=torch.long)
         empty = (taken[rows] == 0).nonzero().squeeze(1)
-        if self.sequential and len(empty):
+        if self._answering.sequential and len(empty):
             user = self.dataset.id2token(self.dataset.uid_field, int(rows[empty[0]]))
             raise ConfigError(
                 f"users: {len(empty)} have no interactions to go by, first {str(user)!r}"
@@ -230,7 +219,7 @@ class Recommender:
         return rows
 
     def _given(self, histories: Iterable) -> Histories:
-        if not self.sequential:
+        if not self._answering.sequential:
             raise ConfigError(
                 f"histories: {self.config['model']} knows users by a vector of their own and reads "
                 "no history; give users, or take a sequential model"
@@ -244,70 +233,6 @@ class Recommender:
             rows.append(_ids_of(map(str, history), self._item_ids, f"histories: number {number}"))
         return Histories.of(rows, self.dataset.iid_field)
 
-    # How it is answered
-
-    def _batch_size(self) -> int:
-        size = max(1, int(self.config["eval_batch_size"] or 256))
-        if self.generative:
-            return size
-        return min(size, max(1, DENSE_SCORES // self.dataset.item_num))
-
-    def _batch(self, source: Histories, rows: torch.Tensor, are_users: bool) -> Interaction:
-        """The interaction that the model's evaluation would see, on its device."""
-        dataset = self.dataset
-        columns = {dataset.uid_field: rows if are_users else torch.zeros_like(rows)}
-        if self.sequential:
-            parts, lengths = source.last(rows, self.config["MAX_ITEM_LIST_LENGTH"])
-            columns[dataset.item_list_length_field] = lengths
-            for field, values in parts.items():
-                name = getattr(dataset, f"{field}_list_field", None)
-                if name is not None:
-                    columns[name] = values
-        batch = Interaction(columns)
-        if not self.generative:
-            batch = dataset.join(batch)
-        return self._transform(dataset, batch).to(self.config["device"])
-
-    def _best(
-        self, batch: Interaction, k: int, gone: torch.Tensor | None, beam_size: int | None
-    ) -> Generated:
-        """The `k` best items of a batch without those in `gone` [B, H] (None: with all)."""
-        if not self.generative:
-            scores = self._all_scores(batch)
-            if gone is not None:
-                scores.scatter_(1, gone, NEVER)
-            items = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-            values, index = best(scores, items, k)
-            return Generated(index, values)
-        model = self.model
-        if gone is not None:
-            batch.update(Interaction({EXCLUDED: gone}))
-        dtype = getattr(torch, self.config["amp_dtype"] or "bfloat16")
-        device = torch.device(self.config["device"]).type
-        with torch.autocast(device, dtype, enabled=bool(self.config["enable_amp"])):
-            beams = model.search(batch, max(k, beam_size or model.beam_size))
-        return model.rank(beams, k, batch)
-
-    def _all_scores(self, batch: Interaction) -> torch.Tensor:
-        """[B, n_items] of one of RecBole's models, -inf for padding."""
-        name = self.config["model"]
-        try:
-            scores = self.model.full_sort_predict(batch)
-        except NotImplementedError as error:
-            raise _no_ranking(name) from error
-        except KeyError as error:
-            raise ConfigError(
-                f"{name} reads {error} of a history, which item tokens alone do not tell; give "
-                "users of the data"
-            ) from error
-        scores = scores.view(len(batch), -1)[:, : self.dataset.item_num].float().clone()
-        scores[:, 0] = NEVER
-        return scores
-
-
-def _no_ranking(name: str) -> ConfigError:
-    return ConfigError(f"{name} does not rank all items, it rates single ones")
-
 
 def _ids_of(tokens: Iterable, ids: Mapping[str, int], what: str) -> list[int]:
     """Ids of tokens; a ConfigError names those that are not there."""
@@ -319,18 +244,3 @@ def _ids_of(tokens: Iterable, ids: Mapping[str, int], what: str) -> list[int]:
         hint = did_you_mean(unknown[0], ids) if len(ids) <= 100_000 else ""
         raise ConfigError(f"{what}: not in the data: {shown}{hint}")
     return found
-
-
-def _matrix(content: Mapping[str, Any]) -> torch.Tensor:
-    """[n, d] of vectors by token."""
-    if not content:
-        raise ConfigError("new items: none are given")
-    rows = {token: torch.as_tensor(vector).float().flatten() for token, vector in content.items()}
-    width = len(next(iter(rows.values())))
-    for token, row in rows.items():
-        if len(row) != width or not math.isfinite(float(row.sum())):
-            raise ConfigError(
-                f"new items: the content of {token!r} must be {width} finite numbers, as that of "
-                "the others"
-            )
-    return torch.stack(list(rows.values()))

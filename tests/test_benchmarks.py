@@ -22,7 +22,7 @@ import yaml
 from runs import SMALL
 
 from recbole_gr.settings import properties_dir
-from recbole_gr.sid.table import SIDTable
+from recbole_gr.sid.exchange import read_json
 
 TINY_SEARCH = (
     "--items 300 --levels 3 --codes 16 --first-codes 12 --users 6 --length 5 --layers 2 "
@@ -212,7 +212,7 @@ def test_published_tables_become_files_of_both_periods(tmp_path):
     items = ["[PAD]", "1", "2", "3"]
 
     def codes_of(path, n):
-        return SIDTable.from_json(path, items[: n + 1]).codes[1:].tolist()
+        return read_json(path, items[: n + 1]).codes[1:].tolist()
 
     codes = {way: list(map(codes_of, paths, (2, 3))) for way, paths in files.items()}
     assert codes["finetune"] == [first.tolist(), second.tolist()]

@@ -14,6 +14,7 @@ from recbole_gr.data.continual import parts_of, periods_by_cuts
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import NEVER, beam_search
 from recbole_gr.ranking import rank_items
+from recbole_gr.sid.exchange import read_json, write_json
 from recbole_gr.sid.reassign import reassign
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
@@ -56,10 +57,10 @@ def test_a_table_comes_back_from_every_kind_of_file_in_any_order_of_items(
     row_of = {token: row for row, token in enumerate(tokens)}
     expected = table.codes[[0, *(row_of[token] for token in asked)]][1:]
     table.save(folder / "t.npz", tokens)
-    table.to_json(folder / "t.json", tokens)
+    write_json(table, folder / "t.json", tokens)
     for loaded in (
         SIDTable.load(folder / "t.npz", ["[PAD]", *asked]),
-        SIDTable.from_json(folder / "t.json", ["[PAD]", *asked]),
+        read_json(folder / "t.json", ["[PAD]", *asked]),
     ):
         assert torch.equal(loaded.codes[1:], expected)
     again = SIDTable.load(folder / "t.npz", tokens)

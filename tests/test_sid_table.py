@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.sid.exchange import read_json, read_npy, write_json, write_npy
 from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.table import SIDTable, sid_keys
 
@@ -103,20 +104,20 @@ def test_loading_never_unpickles(tmp_path):
         SIDTable.load(tmp_path / "bad.npz")
     np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object))
     with pytest.raises(ConfigError, match="bad.npy"):
-        SIDTable.from_npy(tmp_path / "bad.npy", None, TOKENS)
+        read_npy(tmp_path / "bad.npy", None, TOKENS)
 
 
 def test_json_is_the_format_of_letter(tmp_path):
-    table().to_json(tmp_path / "sid.json", TOKENS)
+    write_json(table(), tmp_path / "sid.json", TOKENS)
     assert json.loads((tmp_path / "sid.json").read_text()) == {
         "apple": ["<a_0>", "<b_1>"],
         "pear": ["<a_2>", "<b_0>"],
         "fig": ["<a_2>", "<b_0>"],
         "plum": ["<a_1>", "<b_3>"],
     }
-    again = SIDTable.from_json(tmp_path / "sid.json", TOKENS)
+    again = read_json(tmp_path / "sid.json", TOKENS)
     assert again.digest() == table().digest()
-    reordered = SIDTable.from_json(tmp_path / "sid.json", TOKENS[:1] + TOKENS[:0:-1], (3, 9))
+    reordered = read_json(tmp_path / "sid.json", TOKENS[:1] + TOKENS[:0:-1], (3, 9))
     assert torch.equal(reordered.codes[1:].flip(0), table().codes[1:])
     assert reordered.sizes == (3, 9)
 
@@ -140,59 +141,59 @@ def test_malformed_json_is_refused(tmp_path, content, message):
     path = tmp_path / "sid.json"
     path.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=message) as error:
-        SIDTable.from_json(path, TOKENS)
+        read_json(path, TOKENS)
     assert str(path) in str(error.value)
 
 
 def test_json_codes_outside_given_sizes_are_refused(tmp_path):
-    table().to_json(tmp_path / "sid.json", TOKENS)
+    write_json(table(), tmp_path / "sid.json", TOKENS)
     with pytest.raises(ConfigError, match="code 3 at level 2 of size 3"):
-        SIDTable.from_json(tmp_path / "sid.json", TOKENS, (3, 3))
+        read_json(tmp_path / "sid.json", TOKENS, (3, 3))
 
 
 def test_integers_in_json_are_codes(tmp_path):
     (tmp_path / "sid.json").write_text(json.dumps({token: [4, 1] for token in TOKENS}))
-    assert SIDTable.from_json(tmp_path / "sid.json", TOKENS).sizes == (5, 2)
+    assert read_json(tmp_path / "sid.json", TOKENS).sizes == (5, 2)
 
 
 def test_truncated_json_is_reported_with_its_name(tmp_path):
     (tmp_path / "sid.json").write_text('{"apple": ["<a_0>"')
     with pytest.raises(ConfigError, match="sid.json cannot be read as JSON"):
-        SIDTable.from_json(tmp_path / "sid.json", TOKENS)
+        read_json(tmp_path / "sid.json", TOKENS)
 
 
 def test_npy_rows_are_internal_ids_without_item_file(tmp_path):
-    table().to_npy(tmp_path / "sid.npy")
+    write_npy(table(), tmp_path / "sid.npy")
     assert np.load(tmp_path / "sid.npy").tolist() == table().codes[1:].tolist()
-    assert SIDTable.from_npy(tmp_path / "sid.npy", None, TOKENS).digest() == table().digest()
+    assert read_npy(tmp_path / "sid.npy", None, TOKENS).digest() == table().digest()
     with pytest.raises(ConfigError, match="has 4 rows for 3 items"):
-        SIDTable.from_npy(tmp_path / "sid.npy", None, TOKENS[:-1])
+        read_npy(tmp_path / "sid.npy", None, TOKENS[:-1])
 
 
 def test_npy_rows_follow_the_item_file(tmp_path):
     rows = ["plum", "unsold", "fig", "pear", "apple"]
-    table().to_npy(tmp_path / "sid.npy", rows, TOKENS)
+    write_npy(table(), tmp_path / "sid.npy", rows, TOKENS)
     assert np.load(tmp_path / "sid.npy").tolist() == [[1, 3], [-1, -1], [2, 0], [2, 0], [0, 1]]
-    assert SIDTable.from_npy(tmp_path / "sid.npy", rows, TOKENS).digest() == table().digest()
+    assert read_npy(tmp_path / "sid.npy", rows, TOKENS).digest() == table().digest()
     with pytest.raises(ConfigError, match="5 rows but the item file lists 4 items"):
-        SIDTable.from_npy(tmp_path / "sid.npy", rows[:4], TOKENS)
+        read_npy(tmp_path / "sid.npy", rows[:4], TOKENS)
 
 
 def test_npy_by_row_tokens_needs_the_item_tokens(tmp_path):
     with pytest.raises(ConfigError, match="5 rows .* 0 item tokens"):
-        table().to_npy(tmp_path / "sid.npy", ["plum", "fig"])
+        write_npy(table(), tmp_path / "sid.npy", ["plum", "fig"])
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 2)), np.zeros(4, int), np.zeros((0, 2), int)])
 def test_npy_must_hold_a_matrix_of_integers(tmp_path, array):
     np.save(tmp_path / "sid.npy", array)
     with pytest.raises(ConfigError, match=r"integers of shape \[items, levels\]"):
-        SIDTable.from_npy(tmp_path / "sid.npy", None, TOKENS)
+        read_npy(tmp_path / "sid.npy", None, TOKENS)
 
 
 def test_wrong_number_of_item_tokens_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="5 rows .* 4 item tokens"):
-        table().to_json(tmp_path / "sid.json", TOKENS[:-1])
+        write_json(table(), tmp_path / "sid.json", TOKENS[:-1])
 
 
 def test_published_letter_sids_of_beauty_load():
@@ -202,7 +203,7 @@ def test_published_letter_sids_of_beauty_load():
         pytest.skip("Amazon_Beauty is not here")
     with open(folder / "Amazon_Beauty.item", encoding="utf-8") as file:
         tokens = [line.split("\t")[0] for line in file]  # the header stands for the padding item
-    loaded = SIDTable.from_json(folder / "Amazon_Beauty.sid.letter.json", tokens)
+    loaded = read_json(folder / "Amazon_Beauty.sid.letter.json", tokens)
     assert loaded.sizes == (256, 256, 256, 256)
     assert len(loaded.groups()[1]) == 12088
     row = tokens.index("B004756YJA")

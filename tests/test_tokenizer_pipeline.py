@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.sid.exchange import read_json, write_json, write_npy
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer import pipeline
 from recbole_gr.tokenizer.pipeline import prepare_sid
@@ -113,8 +114,8 @@ def test_a_damaged_cache_is_learned_anew(config, fits):
 def test_unique_sids_from_a_file_are_taken_as_they_are(config, tmp_path, fits):
     table, _ = prepare_sid(config, item_content())
     for name, write in [
-        ("sid.json", lambda path: table.to_json(path, TOKENS)),
-        ("sid.npy", table.to_npy),
+        ("sid.json", lambda path: write_json(table, path, TOKENS)),
+        ("sid.npy", lambda path: write_npy(table, path)),
         ("sid.npz", lambda path: table.save(path, TOKENS)),
     ]:
         write(tmp_path / name)
@@ -190,7 +191,7 @@ def test_command_writes_sids_and_report_that_it_can_read_back(tiny_folder, tmp_p
         assert again == sids
     tokens = ["[PAD]", *sids]
     read = SIDTable.load(tmp_path / "out" / "sid.npz", tokens)
-    assert read.digest() == SIDTable.from_json(tmp_path / "out" / "sid.json", tokens).digest()
+    assert read.digest() == read_json(tmp_path / "out" / "sid.json", tokens).digest()
 
 
 def test_command_reports_what_it_cannot_use(tiny_folder, tmp_path, capsys):

@@ -1,17 +1,13 @@
-"""Reading SID files: tokens, rows of items, text inside arrays."""
+"""What SID files have in common: names of levels, rows of items, text inside arrays."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat
+from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from recbole_gr.errors import ConfigError
-
-_TOKEN = re.compile(r"<([A-Za-z]+)_(-?\d+)>")
 
 
 def level_name(level: int) -> str:
@@ -71,51 +67,6 @@ def rows_of(
             f"'{items[missing[0]]}'; make SIDs for them or remove them from the data set"
         )
     return torch.from_numpy(rows)
-
-
-def parse_sids(path: str | Path, sids: Mapping[str, Any]) -> torch.Tensor:
-    """Codes ``[N, L]`` of the values of a SID JSON; each distinct token is parsed once."""
-    lengths: dict[int, str] = {}
-    for item, sid in sids.items():
-        if not isinstance(sid, list) or not sid:
-            raise ConfigError(f"SID file {path}: the SID of item '{item}' is not a list of codes")
-        lengths.setdefault(len(sid), item)
-    if len(lengths) > 1:
-        (first, item), (second, other) = list(lengths.items())[:2]
-        raise ConfigError(
-            f"SID file {path} has SIDs of different lengths: {first} codes for item '{item}', "
-            f"{second} for item '{other}'; all items need the same number of levels"
-        )
-    flat = list(chain.from_iterable(sids.values()))
-    n_levels = next(iter(lengths))
-    codes = np.empty((len(sids), n_levels), dtype=np.int64)
-    for level in range(n_levels):
-        words = flat[level::n_levels]
-        parsed: dict[Any, int] = {}
-        prefixes: dict[str, Any] = {}
-        for word in _distinct(path, words):
-            match = _TOKEN.fullmatch(word) if isinstance(word, str) else None
-            if match is None and (not isinstance(word, int) or isinstance(word, bool)):
-                raise ConfigError(
-                    f"SID file {path}: {word!r} at level {level + 1} is no code; expected "
-                    f"'<{level_name(level)}_12>'"
-                )
-            parsed[word] = int(match[2]) if match else word
-            prefixes.setdefault(match[1] if match else "", word)
-        if len(prefixes) > 1:
-            raise ConfigError(
-                f"SID file {path} mixes codes of different levels at level {level + 1}: "
-                f"{', '.join(map(str, sorted(map(str, prefixes.values()))))}"
-            )
-        codes[:, level] = np.fromiter(map(parsed.__getitem__, words), np.int64, count=len(words))
-    return torch.from_numpy(codes)
-
-
-def _distinct(path: str | Path, words: Iterable[Any]) -> set[Any]:
-    try:
-        return set(words)
-    except TypeError:
-        raise ConfigError(f"SID file {path}: a code must be a token or an integer") from None
 
 
 def text_array(text: str) -> np.ndarray:

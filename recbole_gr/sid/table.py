@@ -1,11 +1,9 @@
-"""The table that gives every item its semantic ID (SID), and its file formats."""
+"""The table that gives every item its semantic ID (SID), and the file that keeps it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,18 +14,9 @@ import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
-from recbole_gr.sid.formats import (
-    level_name,
-    parse_sids,
-    rows_of,
-    text,
-    text_array,
-    tokens_without_padding,
-)
+from recbole_gr.sid.formats import rows_of, text, text_array, tokens_without_padding
 
 _INT64_MAX = 2**63 - 1
-# What numpy raises on damaged or foreign files, besides refusing pickles (ValueError).
-_BAD_FILE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def sid_keys(codes: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
@@ -199,104 +188,7 @@ class SIDTable:
             )
         if item_tokens is not None:
             codes = codes[rows_of(path, stored, len(codes), item_tokens)]
-        return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
-
-    def to_json(self, path: str | Path, item_tokens: Sequence[str]) -> None:
-        """Write ``{"item": ["<a_12>", "<b_7>", ...]}``, as LC-Rec, LETTER and MiniOneRec do."""
-        tokens = tokens_without_padding(item_tokens, self.n_items)
-        columns = []
-        for level, size in enumerate(self.sizes):
-            words = [f"<{level_name(level)}_{code}>" for code in range(size)]
-            columns.append(map(words.__getitem__, self.codes[1:, level].tolist()))
-        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump(dict(zip(tokens, zip(*columns))), file)
-
-    @classmethod
-    def from_json(
-        cls, path: str | Path, item_tokens: Sequence[str], sizes: Sequence[int] | None = None
-    ) -> SIDTable:
-        """Read ``{"item": ["<a_12>", "<b_7>", ...]}``; plain integers are accepted as codes too.
-
-        Args:
-            path: JSON file; keys are external item tokens.
-            item_tokens: item tokens by internal id (entry 0 is the padding token).
-            sizes: codebook sizes; by default the largest code of each level plus one.
-
-        Raises:
-            ConfigError: not such a file, SIDs of different lengths, malformed or negative
-                codes, codes outside ``sizes``, or items without a SID.
-        """
-        try:
-            with open(path, encoding="utf-8") as file:
-                sids = json.load(file)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"sid_file {path} cannot be read as JSON: {error}") from error
-        if not isinstance(sids, dict) or not sids:
-            raise ConfigError(f'sid_file {path} must hold {{"item": ["<a_1>", "<b_2>"], ...}}')
-        codes = parse_sids(path, sids)
-        rows = rows_of(path, list(sids), len(sids), item_tokens)
-        sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
-        meta = {"source": Path(path).name}
-        return _named(path, lambda: cls.from_item_codes(codes[rows], sizes, meta))
-
-    def to_npy(
-        self,
-        path: str | Path,
-        row_tokens: Sequence[str] | None = None,
-        item_tokens: Sequence[str] = (),
-    ) -> None:
-        """Write the codes as an int32 array ``[N, L]``.
-
-        Args:
-            path: ``.npy`` file to write.
-            row_tokens: item token of each row, such as the lines of an ``.item`` file; rows of
-                items outside the table hold -1. None: row ``i`` is internal item id ``i + 1``.
-            item_tokens: item tokens by internal id; needed with ``row_tokens``.
-        """
-        codes = self.codes.cpu().numpy().astype(np.int32)
-        if row_tokens is None:
-            codes = codes[1:]
-        else:
-            tokens = tokens_without_padding(item_tokens, self.n_items)
-            id_of = dict(zip(tokens, range(1, self.n_items)))
-            codes = codes[[id_of.get(str(token), 0) for token in row_tokens]]
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, codes, allow_pickle=False)
-
-    @classmethod
-    def from_npy(
-        cls,
-        path: str | Path,
-        row_tokens: Sequence[str] | None,
-        item_tokens: Sequence[str],
-        sizes: Sequence[int] | None = None,
-    ) -> SIDTable:
-        """Read integer codes ``[N, L]``.
-
-        Args:
-            path: ``.npy`` file.
-            row_tokens: item token of each row; None if row ``i`` is internal item id ``i + 1``.
-            item_tokens: item tokens by internal id (entry 0 is the padding token).
-            sizes: codebook sizes; by default the largest code of each level plus one.
-
-        Raises:
-            ConfigError: not such a file, wrong number of rows, negative codes, codes outside
-                ``sizes``, or items without a row.
-        """
-        try:
-            array = np.load(path, allow_pickle=False)
-        except _BAD_FILE as error:
-            raise ConfigError(f"sid_file {path} cannot be read as .npy: {error}") from error
-        if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.integer):
-            raise ConfigError(
-                f"sid_file {path} must hold integers of shape [items, levels]; "
-                f"it holds {array.dtype} of shape {list(array.shape)}"
-            )
-        codes = torch.from_numpy(array.astype(np.int64))
-        sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
-        codes = codes[rows_of(path, row_tokens, len(codes), item_tokens)]
-        meta = {"source": Path(path).name}
-        return _named(path, lambda: cls.from_item_codes(codes, sizes, meta))
+        return named(path, lambda: cls.from_item_codes(codes, sizes, meta))
 
 
 def _hash(arrays: Mapping[str, np.ndarray]) -> str:
@@ -321,7 +213,7 @@ def check_codes(item_codes: torch.Tensor, sizes: Sequence[int]) -> None:
         )
 
 
-def _named(path: str | Path, build: Callable[[], SIDTable]) -> SIDTable:
+def named(path: str | Path, build: Callable[[], SIDTable]) -> SIDTable:
     """Run ``build`` and put the file's name before the message of a ConfigError."""
     try:
         return build()

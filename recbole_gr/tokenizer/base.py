@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked
 from recbole_gr.tokenizer.options import Number, codebook_sizes, options_of, positive
 
 if TYPE_CHECKING:
@@ -27,33 +27,7 @@ if TYPE_CHECKING:
 
     from recbole_gr.config import Settings
 
-#: What tokenizers learn from beside content, by name.
-Signals: TypeAlias = Mapping[str, torch.Tensor]
-#: Plain numbers by name.
-Figures: TypeAlias = dict[str, float]
-
 _CHUNK_VALUES = 2**24  # float64 values of content and distances held at once while encoding
-
-
-@dataclass
-class FitReport:
-    """How a fit went.
-
-    Attributes:
-        tokenizer: name of the tokenizer.
-        n_items: items it was fitted on.
-        sizes: codebook sizes used.
-        seconds: wall time.
-        figures: the tokenizer's closing figures, plain numbers by name.
-        history: one dictionary of plain numbers per level or evaluated epoch.
-    """
-
-    tokenizer: str
-    n_items: int
-    sizes: tuple[int, ...]
-    seconds: float
-    figures: Figures = field(default_factory=dict)
-    history: list[Figures] = field(default_factory=list)
 
 
 class Tokenizer(nn.Module):
@@ -152,7 +126,7 @@ class Tokenizer(nn.Module):
         Raises:
             ConfigError: content of wrong shape, or with NaN or infinity.
         """
-        content = self._check(content)
+        content = checked(content, self.dim)
         if not self.streams:
             content = content.to(self.device)
         started = time.perf_counter()
@@ -173,7 +147,7 @@ class Tokenizer(nn.Module):
             LongTensor ``[n, L]`` on the device of ``content``. No state changes, and an item's
             codes do not depend on the other rows.
         """
-        content = self._check(content)
+        content = checked(content, self.dim)
         parts = content.split(self._rows_per_chunk())
         codes = [self.encode_batch(part.to(self.device)).to(content.device) for part in parts]
         return torch.cat(codes) if codes else content.new_zeros((0, len(self.sizes))).long()
@@ -189,7 +163,7 @@ class Tokenizer(nn.Module):
         Returns:
             float tensor ``[n, sizes[-1]]`` on the device of ``content``.
         """
-        content = self._check(content)
+        content = checked(content, self.dim)
         rows = self._rows_per_chunk()
         parts = [
             self.last_level_batch(part.to(self.device), code.to(self.device)).to(content.device)
@@ -312,17 +286,3 @@ class Tokenizer(nn.Module):
 
     def _rows_per_chunk(self) -> int:
         return max(1, _CHUNK_VALUES // max(self.dim, *self.sizes))
-
-    def _check(self, content: torch.Tensor) -> torch.Tensor:
-        if content.dim() != 2 or content.shape[1] != self.dim:
-            raise ConfigError(
-                f"item content must have shape [items, {self.dim}], got {list(content.shape)}"
-            )
-        content = content.detach().float()
-        bad = ~torch.isfinite(content.sum(1))
-        if bool(bad.any()):
-            raise ConfigError(
-                f"item content has NaN or infinite values in {int(bad.sum())} rows, first row "
-                f"{int(bad.nonzero()[0])}; mend or remove them"
-            )
-        return content

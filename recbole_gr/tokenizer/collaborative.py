@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.tokenizer.fitting import checked
 from recbole_gr.tokenizer.rqvae import RQVAE
 
 if TYPE_CHECKING:
-    from recbole_gr.tokenizer.base import Figures, Signals
+    from recbole_gr.tokenizer.fitting import Figures, Signals
 
 #: From rows ``[n]`` of a batch to its loss and detached parts by name.
 LossOf: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
@@ -181,7 +182,7 @@ class CollaborativeRQVAE(RQVAE):
         """Load the weights of an earlier tokenizer; returns the checked content on the device."""
         self._check_previous(previous)
         self.load_state_dict(previous.state_dict())
-        return self._check(content).to(self.device)
+        return checked(content, self.dim).to(self.device)
 
     def _check_previous(self, previous: CollaborativeRQVAE) -> None:
         if (previous.sizes, previous.dim) != (self.sizes, self.dim):

@@ -17,9 +17,10 @@ from recbole_gr.tokenizer.drift import (
     first_level_log_probs,
     mix,
 )
+from recbole_gr.tokenizer.fitting import checked
 
 if TYPE_CHECKING:
-    from recbole_gr.tokenizer.base import Figures
+    from recbole_gr.tokenizer.fitting import Figures
 
 _ROWS = 2**14  # items encoded at once
 
@@ -146,7 +147,7 @@ class DACT(CollaborativeRQVAE):
             ConfigError: as :meth:`fit_continual`.
         """
         self._check_previous(previous)
-        inputs = self._inputs(self._check(content), {"cf_vectors": collaborative})
+        inputs = self._inputs(checked(content, self.dim), {"cf_vectors": collaborative})
         encoder, parts = deepcopy(previous.encoder).to(self.device), []
         for part, vectors in zip(inputs[0].split(_ROWS), inputs[1].split(_ROWS)):
             part, vectors = part.to(self.device), vectors.to(self.device)

@@ -13,7 +13,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
 if TYPE_CHECKING:
-    from recbole_gr.tokenizer.base import Figures, Signals
+    from recbole_gr.tokenizer.fitting import Figures, Signals
 
 
 class I2IRKMeans(RKMeans):

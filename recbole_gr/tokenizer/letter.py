@@ -11,7 +11,7 @@ from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
 from recbole_gr.tokenizer.diversity import CodeClusters, balanced_kmeans, diversity_loss
 
 if TYPE_CHECKING:
-    from recbole_gr.tokenizer.base import Figures, Signals
+    from recbole_gr.tokenizer.fitting import Figures, Signals
 
 
 class LETTER(CollaborativeRQVAE):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -86,3 +87,22 @@ def newcomer_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor)
                 "(collision); tokenize and train again with them"
             )
     return codes
+
+
+def content_rows(content: Mapping[str, Any]) -> torch.Tensor:
+    """Content ``[n, d]`` of new items from vectors by token.
+
+    Raises:
+        ConfigError: none, or vectors of different lengths or not finite.
+    """
+    if not content:
+        raise ConfigError("new items: none are given")
+    rows = {token: torch.as_tensor(vector).float().flatten() for token, vector in content.items()}
+    width = len(next(iter(rows.values())))
+    for token, row in rows.items():
+        if len(row) != width or not math.isfinite(float(row.sum())):
+            raise ConfigError(
+                f"new items: the content of {token!r} must be {width} finite numbers, as that of "
+                "the others"
+            )
+    return torch.stack(list(rows.values()))

@@ -18,6 +18,7 @@ from recbole_gr.files import atomic_write
 from recbole_gr.memory import peak_memory
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.sid.collision import resolve
+from recbole_gr.sid.exchange import read_json, read_npy, write_json, write_npy
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.assessment import assess
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from recbole_gr.data.content import ItemContent
     from recbole_gr.sid.quality import QualityReport
     from recbole_gr.tokenizer.assessment import Behaviour
-    from recbole_gr.tokenizer.base import Signals, Tokenizer
+    from recbole_gr.tokenizer.base import Tokenizer
+    from recbole_gr.tokenizer.fitting import Signals
 
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
 _VERSION = 1
@@ -103,9 +105,9 @@ def read_sid_file(config: Settings, item_tokens: Sequence[str]) -> SIDTable:
     if not path.is_file():
         raise ConfigError(f"sid_file {path} does not exist")
     if path.suffix == ".json":
-        table = SIDTable.from_json(path, item_tokens)
+        table = read_json(path, item_tokens)
     elif path.suffix == ".npy":
-        table = SIDTable.from_npy(path, _npy_rows(config, path), item_tokens)
+        table = read_npy(path, _npy_rows(config, path), item_tokens)
     elif path.suffix == ".npz":
         table = SIDTable.load(path, item_tokens)
     else:
@@ -153,8 +155,8 @@ def write_sids(
     from recbole_gr.sid.plot import plot_quality
 
     folder = Path(folder)
-    table.to_json(folder / "sid.json", item_tokens)
-    table.to_npy(folder / "sid.npy", item_file_tokens(config), item_tokens)
+    write_json(table, folder / "sid.json", item_tokens)
+    write_npy(table, folder / "sid.npy", item_file_tokens(config), item_tokens)
     table.save(folder / "sid.npz", item_tokens)
     with atomic_write(folder / "report.txt") as temporary:
         temporary.write_text(report.to_text() + "\n", encoding="utf-8")
@@ -280,5 +282,5 @@ def _npy_rows(config: Settings, path: str | Path) -> list[str] | None:
     try:
         n_rows = len(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, TypeError):
-        return None  # SIDTable.from_npy reports what is wrong with the file
+        return None  # read_npy reports what is wrong with the file
     return tokens if tokens is not None and len(tokens) == n_rows else None

@@ -18,7 +18,7 @@ from recbole_gr.tokenizer.rating import MODES, SOFT, comparable, rate, stable_co
 from recbole_gr.tokenizer.rqvae import MLP, rqvae_losses
 
 if TYPE_CHECKING:
-    from recbole_gr.tokenizer.base import Figures, Signals
+    from recbole_gr.tokenizer.fitting import Figures, Signals
 
 CHOICES = {
     "rating_mode": MODES,

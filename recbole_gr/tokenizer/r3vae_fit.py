@@ -18,7 +18,7 @@ from recbole_gr.tokenizer.kmeans import kmeans
 from recbole_gr.tokenizer.rating import SOFT, TOP1, stable_codes
 
 if TYPE_CHECKING:
-    from recbole_gr.tokenizer.base import Figures
+    from recbole_gr.tokenizer.fitting import Figures
     from recbole_gr.tokenizer.r3vae import R3VAE
 
 _ROWS = 2**14  # items encoded at once in an evaluation

@@ -18,7 +18,7 @@ from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
 
 if TYPE_CHECKING:
-    from recbole_gr.tokenizer.base import Figures, Signals
+    from recbole_gr.tokenizer.fitting import Figures, Signals
 
 
 class MLP(nn.Sequential):
