@@ -1,5 +1,6 @@
 """IntRR in the trainer and from the command line."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,16 @@ def test_one_preset_trains_intrr_and_its_flattened_counterpart(tiny_folder, tmp_
         assert both[0]["sid"] == both[1]["sid"]
         for key in ("backbone", "n_layers", "feed_forward_depth", "learner", "renormalise"):
             assert both[0]["config"][key] == both[1]["config"][key]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiler_leaves_loss_and_gradients_as_they_are(intrr):
+    _, trainer, train, _, _ = intrr(dropout=0.0, train_batch_size=5, torch_compile=True)
+    for batch in list(train)[:2]:
+        loss, compiled = trainer.model.calculate_loss(batch), trainer._loss(batch)
+        assert torch.allclose(loss, compiled, atol=1e-5)
+        parameters = list(trainer.model.parameters())
+        eager = torch.autograd.grad(loss, parameters)
+        for a, b in zip(eager, torch.autograd.grad(compiled, parameters), strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
