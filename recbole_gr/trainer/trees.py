@@ -117,7 +117,7 @@ class SafeTreeMixin(_Base):
         eval_data: AbstractDataLoader | None,
         load_best_model: bool = True,
         model_file: str | None = None,
-        show_progress: bool = False,
+        **progress: Any,
     ) -> dict[str, float] | None:
         """As RecBole's, with the trees of the best epoch, or of `model_file`."""
         if not eval_data:
@@ -126,7 +126,7 @@ class SafeTreeMixin(_Base):
             file = model_file or self.saved_model_file
             self.model = with_trees(self.model, load_checkpoint_of(self.config, file), file)
             self.logger.info(f"Loaded {file}")
-        result = super().evaluate(eval_data, load_best_model=False)
+        result = super().evaluate(eval_data, load_best_model=False, **progress)
         if self.buckets is not None:  # its rows were predicted in the order of the data set
             none = torch.empty(0, dtype=torch.long)
             self.buckets.add(self.eval_pred, eval_data._dataset.inter_feat, none, none)
