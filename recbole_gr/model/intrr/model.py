@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +102,19 @@ class IntRR(GenerativeRecommender):
         histories. An item counts once for every target that it is in the history of, so a whole
         sequence has the loss of all its prefix samples together.
         """
+        return self._loss_of(interaction, *_distinct(interaction[self.ITEM_SEQ]))
+
+    def compiled_loss(self, **options: Any) -> Callable[[Interaction], Tensor]:
+        """As of any model; the distinct items of a batch, whose number would break the graph, are
+        found before it."""
+        compiled = torch.compile(self._loss_of, dynamic=True, **options)
+        return lambda batch: compiled(batch, *_distinct(batch[self.ITEM_SEQ]))
+
+    def _loss_of(self, interaction: Interaction, items: Tensor, where: Tensor | None) -> Tensor:
+        """The loss of a batch with the given :func:`_distinct` items."""
         self._served = None
-        history, counted = interaction[self.ITEM_SEQ], self.counted(interaction)
-        tokens, alignment = self._read_items(history, counted)
+        counted = self.counted(interaction)
+        tokens, alignment = self._read_items(interaction[self.ITEM_SEQ], counted, items, where)
         hidden = self.backbone(tokens)  # [B, T, d]
         if self.one_target:  # a prefix sample: the last position of a row is enough
             hidden = self._last(hidden, interaction)
@@ -122,14 +132,10 @@ class IntRR(GenerativeRecommender):
             )
         return loss
 
-    def _read_items(self, history: Tensor, counted: Tensor) -> tuple[Tensor, Tensor | float]:
+    def _read_items(
+        self, history: Tensor, counted: Tensor, items: Tensor, where: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
         """Tokens of the histories, ``[B, T]`` -> ``[B, T, d]``, and the alignment loss."""
-        items, where = history, None
-        # A user's token is the item's alone, so each distinct item is computed once. Elsewhere
-        # the number of them would be waited for, or break a compiled graph.
-        if history.device.type == "cpu" and not torch.compiler.is_compiling():
-            items, where = torch.unique(history, return_inverse=True)
-        items = items.flatten()
         tokens, logits = self.assign(items)
         alignment: Tensor | float = 0.0
         if self.lambda_aln:
@@ -282,6 +288,18 @@ class IntRR(GenerativeRecommender):
     def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
         return self.exact(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1))[:, 0]
+
+
+def _distinct(history: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The items ``[n]`` whose tokens a batch needs, and the place ``[B, T]`` of each position among
+    them; None: every position is there, in turn.
+
+    A token is that of the item alone, so on a CPU each distinct item is computed once. Elsewhere
+    the number of them would be waited for.
+    """
+    if history.device.type != "cpu":
+        return history.flatten(), None
+    return torch.unique(history, return_inverse=True)
 
 
 class _Decoding:
