@@ -292,7 +292,7 @@ def _digest(
     tensors = list(sorted((previous or {}).items()))
     for loader in loaders[:2]:
         rows = loader._dataset.inter_feat
-        fields = ("uid_field", "item_id_list_field", "item_list_length_field", "iid_field")
+        fields = ("uid_field", "item_list_field", "item_list_length_field", "iid_field")
         tensors += [(name, rows[getattr(loader._dataset, name)]) for name in fields]
     for name, value in tensors:
         sha.update(f"{name}{list(value.shape)}".encode())

@@ -136,7 +136,7 @@ def _check_inputs(configs: Sequence[Config]) -> None:
     SIDs here, which are kept for it, as a bad SID or content file shows only against the items.
     """
     from recbole_gr.data import create_dataset, data_preparation
-    from recbole_gr.data.atomic import check_inter_files
+    from recbole_gr.data.checks import check_inter_files
     from recbole_gr.trainer.weights import load_checkpoint_of
 
     for config in configs:

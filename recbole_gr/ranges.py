@@ -5,6 +5,7 @@ somewhere in training, or not at all. What only one model or tokenizer reads is 
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,45 @@ _SHARES = ("label_smoothing",)  # in [0, 1), as is every dropout
 LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")  # of RecBole's trainer
 
 
+_INTERVAL = re.compile(r"([\[(])\s*([^,;\s]+)\s*,\s*([^,;\s]+)\s*([\])])")
+_INTERVAL_KEYS = (
+    *("user_inter_num_interval", "item_inter_num_interval"),
+    *("entity_kg_num_interval", "relation_kg_num_interval"),
+)
+
+
+def intervals(text: Any, key: str = "an interval") -> list[tuple[str, float, float, str]] | None:
+    """RecBole's intervals, `[5,inf)` or several as `[1,2];[8,inf)`.
+
+    Args:
+        text (Any): the setting; None is no interval.
+        key (str): its name, for the message.
+
+    Returns:
+        list | None: tuples of opening bracket, least value, largest value, closing bracket.
+
+    Raises:
+        ConfigError: it has another form, or would hold no number.
+    """
+    if text is None:
+        return None
+    found = []
+    for part in str(text).split(";"):
+        match = _INTERVAL.fullmatch(part.strip())
+        try:
+            low, high = (float(match[2]), float(match[3])) if match else (math.nan, math.nan)
+        except ValueError:
+            low = high = math.nan
+        if match is None or not low <= high:
+            raise ConfigError(
+                f"{key}: {text!r} is no interval; the form is '[5,inf)', with [ or ] where the "
+                "bound itself belongs to it and ( or ) where not, the lower bound first, several "
+                "separated by ';'"
+            )
+        found.append((match[1], low, high, match[4]))
+    return found
+
+
 def check_ranges(config: Mapping[str, Any]) -> None:
     """Raise a ConfigError that names key, value and what it may be.
 
@@ -57,11 +97,29 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     if "topk" in given and not (whole and all(type(k) is int and k > 0 for k in whole)):
         raise ConfigError(f"topk: {topk!r} must be a list of positive integers such as [5, 10]")
     _check_optimiser(given)
+    _check_filters(given)
     if not isinstance(given.get("load_col", {}), dict):
         raise ConfigError(
             f"load_col: {given['load_col']!r} must map files to their columns, such as "
             "{inter: [user_id, item_id, timestamp]}"
         )
+
+
+def _check_filters(given: Mapping[str, Any]) -> None:
+    for key in _INTERVAL_KEYS:
+        intervals(given.get(key), key)
+    values = given.get("val_interval") or {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"val_interval: {values!r} must map columns to intervals or lists of tokens, such as "
+            "{rating: '[3,inf)'}"
+        )
+    for column, wanted in values.items():
+        if not isinstance(wanted, (list, tuple, set)):  # of tokens
+            intervals(wanted, f"val_interval of {column!r} (of tokens it is a list)")
+    share = given.get("max_missing", 0.0)
+    if not (_is_number(share) and 0 <= share <= 1):
+        raise ConfigError(f"max_missing: {share!r} must be a share of the rows, from 0 to 1")
 
 
 def _check_optimiser(given: Mapping[str, Any]) -> None:

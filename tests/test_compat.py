@@ -125,11 +125,11 @@ def test_without_the_shims_copy_on_write_breaks_recbole(holes, monkeypatch):
     monkeypatch.setattr(
         recbole_dataset.Dataset, "_fill_nan", unwrapped(recbole_dataset.Dataset._fill_nan)
     )
-    with (
-        pd.option_context("mode.copy_on_write", True),
-        pytest.raises(AttributeError, match="split"),
-    ):
-        features(holes)
+    with pd.option_context("mode.copy_on_write", True):
+        with pytest.raises(AttributeError, match="split"):  # of sequences, as RecBole reads them
+            recbole_dataset.Dataset(Config("Pop", "holes", config_dict=holes))
+        with pytest.raises(ValueError, match="NaN"):  # a missing token stays one
+            features(holes)
 
 
 def test_sequences_are_counted_one_by_one_where_pandas_counts_the_column(monkeypatch):

@@ -16,6 +16,7 @@ from recbole_gr.data import (
     create_dataset,
     data_preparation,
 )
+from recbole_gr.data.exact import exact
 from recbole_gr.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
@@ -39,7 +40,7 @@ def test_recboles_models_get_recboles_classes(tiny_folder, model, dataset_class,
     negatives = {"distribution": "uniform", "sample_num": 1}
     config = make_config(tiny_folder, model, train_neg_sample_args=negatives)
     dataset = create_dataset(config)
-    assert type(dataset) is getattr(recbole_datasets, dataset_class)
+    assert type(dataset) is exact(getattr(recbole_datasets, dataset_class))
     train, valid, test = data_preparation(config, dataset)
     assert type(train) is getattr(dataloader, train_class)
     assert type(valid) is type(test) is dataloader.FullSortEvalDataLoader
@@ -67,7 +68,7 @@ def test_a_model_with_a_data_set_class_of_its_own_gets_that(tiny_folder):
         valid_metric="AUC",
         eval_args={"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "labeled"},
     )
-    assert type(create_dataset(config)) is recbole_datasets.DIENDataset
+    assert type(create_dataset(config)) is exact(recbole_datasets.DIENDataset)
 
 
 def test_generative_models_get_ours_for_training_and_recboles_for_evaluation(tiny_folder):

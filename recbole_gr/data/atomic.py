@@ -1,20 +1,44 @@
-"""RecBole's atomic files: their typed header, their rows, and what a run needs of them."""
+"""RecBole's atomic files: their typed header and their cells, read strictly.
+
+RecBole reads them with pandas, which shifts all columns by one where a line has a cell too many,
+takes ids such as `NA` for missing values and gives quotes a meaning. Here a cell is what stands
+between two separators: nothing is guessed, only an empty cell is missing, and a line of another
+form is an error that names it.
+"""
 
 from __future__ import annotations
 
-import csv
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Iterator
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+import numpy as np
 import pandas as pd
-from recbole.utils import ModelType
 
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from recbole_gr.config import Config, Settings
+    from recbole_gr.config import Settings
 
 TYPES = ("token", "token_seq", "float", "float_seq")
+SEPARATORS = ("\t", ",", ";", "|", " ")  # that files are written with, for the hint
+CHUNK = 1 << 22  # characters of a file that are split at once
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+class AtomicTable(NamedTuple):
+    """Cells of an atomic file.
+
+    Attributes:
+        cells (pandas.DataFrame): strings, row i for the i-th data line; empty ones are missing.
+        types (dict[str, str]): type of every column of the file, in its order.
+        lines (numpy.ndarray): [n] number of each row's line in the file, from 1.
+    """
+
+    cells: pd.DataFrame
+    types: dict[str, str]
+    lines: np.ndarray
 
 
 def atomic_path(config: Settings, suffix: str) -> str:
@@ -22,105 +46,169 @@ def atomic_path(config: Settings, suffix: str) -> str:
     return os.path.join(config["data_path"], f"{config['dataset']}.{suffix}")
 
 
-def read_header(path: str, separator: str = "\t", encoding: str = "utf-8") -> dict[str, str]:
+def read_header(
+    path: str, separator: str | None = "\t", encoding: str | None = "utf-8"
+) -> dict[str, str]:
     """Columns of an atomic file.
 
     Args:
         path (str): the file; its first line is `name:type`, separated by `separator`.
+        separator (str | None): `field_separator`; None is a tab.
+        encoding (str | None): of the text; None is UTF-8, and a byte order mark is read away.
 
     Returns:
         dict[str, str]: type of each column by its name, in the order of the file.
 
     Raises:
-        ConfigError: a column has no type or an unknown one.
+        ConfigError: the file is empty or in another encoding, a column has no type or an unknown
+            one, or two have the same name.
     """
-    with open(path, encoding=encoding or "utf-8") as file:
-        head = file.readline().rstrip("\r\n")
-    columns = {}
-    for column in head.split(separator):
-        name, _, kind = column.rpartition(":")
-        if not name or kind not in TYPES:
+    separator = separator or "\t"
+    head = next(_lines(path, encoding), ([], 1))[0]
+    return _columns(path, head[0] if head else "", separator)
+
+
+def read_table(
+    path: str,
+    separator: str | None = "\t",
+    encoding: str | None = "utf-8",
+    columns: Collection[str] | None = None,
+) -> AtomicTable:
+    """Cells of an atomic file, exactly as they stand there.
+
+    Quotes have no meaning, blank lines are left out, and one empty cell after the last column is
+    ignored, as exports end their lines with a separator.
+
+    Args:
+        path, separator, encoding: as for `read_header`.
+        columns (Collection[str] | None): those to keep; None keeps all.
+
+    Raises:
+        ConfigError: a bad header, bytes that are not of the encoding, or a line with more or fewer
+            cells than the header; names the file and the line.
+    """
+    separator = separator or "\t"
+    chunks = _lines(path, encoding)
+    first, _ = next(chunks, ([], 1))
+    types = _columns(path, first[0] if first else "", separator)
+    kept = [name for name in types if columns is None or name in columns]
+    places = [list(types).index(name) for name in kept]
+    parts: dict[str, list[str]] = {name: [] for name in kept}
+    # The same id is one string, however often it stands in the file.
+    known: dict[str, dict[str, str]] = {name: {} for name in kept if types[name] == "token"}
+    numbers: list[np.ndarray] = []
+    for lines, start in _rest_of(first, chunks):
+        if any("\0" in line for line in lines):
+            number = start + next(i for i, line in enumerate(lines) if "\0" in line)
+            raise ConfigError(f"{path}, line {number}: a NUL byte; is this a text file?")
+        rows, places_in_file = _split(path, lines, start, separator, types)
+        numbers.append(places_in_file)
+        for name, place in zip(kept, places):
+            values: Iterable[str] = list(map(itemgetter(place), rows))
+            if name in known:
+                values = map(known[name].setdefault, values, values)
+            parts[name].extend(values)
+    line_of = np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64)
+    cells = {name: np.array(values, dtype=object) for name, values in parts.items()}
+    return AtomicTable(pd.DataFrame(cells, index=pd.RangeIndex(len(line_of))), types, line_of)
+
+
+def _split(
+    path: str, lines: list[str], start: int, separator: str, types: dict[str, str]
+) -> tuple[list[list[str]], np.ndarray]:
+    """Cells of each line that is not blank, and the line numbers."""
+    rows = [line.split(separator) for line in lines]
+    number = np.arange(start, start + len(rows))
+    if set(map(len, rows)) <= {len(types)} and "" not in lines:
+        return rows, number
+    kept = [i for i, line in enumerate(lines) if line]
+    rows = [rows[i] for i in kept]
+    for i, row in zip(kept, rows):
+        if len(row) == len(types) + 1 and not row[-1]:
+            row.pop()
+        if len(row) != len(types):
             raise ConfigError(
-                f"{path}: the header has {column!r} where `name:type` is expected, with a type of "
-                f"{list(TYPES)}; is field_separator={separator!r} right?"
+                f"{path}, line {start + i}: {len(row)} cells where the header has {len(types)} "
+                f"columns ({', '.join(types)}); the line is {_shown(lines[i])}. Cells are "
+                f"separated by field_separator={separator!r}"
             )
+    return rows, number[kept]
+
+
+def _rest_of(
+    first: list[str], chunks: Iterable[tuple[list[str], int]]
+) -> Iterator[tuple[list[str], int]]:
+    if len(first) > 1:
+        yield first[1:], 2
+    yield from chunks
+
+
+def _lines(path: str, encoding: str | None) -> Iterator[tuple[list[str], int]]:
+    """Chunks of lines without their ends, with the number of their first line."""
+    if encoding is None or encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        encoding = "utf-8-sig"  # reads away a byte order mark
+    start = 1
+    try:
+        with open(path, "rb") as raw:
+            if raw.read(2) in _UTF16 and encoding == "utf-8-sig":
+                raise ConfigError(f"{path} is a UTF-16 file; give --encoding=utf-16, or save it "
+                                  "as UTF-8")  # fmt: skip
+        with open(path, encoding=encoding) as file:
+            while lines := file.readlines(CHUNK):
+                yield [line.rstrip("\n") for line in lines], start
+                start += len(lines)
+    except UnicodeError as error:
+        _refuse_encoding(path, encoding, error)
+    except LookupError as error:
+        raise ConfigError(f"encoding: {encoding!r} is unknown; take utf-8, for example") from error
+
+
+def _refuse_encoding(path: str, encoding: str, error: UnicodeError) -> NoReturn:
+    """Name the first line that is not of the encoding."""
+    place = ""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode(encoding)
+            except UnicodeError:
+                place = f", line {number}: {_shown(line.rstrip())}"
+                break
+    name = encoding.removesuffix("-sig")
+    raise ConfigError(
+        f"{path}{place} is not {name} text ({getattr(error, 'reason', error)}); give the encoding "
+        "it is written in, such as --encoding=gbk or --encoding=latin-1, or save it as UTF-8"
+    ) from error
+
+
+def _columns(path: str, head: str, separator: str) -> dict[str, str]:
+    if not head:
+        raise ConfigError(f"{path} has no header: its first line must name columns as `name:type`")
+    columns: dict[str, str] = {}
+    cells = head.split(separator)
+    if len(cells) > 1 and not cells[-1]:
+        cells.pop()  # lines that end in a separator
+    for cell in cells:
+        name, _, kind = cell.rpartition(":")
+        if not name or kind not in TYPES or ":" in name:
+            raise ConfigError(
+                f"{path}: the header has {_shown(cell)} where `name:type` is expected, with a type "
+                f"of {list(TYPES)}{_separator_hint(head, separator)}"
+            )
+        if name in columns:
+            raise ConfigError(f"{path}: the header has two columns {name!r}; rename or remove one")
         columns[name] = kind
     return columns
 
 
-def read_strings(
-    path: str, separator: str = "\t", encoding: str = "utf-8"
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """All cells of an atomic file as strings, row i being its i-th data line.
-
-    Quotes have no meaning and empty cells are empty strings.
-
-    Returns:
-        tuple[pandas.DataFrame, dict[str, str]]: the cells, and the type of each column.
-
-    Raises:
-        ConfigError: a bad header, or a line with too many cells.
-    """
-    columns = read_header(path, separator, encoding)
-    try:
-        table = pd.read_csv(
-            path,
-            sep=separator,
-            header=None,
-            skiprows=1,
-            names=list(columns),
-            index_col=False,
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE,
-            encoding=encoding or "utf-8",
-            engine="c" if len(separator) == 1 else "python",
-        )
-    except pd.errors.EmptyDataError:
-        table = pd.DataFrame({name: pd.Series(dtype=str) for name in columns})
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as an atomic file: {error}") from error
-    return table.fillna(""), columns
+def _separator_hint(head: str, separator: str) -> str:
+    for other in SEPARATORS:
+        parts = [part.rpartition(":") for part in head.rstrip(other).split(other)]
+        typed = all(n and ":" not in n and kind in TYPES for n, _, kind in parts)
+        if other != separator and len(parts) > 1 and typed:
+            return f"; the file is separated by {other!r}: give field_separator={other!r}"
+    return f"; is field_separator={separator!r} right?"
 
 
-def check_inter_files(config: Config) -> None:
-    """See that the interaction files are there with the fields that the model needs.
-
-    Raises:
-        ConfigError: a file is absent (the message names the path expected) or has no usable user,
-            item or, for sequential models, time field (the message names the columns found).
-    """
-    names = config["benchmark_filename"]
-    suffixes = ["inter"] if names is None else [f"{name}.inter" for name in names]
-    for suffix in suffixes:
-        path = atomic_path(config, suffix)
-        if not os.path.isfile(path):
-            raise ConfigError(
-                f"no interactions for the data set {config['dataset']!r}: {path} does not exist; "
-                "give its parent folder as data_path"
-            )
-        _check_fields(config, path, needs_time=names is None)
-
-
-def _check_fields(config: Config, path: str, needs_time: bool) -> None:
-    columns = read_header(path, config["field_separator"], config["encoding"])
-    needed = {"USER_ID_FIELD": "token", "ITEM_ID_FIELD": "token"}
-    if needs_time and config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
-        needed["TIME_FIELD"] = "float"
-    load = (config["load_col"] or {}).get("inter") if config["load_col"] is not None else None
-    unload = (config["unload_col"] or {}).get("inter") or []
-    for key, kind in needed.items():
-        field = config[key]
-        if field not in columns:
-            raise ConfigError(
-                f"{path} has no column {field!r} ({key}); its columns are {list(columns)}"
-            )
-        if columns[field] != kind:
-            raise ConfigError(
-                f"{path}: the column {field!r} ({key}) is of type {columns[field]}, not {kind}"
-            )
-        if field in unload or (load is not None and load != "*" and field not in load):
-            raise ConfigError(
-                f"{path} has the column {field!r} ({key}), but load_col={config['load_col']} and "
-                f"unload_col={config['unload_col']} leave it out"
-            )
+def _shown(text: str | bytes) -> str:
+    """The beginning of a text, for a message."""
+    return repr(text if len(text) <= 80 else text[:77]) + ("" if len(text) <= 80 else "...")

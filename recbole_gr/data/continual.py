@@ -15,16 +15,13 @@ import pandas as pd
 from recbole.data.dataset import SequentialDataset
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_gr.data.exact import ExactDataset, exact
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
-    from recbole.data.dataset import Dataset as _AnyDataset
 
     from recbole_gr.config import Config
-
-else:
-    _AnyDataset = object
 
 PART = "continual_part"  # the column that says what a row is in the present period
 PAST, WAITING, HEAD, TRAIN, VALID, TEST = "past", "waiting", "head", "train", "valid", "test"
@@ -126,7 +123,7 @@ def parts_of(users: np.ndarray, periods: np.ndarray, present: int) -> np.ndarray
     return part
 
 
-class ContinualMixin(_AnyDataset):
+class ContinualMixin(ExactDataset):
     """One period of a data set, for any of RecBole's dataset classes (:func:`continual`).
 
     The data set of period p is the log up to the end of p, nothing later: its users and items are
@@ -142,12 +139,17 @@ class ContinualMixin(_AnyDataset):
         n_periods (int): periods of the whole log.
     """
 
-    inter_feat: Any  # a table while it is read, then an Interaction
     _rest_fields: np.ndarray
 
     def _data_filtering(self) -> None:
         super()._data_filtering()
-        feat = self.inter_feat.sort_values(self.time_field, kind="stable", ignore_index=True)
+        if self._time_ranks is None:
+            raise ConfigError(
+                f"periods need times: '{self.dataset_name}' gives no float column "
+                f"{self.time_field!r} (TIME_FIELD); see load_col"
+            )
+        self._sort_by_time()
+        feat = self.inter_feat
         period = self._periods_of(feat)
         self.n_periods = int(period.max()) + 1
         present = self.config["continual_period"]
@@ -160,6 +162,7 @@ class ContinualMixin(_AnyDataset):
             )
         known = period <= present
         feat, period = feat[known].reset_index(drop=True), period[known]
+        self._time_ranks = self._time_ranks[known]
         if self.config["continual_part_field"] is None:
             feat[PART] = parts_of(feat[self.uid_field].to_numpy(), period, present)
         else:
@@ -230,7 +233,8 @@ class ContinualMixin(_AnyDataset):
 @cache
 def continual(dataset_class: type) -> type:
     """The subclass of a dataset class that holds one period."""
-    return type(f"Continual{dataset_class.__name__}", (ContinualMixin, dataset_class), {})
+    name = f"Continual{dataset_class.__name__}"
+    return type(name, (ContinualMixin, exact(dataset_class)), {})
 
 
 def is_continual(config: Config) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
+from recbole_gr.data.exact import ExactDataset
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def sliding_histories(
     return targets, histories.minimum((targets - 1).unsqueeze(1)), lengths
 
 
-class GenerativeDataset(SequentialDataset):
+class GenerativeDataset(ExactDataset, SequentialDataset):
     """A `SequentialDataset` with the same rows in the same order, built faster and kept smaller.
 
     Of the history fields it keeps the item ids and those that a generative model class names in its
@@ -50,8 +51,6 @@ class GenerativeDataset(SequentialDataset):
     Args:
         config (Config): with `MAX_ITEM_LIST_LENGTH` at least 1.
     """
-
-    inter_feat: Any  # a table while it is read, then an Interaction
 
     def __init__(self, config: Config) -> None:
         length = config["MAX_ITEM_LIST_LENGTH"]
@@ -113,6 +112,8 @@ class GenerativeDataset(SequentialDataset):
         for field in self.inter_feat:
             if field != self.uid_field and self._keeps(field):
                 lists = self.inter_feat[field][histories]  # (m, max_length, ...)
+                if lists.dtype == torch.float64:  # exact times, which only a split needs
+                    lists = lists.float()
                 lists[padding] = 0
                 columns[getattr(self, f"{field}_list_field")] = lists
         self.inter_feat = Interaction(columns)

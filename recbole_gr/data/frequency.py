@@ -24,8 +24,8 @@ def training_counts(dataset: Dataset) -> torch.Tensor:
     """
     rows = dataset.inter_feat
     counts = torch.bincount(rows[dataset.iid_field], minlength=dataset.item_num)
-    list_field = getattr(dataset, "item_id_list_field", None)
-    if list_field is not None and list_field in rows:
+    list_field = dataset.item_list_field
+    if list_field in rows:
         first = rows[list_field][rows[dataset.item_list_length_field] == 1, 0]
         counts = counts + torch.bincount(first, minlength=dataset.item_num)
     counts[0] = 0

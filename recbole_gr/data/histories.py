@@ -31,7 +31,7 @@ class Histories:
     def known(cls, dataset: Dataset) -> Histories:
         """The whole log of every user, row `r` for user id `r` (row 0, padding, is empty).
 
-        Equal times stand in the order that RecBole's training samples have.
+        Equal times stand in the order of the file, as in training samples.
 
         Args:
             dataset (Dataset): of `create_dataset`, before it is split.
@@ -44,9 +44,8 @@ class Histories:
                 f"'{dataset.dataset_name}' comes in benchmark files (benchmark_filename), which "
                 "hold samples and not what users have taken; give histories instead of users"
             )
-        rows = dataset._dataframe_to_interaction(dataset.inter_feat)
-        by = [field for field in (dataset.uid_field, dataset.time_field) if field in rows]
-        rows.sort(by=by)
+        rows = dataset._dataframe_to_interaction(dataset.log_by_time())
+        rows.sort(by=dataset.uid_field)  # stable, so the order of time stays within a user
         counts = torch.bincount(rows[dataset.uid_field], minlength=dataset.user_num)
         fields = {name: rows[name] for name in rows.columns if name != dataset.uid_field}
         return cls(_offsets(counts), fields, dataset.iid_field)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from recbole_gr.data.atomic import atomic_path, read_strings
+from recbole_gr.data.atomic import atomic_path, read_table
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class ItemFile:
                 f"{self.path} does not exist; item content from a file or from text needs it "
                 "(item_content=collaborative needs no file)"
             )
-        self.cells, self.columns = read_strings(
-            self.path, config["field_separator"] or "\t", config["encoding"]
+        self.cells, self.columns, _ = read_table(
+            self.path, config["field_separator"], config["encoding"]
         )
         if self.id_field not in self.columns:
             raise ConfigError(

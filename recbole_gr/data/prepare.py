@@ -11,10 +11,11 @@ from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType
 
-from recbole_gr.data.atomic import check_inter_files
+from recbole_gr.data.checks import check_inter_files, check_model_fields
 from recbole_gr.data.context import ContextDataset
 from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
+from recbole_gr.data.exact import exact
 from recbole_gr.data.loader import GenerativeTrainLoader
 from recbole_gr.errors import ConfigError
 
@@ -43,7 +44,8 @@ def create_dataset(config: Config) -> Dataset:
     """Read and filter the data set of a configuration, not yet split.
 
     Sequential models get a `GenerativeDataset`, whose rows are RecBole's, generative or not; all
-    others, and those with a data set class of their own, get the class that RecBole chooses.
+    others, and those with a data set class of their own, get the class that RecBole chooses. All
+    are read by :class:`~recbole_gr.data.exact.ExactDataset`.
     Pickled data sets that RecBole may have left in `checkpoint_dir` are neither read nor written:
     unpickling a file runs whatever code is in it.
 
@@ -54,7 +56,8 @@ def create_dataset(config: Config) -> Dataset:
         Dataset: for `data_preparation`.
 
     Raises:
-        ConfigError: no interaction file, or a field is missing.
+        ConfigError: no interaction file, a field is missing, or a file cannot be used; names the
+            line and the cell.
     """
     check_inter_files(config)
     for key in PICKLE_KEYS:
@@ -80,7 +83,13 @@ def create_dataset(config: Config) -> Dataset:
             if sequential
             else getattr(recbole_datasets, DATASET_CLASSES[config["MODEL_TYPE"]])
         )
-    return (continual(dataset_class) if is_continual(config) else dataset_class)(config)
+    made_of = continual if is_continual(config) else exact
+    try:
+        return made_of(dataset_class)(config)
+    except ValueError as error:  # RecBole's, where it meets a setting that contradicts the files
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"the data set '{config['dataset']}' cannot be read: {error}") from error
 
 
 def data_preparation(
@@ -116,12 +125,14 @@ def data_preparation(
 def _prepared(
     config: Config, dataset: Dataset
 ) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
+    check_model_fields(config, dataset)
     splits = dataset.build()
     if len(splits[0]) == 0:
         raise ConfigError(
             f"the data set {config['dataset']!r} has no training targets after the split "
             f"{config['eval_args']['split']}; are its sequences too short?"
         )
+    _check_targets(config, splits)
     samplers = create_samplers(config, dataset, splits)
     generative, extra = is_generative(config), []
     train_class: Callable[..., AbstractDataLoader] = (
@@ -144,3 +155,45 @@ def _prepared(
         len(splits[2]),
     )
     return train, valid, test
+
+
+# Parts that a split is asked for, in its order.
+_ASKED = {
+    "valid_and_test": ("validation", "test"),
+    "valid_only": ("validation",),
+    "test_only": ("test",),
+}
+
+
+def _check_targets(config: Config, splits: list[Dataset]) -> None:
+    """See that there is something to judge a model by.
+
+    Raises:
+        ConfigError: a part that the split is asked for has no targets.
+    """
+    split = config["eval_args"]["split"] or {}
+    asked: tuple[str, ...] = ("validation", "test")
+    if config["benchmark_filename"] is None and not is_continual(config):
+        kind, value = next(iter(split.items()))
+        if kind == "LS":
+            asked = _ASKED.get(value, asked)
+        else:
+            asked = tuple(name for name, share in zip(asked, value[1:]) if share)
+    for name, part in zip(("validation", "test"), splits[1:]):
+        if name in asked and len(part) == 0:
+            raise ConfigError(
+                f"the data set {config['dataset']!r} has no {name} targets after the split {split}"
+                f" ({len(splits[0])} for training). {_why_none(config)}"
+            )
+
+
+def _why_none(config: Config) -> str:
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
+        return (
+            "A user's first interaction is history alone and the last two are for validation and "
+            "test, so users need at least four: give a longer log, or filters that keep its users"
+        )
+    return (
+        "Users need at least three interactions, one for each part: give a longer log, or another "
+        "eval_args: {split: ...}"
+    )

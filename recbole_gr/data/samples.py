@@ -140,7 +140,7 @@ def training_rows(
         return prefix_rows(len(dataset))
     rows = dataset.inter_feat
     lengths = rows[dataset.item_list_length_field]
-    histories = rows[dataset.item_id_list_field]
+    histories = rows[dataset.item_list_field]
     last_items = histories.gather(1, (lengths - 1).clamp(min=0).unsqueeze(1)).squeeze(1)
     return sequence_rows(
         rows[dataset.uid_field], rows[dataset.iid_field], lengths, last_items, max_length, overlap

@@ -35,7 +35,7 @@ def item_pairs(dataset: GenerativeDataset, window: int) -> torch.Tensor:
     """
     rows = dataset.inter_feat
     target, length = rows[dataset.iid_field], rows[dataset.item_list_length_field]
-    history = rows[dataset.item_id_list_field]
+    history = rows[dataset.item_list_field]
     parts = []
     for distance in range(1, window + 1):
         has = length >= distance

@@ -1,0 +1,125 @@
+"""What a run needs of a data set, checked before anything of it is learned."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from recbole.utils import InputType, ModelType
+
+from recbole_gr.data.atomic import atomic_path, read_header
+from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
+
+    from recbole_gr.config import Config
+
+PHASES = ("train", "valid", "test")
+_BY_LABEL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
+_FEATURE_KEYS = ("selected_features", "item_attribute")  # of SASRecF and the like, of S3Rec
+
+
+def check_inter_files(config: Config) -> None:
+    """See that the interaction files are there with the fields that the model needs.
+
+    Raises:
+        ConfigError: a file is absent (the message names the path expected) or has no usable user,
+            item or, for sequential models, time field (the message names the columns found).
+    """
+    names = config["benchmark_filename"]
+    if names is not None and not (isinstance(names, list) and len(names) == len(PHASES)):
+        raise ConfigError(
+            f"benchmark_filename: {names!r} must name three files, for training, validation and "
+            f"test: {list(PHASES)} for {config['dataset']}.train.inter and so on"
+        )
+    suffixes = ["inter"] if names is None else [f"{name}.inter" for name in names]
+    for suffix in suffixes:
+        path = atomic_path(config, suffix)
+        if not os.path.isfile(path):
+            raise ConfigError(
+                f"no interactions for the data set {config['dataset']!r}: {path} does not exist; "
+                "give its parent folder as data_path"
+            )
+        _check_columns(config, path, from_log=names is None)
+
+
+def _check_columns(config: Config, path: str, from_log: bool) -> None:
+    columns = read_header(path, config["field_separator"], config["encoding"])
+    needed = {"USER_ID_FIELD": "token", "ITEM_ID_FIELD": "token"}
+    sequential = config["MODEL_TYPE"] == ModelType.SEQUENTIAL
+    if from_log and sequential:
+        needed["TIME_FIELD"] = "float"
+    fields = {key: (config[key], kind) for key, kind in needed.items() if config[key]}
+    if not from_log and sequential:
+        history = f"{config['ITEM_ID_FIELD']}{config['LIST_SUFFIX']}"
+        fields["ITEM_ID_FIELD + LIST_SUFFIX"] = (history, "token_seq")
+    load = (config["load_col"] or {}).get("inter") if config["load_col"] is not None else None
+    unload = (config["unload_col"] or {}).get("inter") or []
+    for key, (field, kind) in fields.items():
+        if field not in columns:
+            raise ConfigError(
+                f"{path} has no column {field!r} ({key}); its columns are {list(columns)}"
+            )
+        if columns[field] != kind:
+            raise ConfigError(
+                f"{path}: the column {field!r} ({key}) is of type {columns[field]}, not {kind}"
+            )
+        if field in unload or (load is not None and load != "*" and field not in load):
+            raise ConfigError(
+                f"{path} has the column {field!r} ({key}), but load_col={config['load_col']} and "
+                f"unload_col={config['unload_col']} leave it out"
+            )
+
+
+def check_model_fields(config: Config, dataset: Dataset) -> None:
+    """See that a data set has the label and the features that the model reads.
+
+    Args:
+        config (Config): of the run.
+        dataset (Dataset): as it was read, not yet split.
+
+    Raises:
+        ConfigError: names the key, what there is, and the remedy.
+    """
+    _check_label(config, dataset)
+    known = dataset.item_feat if dataset.item_feat is not None else ()
+    for key in _FEATURE_KEYS:
+        wanted = config[key]
+        for field in [wanted] if isinstance(wanted, str) else wanted or ():
+            if field not in known:
+                raise ConfigError(
+                    f"{key}: {config['model']} reads {field!r} of the items, and '"
+                    f"{config['dataset']}' gives {_features(config, known)}; name columns of the "
+                    f".item file in load_col (load_col: {{item: [{dataset.iid_field}, ...]}}) and "
+                    f"in {key}, or take {_plain(config['model'])}"
+                )
+
+
+def _features(config: Config, known: Any) -> str:
+    names = [name for name in known if name != config["ITEM_ID_FIELD"]]
+    return f"only {names}" if names else "no features of items"
+
+
+def _plain(model: str) -> str:
+    return model[:-1] if model.endswith("F") else "a model without features"
+
+
+def _check_label(config: Config, dataset: Dataset) -> None:
+    """Click-through models, and evaluation by label, need one unless negatives are sampled."""
+    field = dataset.label_field
+    if field in dataset.inter_feat or getattr(config.model_class, "generative", False):
+        return
+    sampled = (config["train_neg_sample_args"] or {}).get("distribution", "none") != "none"
+    pointwise = getattr(config.model_class, "input_type", None) == InputType.POINTWISE
+    general = config["MODEL_TYPE"] == ModelType.GENERAL
+    reads = config["MODEL_TYPE"] in _BY_LABEL or (pointwise and general)
+    mode = (config["eval_args"] or {}).get("mode")
+    modes = mode.values() if isinstance(mode, dict) else [mode]
+    if (reads and not sampled) or "labeled" in modes:
+        raise ConfigError(
+            f"{config['model']} learns or is judged by a label, and '{config['dataset']}' gives "
+            f"none: no column {field!r} (LABEL_FIELD). Make it of another column, as "
+            f"--threshold={{'{config['RATING_FIELD'] or 'rating'}': 4}}, or name yours in load_col "
+            f"and LABEL_FIELD; the columns loaded are {list(dataset.inter_feat)}"
+        )

@@ -1,0 +1,331 @@
+"""Data sets that are read exactly: what the file says, in the order of its times, or an error."""
+
+from __future__ import annotations
+
+from functools import cache
+from logging import getLogger
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from recbole.data.dataset import dataset as recbole_dataset
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_gr.data.atomic import AtomicTable, read_table
+from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
+from recbole_gr.data.numbers import numbers, ranks
+from recbole_gr.errors import ConfigError
+from recbole_gr.ranges import intervals
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
+    from recbole.data.dataset import Dataset as _AnyDataset
+    from recbole.data.interaction import Interaction
+
+else:
+    _AnyDataset = object
+
+FILTERS = (
+    *("val_interval", "user_inter_num_interval", "item_inter_num_interval"),
+    *("filter_inter_by_user_or_item", "rm_dup_inter"),
+)
+MAX_MISSING = 0.01
+_EXAMPLES = {
+    FeatureType.TOKEN: ("a list of tokens", "{genre: ['drama', 'comedy']}"),
+    FeatureType.FLOAT: ("an interval", "{rating: '[3,inf)'}"),
+}
+
+
+class ExactDataset(_AnyDataset):
+    """Reading, filtering and ordering of any of RecBole's data set classes (:func:`exact`).
+
+    RecBole compares times after they became float32, whose grain is 128 s at today's Unix seconds:
+    rows closer than that keep the order of the file. Here rows are put in the order of time once,
+    while they are still what the file says; equal times keep the order of the file. RecBole's own
+    sorts, which are stable, then change nothing. The numbering of users and items is RecBole's.
+
+    Further: cells are read by :func:`~recbole_gr.data.atomic.read_table`; rows without a user or
+    item id are left out, and those without a time or a label too, as long as they are few
+    (``max_missing``); filters that cannot be read or leave nothing are errors; the history lists
+    of benchmark files share the numbering of what they list and keep their newest entries.
+
+    Raises:
+        ConfigError: names the file, the line and the cell, or the key, and the remedy.
+    """
+
+    inter_feat: Any  # a table while it is read, then an Interaction
+    _rest_fields: np.ndarray  # those that get ids of their own
+    _time_ranks: np.ndarray | None = None  # by label of inter_feat's rows, while it is a table
+
+    # Reading
+
+    def _get_field_from_config(self) -> None:
+        super()._get_field_from_config()
+        # RecBole's presets of benchmark files read it by this name, whatever the item field is.
+        self.item_id_list_field = self.item_list_field
+
+    @property
+    def item_list_field(self) -> str:
+        """The field of item histories, `item_id_list` unless fields have names of their own."""
+        return f"{self.iid_field}{self.config['LIST_SUFFIX']}"
+
+    def _load_feat(self, filepath: str, source: Any) -> Any:
+        """Columns of an atomic file as RecBole has them, a row for each line that can be used."""
+        load, unload = self._get_load_and_unload_col(source)
+        if load == set():
+            return None
+        separator, encoding = self.config["field_separator"], self.config["encoding"]
+        table = read_table(filepath, separator, encoding, load)
+        columns = [name for name in table.cells if name not in (unload or ())]
+        if not columns:
+            getLogger().warning("%s: no column of it is loaded (load_col, unload_col)", filepath)
+            return None
+        if not len(table.cells):
+            raise ConfigError(f"{filepath} has a header and no rows; write some, or remove it")
+        table = self._usable(filepath, source, table, columns)
+        feat: dict[str, Any] = {}
+        for name in columns:
+            kind = FeatureType(table.types[name])
+            if source != "link":
+                self._set_properties(name, kind, source)
+            feat[name] = self._values(
+                name, kind, source, table.cells[name].to_numpy(), table.lines,
+                f"{filepath}, column {name!r}",
+            )  # fmt: skip
+        if source == FeatureSource.INTERACTION:
+            lists = {name: feat[name] for name in feat if self._is_history(name)}
+            if self.item_list_field in lists:
+                check_histories(filepath, lists, self.item_list_field, table.lines)
+            if table.types.get(self.time_field) == "float" and self.time_field in feat:
+                times = table.cells[self.time_field].to_numpy()
+                self._time_ranks = ranks(times, feat[self.time_field])
+        # The table of RecBole's module, which compat lends what newer pandas lack.
+        return recbole_dataset.pd.DataFrame(feat)
+
+    def _set_properties(self, name: str, kind: FeatureType, source: Any) -> None:
+        self.field2source[name] = source
+        self.field2type[name] = kind
+        if kind in (FeatureType.TOKEN, FeatureType.FLOAT):
+            self.field2seqlen[name] = 1
+        if kind in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ):
+            self.field2bucketnum[name] = 2
+
+    def _usable(
+        self, path: str, source: Any, table: AtomicTable, columns: list[str]
+    ) -> AtomicTable:
+        """The rows that have ids, times and labels."""
+        ids = {
+            FeatureSource.INTERACTION: (self.uid_field, self.iid_field),
+            FeatureSource.USER: (self.uid_field,),
+            FeatureSource.ITEM: (self.iid_field,),
+        }.get(source, ())
+        table = rows_with(path, table, [name for name in ids if name in columns], 1.0)
+        if source != FeatureSource.INTERACTION:
+            return table
+        share = self.config["max_missing"]
+        for name in (self.time_field, self.label_field, *(self.config["threshold"] or {})):
+            if name in columns and table.types[name] == "float":
+                table = rows_with(path, table, [name], MAX_MISSING if share is None else share)
+        return table
+
+    def _values(
+        self,
+        name: str,
+        kind: FeatureType,
+        source: Any,
+        cells: np.ndarray,
+        lines: np.ndarray,
+        where: str,
+    ) -> Any:
+        """A column's cells as RecBole keeps them in its tables."""
+        if kind == FeatureType.FLOAT:
+            return numbers(cells, lines, where)
+        if kind == FeatureType.TOKEN:
+            return tokens(cells, lines, where)
+        kept = slice((self.config["seq_len"] or {}).get(name))
+        if source == FeatureSource.INTERACTION and self._is_history(name):
+            most = self.config["MAX_ITEM_LIST_LENGTH"]
+            kept = slice(-min(most, kept.stop or most), None)  # the newest
+        values = sequences(
+            cells, lines, where, self.config["seq_separator"] or " ",
+            kind == FeatureType.FLOAT_SEQ, kept,
+        )  # fmt: skip
+        self.field2seqlen[name] = max(map(len, values), default=0)
+        return values
+
+    def _is_history(self, name: str) -> bool:
+        """Whether a column of benchmark files lists what a user has taken so far."""
+        samples = self.benchmark_filename_list is not None
+        return samples and name.endswith(self.config["LIST_SUFFIX"])
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        super()._load_inter_feat(token, dataset_path)
+        if self.benchmark_filename_list is not None:
+            self._time_ranks = None  # of the last file alone; samples have no order to be put in
+
+    def _benchmark_presets(self) -> None:
+        if self.item_list_field not in self.inter_feat:
+            raise ConfigError(
+                f"benchmark_filename: the files of '{self.dataset_name}' give no column "
+                f"{self.item_list_field!r} (ITEM_ID_FIELD + LIST_SUFFIX), the items before each "
+                "target; name it in load_col: {inter: [...]}, or give the log as one .inter file"
+            )
+        super()._benchmark_presets()
+
+    # Numbering
+
+    def _init_alias(self) -> None:
+        """A history list is numbered as what it lists: `item_id_list` as `item_id`, and so on."""
+        super()._init_alias()
+        suffix = self.config["LIST_SUFFIX"]
+        named = {name for names in self.alias.values() for name in names}
+        self._lists_of: dict[str, str] = {}
+        for name, kind in self.field2type.items():
+            listed = name.removesuffix(suffix)
+            if kind != FeatureType.TOKEN_SEQ or listed == name or name in named:
+                continue
+            if self.field2type.get(listed) not in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ):
+                continue
+            group = next((key for key, names in self.alias.items() if listed in names), None)
+            if group is None:
+                self._lists_of[listed] = name
+            else:
+                self.alias[group] = np.append(self.alias[group], name)
+            self._rest_fields = self._rest_fields[self._rest_fields != name]
+
+    def _get_remap_list(self, field_list: Any) -> list:
+        lists = [self._lists_of[name] for name in field_list if name in self._lists_of]
+        return super()._get_remap_list([*field_list, *lists])
+
+    # Filtering
+
+    def _remove_duplication(self) -> None:
+        keep = self.config["rm_dup_inter"]
+        if keep not in (None, "first", "last"):
+            raise ConfigError(f"rm_dup_inter: {keep!r} is not one of first, last")
+        if keep is None or self._time_ranks is None:
+            super()._remove_duplication()
+            return
+        rows = self.log_by_time()  # with their labels, the places in the file
+        self.inter_feat = rows.drop_duplicates([self.uid_field, self.iid_field], keep=keep)
+
+    def _parse_intervals_str(self, intervals_str: Any) -> list | None:
+        return intervals(intervals_str)
+
+    def _filter_by_field_value(self) -> None:
+        for field, wanted in (self.config["val_interval"] or {}).items():
+            kind = self.field2type.get(field)
+            if kind not in _EXAMPLES:
+                raise ConfigError(
+                    f"val_interval: {field!r} is no token or float column that is loaded; there "
+                    f"are {sorted(f for f, k in self.field2type.items() if k in _EXAMPLES)}"
+                )
+            is_list = isinstance(wanted, (list, tuple, set))
+            if is_list != (kind == FeatureType.TOKEN):
+                form, example = _EXAMPLES[kind]
+                raise ConfigError(
+                    f"val_interval: {wanted!r} for the {kind.value} column {field!r} must be "
+                    f"{form}, such as {example}"
+                )
+            for feat in self.field2feats(field):
+                if is_list:  # tokens are text, whatever a number looks like in the settings
+                    stays = feat[field].isin([str(value) for value in wanted])
+                else:
+                    stays = self._within_intervals(feat[field], intervals(wanted))
+                feat.drop(feat.index[~stays], inplace=True)
+
+    def _data_filtering(self) -> None:
+        super()._data_filtering()
+        self._check_not_empty()  # of a knowledge graph too, which filters further
+
+    def _check_not_empty(self) -> None:
+        for name in self.feat_name_list:
+            if not len(getattr(self, name)):
+                given = {key: self.config[key] for key in FILTERS if self.config[key]}
+                raise ConfigError(
+                    f"the filters leave no row of {name.removesuffix('_feat')} in "
+                    f"'{self.dataset_name}': {given}; loosen one of them"
+                )
+
+    def _reset_index(self) -> None:
+        self._check_not_empty()
+        if self._time_ranks is not None:
+            self._time_ranks = self._time_ranks[self.inter_feat.index]
+        super()._reset_index()
+
+    def _fill_nan(self) -> None:
+        for name in self.feat_name_list:
+            feat = getattr(self, name)
+            for field in feat:
+                if self.field2type[field] != FeatureType.FLOAT or not feat[field].isna().any():
+                    continue
+                getLogger().warning(
+                    "%d of %d rows of %s in '%s' have no %s; they take the mean of the others",
+                    feat[field].isna().sum(), len(feat), name.removesuffix("_feat"),
+                    self.dataset_name, field,
+                )  # fmt: skip
+        super()._fill_nan()
+
+    # Order
+
+    def _data_processing(self) -> None:
+        super()._data_processing()
+        if self._time_ranks is not None and self._evaluation("order") == "TO":
+            self._sort_by_time()
+
+    def _evaluation(self, key: str) -> Any:
+        return (self.config["eval_args"] or {}).get(key)
+
+    def log_by_time(self) -> pd.DataFrame:
+        """The rows of the log, before it is split, in the order of time (if it has times)."""
+        if self._time_ranks is None:
+            return self.inter_feat
+        present = self._time_ranks[self.inter_feat.index]
+        return self.inter_feat.iloc[np.argsort(present, kind="stable")]
+
+    def _sort_by_time(self) -> None:
+        """Put the rows in the order of time; equal times stay as in the file."""
+        assert self._time_ranks is not None
+        present = self._time_ranks[self.inter_feat.index]
+        self.inter_feat = self.log_by_time().reset_index(drop=True)
+        self._time_ranks = np.sort(present)
+
+    def _splits_by_time(self) -> bool:
+        return "TS" in (self._evaluation("split") or {})
+
+    def _dataframe_to_interaction(self, data: Any) -> Interaction:
+        interaction = super()._dataframe_to_interaction(data)
+        # RecBole's split by time compares with a quantile of all times, so they stay exact for it.
+        if data is self.inter_feat and self._splits_by_time() and self.time_field in data:
+            if interaction[self.time_field].dim() == 1:  # no numerical feature, which has two
+                times = data[self.time_field].to_numpy(np.float64, copy=True)
+                interaction.interaction[self.time_field] = torch.from_numpy(times)
+        return interaction
+
+    def build(self) -> list[Dataset]:
+        """RecBole's splits; see its `Dataset.build`."""
+        in_order = self._evaluation("order") == "TO"
+        if self._splits_by_time() and not in_order:
+            raise ConfigError("eval_args: the split TS is by time and needs order: TO")
+        if in_order and self.benchmark_filename_list is None and self._time_ranks is None:
+            raise ConfigError(
+                f"eval_args: order: TO needs times; '{self.dataset_name}' gives no float column "
+                f"{self.time_field!r} (TIME_FIELD; loaded are {list(self.inter_feat)}). Name it in "
+                "load_col, or take --eval_args={'order': 'RO'}"
+            )
+        splits = super().build()
+        for split in (*splits, self):
+            columns = split.inter_feat.interaction
+            for name in (self.time_field, f"{self.time_field}{self.config['LIST_SUFFIX']}"):
+                if name in columns and columns[name].dtype == torch.float64:
+                    columns[name] = columns[name].float()
+        return splits
+
+
+@cache
+def exact(dataset_class: type) -> type:
+    """The subclass of a data set class that reads exactly; the class itself if it does."""
+    if issubclass(dataset_class, ExactDataset):
+        return dataset_class
+    return type(f"Exact{dataset_class.__name__}", (ExactDataset, dataset_class), {})
