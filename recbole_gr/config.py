@@ -114,8 +114,24 @@ class Config(RecBoleConfig):
         self.external_config_dict = {
             key: value for key, value in self.external_config_dict.items() if key in known
         }
-        self.internal_config_dict = defaults
+        self.internal_config_dict = self._with_names_of_the_user(defaults)
         self.internal_config_dict["MODEL_TYPE"] = model_class.type
+
+    def _with_names_of_the_user(self, defaults: dict[str, Any]) -> dict[str, Any]:
+        """Defaults whose `load_col` names fields as the user does (`ITEM_ID_FIELD` and others)."""
+        given, columns = self.external_config_dict, defaults.get("load_col")
+        if "load_col" in given or not isinstance(columns, dict):
+            return defaults
+        renamed = {
+            defaults[key]: given[key]
+            for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "RATING_FIELD")
+            if given.get(key) and defaults.get(key)
+        }
+        load_col = {
+            source: [renamed.get(name, name) for name in names] if isinstance(names, list) else names
+            for source, names in columns.items()
+        }
+        return {**defaults, "load_col": load_col}
 
     def _apply_own_per_model_sections(self, model: str) -> None:
         """Let the `per_model` sections of a user's files win over those files alone."""

@@ -97,7 +97,7 @@ def check_ranges(config: Mapping[str, Any]) -> None:
     if "topk" in given and not (whole and all(type(k) is int and k > 0 for k in whole)):
         raise ConfigError(f"topk: {topk!r} must be a list of positive integers such as [5, 10]")
     _check_optimiser(given)
-    _check_filters(given)
+    check_filters(given)
     if not isinstance(given.get("load_col", {}), dict):
         raise ConfigError(
             f"load_col: {given['load_col']!r} must map files to their columns, such as "
@@ -105,7 +105,12 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_filters(given: Mapping[str, Any]) -> None:
+def check_filters(given: Mapping[str, Any]) -> None:
+    """Raise a ConfigError for a filter of the data that cannot be read.
+
+    Args:
+        given (dict): settings, None where a key is not set.
+    """
     for key in _INTERVAL_KEYS:
         intervals(given.get(key), key)
     values = given.get("val_interval") or {}
@@ -117,7 +122,8 @@ def _check_filters(given: Mapping[str, Any]) -> None:
     for column, wanted in values.items():
         if not isinstance(wanted, (list, tuple, set)):  # of tokens
             intervals(wanted, f"val_interval of {column!r} (of tokens it is a list)")
-    share = given.get("max_missing", 0.0)
+    share = given.get("max_missing")
+    share = 0.0 if share is None else share
     if not (_is_number(share) and 0 <= share <= 1):
         raise ConfigError(f"max_missing: {share!r} must be a share of the rows, from 0 to 1")
 

@@ -16,7 +16,7 @@ from recbole_gr.data.atomic import AtomicTable, read_table
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
 from recbole_gr.data.numbers import numbers, ranks
 from recbole_gr.errors import ConfigError
-from recbole_gr.ranges import intervals
+from recbole_gr.ranges import check_filters, intervals
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
@@ -236,6 +236,7 @@ class ExactDataset(_AnyDataset):
                 feat.drop(feat.index[~stays], inplace=True)
 
     def _data_filtering(self) -> None:
+        check_filters(self.config.final_config_dict)
         super()._data_filtering()
         self._check_not_empty()  # of a knowledge graph too, which filters further
 
