@@ -128,10 +128,11 @@ class Config(RecBoleConfig):
             if given.get(key) and defaults.get(key)
         }
         load_col = {
-            source: [renamed.get(name, name) for name in names] if isinstance(names, list) else names
+            source: [renamed.get(name, name) for name in names]
             for source, names in columns.items()
+            if isinstance(names, list)  # else "*", all of them
         }
-        return {**defaults, "load_col": load_col}
+        return {**defaults, "load_col": {**columns, **load_col}}
 
     def _apply_own_per_model_sections(self, model: str) -> None:
         """Let the `per_model` sections of a user's files win over those files alone."""

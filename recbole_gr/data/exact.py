@@ -14,6 +14,7 @@ from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gr.data.atomic import AtomicTable, read_table
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
+from recbole_gr.data.filters import check_rows_left, check_value_filter, within
 from recbole_gr.data.numbers import numbers, ranks
 from recbole_gr.errors import ConfigError
 from recbole_gr.ranges import check_filters, intervals
@@ -26,15 +27,7 @@ if TYPE_CHECKING:
 else:
     _AnyDataset = object
 
-FILTERS = (
-    *("val_interval", "user_inter_num_interval", "item_inter_num_interval"),
-    *("filter_inter_by_user_or_item", "rm_dup_inter"),
-)
 MAX_MISSING = 0.01
-_EXAMPLES = {
-    FeatureType.TOKEN: ("a list of tokens", "{genre: ['drama', 'comedy']}"),
-    FeatureType.FLOAT: ("an interval", "{rating: '[3,inf)'}"),
-}
 
 
 class ExactDataset(_AnyDataset):
@@ -215,42 +208,21 @@ class ExactDataset(_AnyDataset):
 
     def _filter_by_field_value(self) -> None:
         for field, wanted in (self.config["val_interval"] or {}).items():
-            kind = self.field2type.get(field)
-            if kind not in _EXAMPLES:
-                raise ConfigError(
-                    f"val_interval: {field!r} is no token or float column that is loaded; there "
-                    f"are {sorted(f for f, k in self.field2type.items() if k in _EXAMPLES)}"
-                )
-            is_list = isinstance(wanted, (list, tuple, set))
-            if is_list != (kind == FeatureType.TOKEN):
-                form, example = _EXAMPLES[kind]
-                raise ConfigError(
-                    f"val_interval: {wanted!r} for the {kind.value} column {field!r} must be "
-                    f"{form}, such as {example}"
-                )
+            check_value_filter(field, wanted, self.field2type)
             for feat in self.field2feats(field):
-                if is_list:  # tokens are text, whatever a number looks like in the settings
-                    stays = feat[field].isin([str(value) for value in wanted])
-                else:
-                    stays = self._within_intervals(feat[field], intervals(wanted))
-                feat.drop(feat.index[~stays], inplace=True)
+                feat.drop(feat.index[~within(feat[field], wanted)], inplace=True)
 
     def _data_filtering(self) -> None:
         check_filters(self.config.final_config_dict)
         super()._data_filtering()
-        self._check_not_empty()  # of a knowledge graph too, which filters further
+        self._check_rows_left()  # of a knowledge graph too, which filters further
 
-    def _check_not_empty(self) -> None:
+    def _check_rows_left(self) -> None:
         for name in self.feat_name_list:
-            if not len(getattr(self, name)):
-                given = {key: self.config[key] for key in FILTERS if self.config[key]}
-                raise ConfigError(
-                    f"the filters leave no row of {name.removesuffix('_feat')} in "
-                    f"'{self.dataset_name}': {given}; loosen one of them"
-                )
+            check_rows_left(getattr(self, name), name.removesuffix("_feat"), self.config)
 
     def _reset_index(self) -> None:
-        self._check_not_empty()
+        self._check_rows_left()
         if self._time_ranks is not None:
             self._time_ranks = self._time_ranks[self.inter_feat.index]
         super()._reset_index()

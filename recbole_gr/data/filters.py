@@ -1,0 +1,76 @@
+"""Filters of a data set by value, and what is left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from recbole.utils import FeatureType
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.ranges import intervals
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Settings
+
+KEYS = (
+    *("val_interval", "user_inter_num_interval", "item_inter_num_interval"),
+    *("entity_kg_num_interval", "relation_kg_num_interval"),
+    *("filter_inter_by_user_or_item", "rm_dup_inter"),
+)
+_EXAMPLES = {
+    FeatureType.TOKEN: ("a list of tokens", "{genre: ['drama', 'comedy']}"),
+    FeatureType.FLOAT: ("an interval", "{rating: '[3,inf)'}"),
+}
+
+
+def check_value_filter(field: str, wanted: Any, types: dict[str, FeatureType]) -> None:
+    """See that `val_interval` says of a column what its type can be filtered by.
+
+    Args:
+        field (str): the column.
+        wanted (Any): what is asked of it: a list of tokens, or intervals as text.
+        types (dict): of all columns that are loaded.
+
+    Raises:
+        ConfigError: no such column, or something else is asked.
+    """
+    kind = types.get(field)
+    if kind is None or kind not in _EXAMPLES:
+        raise ConfigError(
+            f"val_interval: {field!r} is no token or float column that is loaded; there are "
+            f"{sorted(name for name, known in types.items() if known in _EXAMPLES)}"
+        )
+    if isinstance(wanted, (list, tuple, set)) != (kind == FeatureType.TOKEN):
+        form, example = _EXAMPLES[kind]
+        raise ConfigError(
+            f"val_interval: {wanted!r} for the {kind.value} column {field!r} must be {form}, such "
+            f"as {example}"
+        )
+
+
+def within(values: pd.Series, wanted: Any) -> pd.Series:
+    """Which values are among a list of tokens, or within intervals.
+
+    Tokens are compared as text, whatever a number looks like in the settings.
+
+    Returns:
+        pandas.Series: [n] bool.
+    """
+    if isinstance(wanted, (list, tuple, set)):
+        return values.isin([str(value) for value in wanted])
+    found = pd.Series(False, index=values.index)
+    for left, low, high, right in intervals(wanted) or ():
+        above = values >= low if left == "[" else values > low
+        found |= above & (values <= high if right == "]" else values < high)
+    return found
+
+
+def check_rows_left(rows: Sized, name: str, config: Settings) -> None:
+    """Raise a ConfigError that names the filters if they leave no row of `name`."""
+    if not len(rows):
+        given = {key: config[key] for key in KEYS if config[key]}
+        raise ConfigError(
+            f"the filters leave no row of {name} in '{config['dataset']}': {given}; loosen one"
+        )
