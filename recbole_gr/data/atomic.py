@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
@@ -98,41 +97,46 @@ def read_table(
     known: dict[str, dict[str, str]] = {name: {} for name in kept if types[name] == "token"}
     numbers: list[np.ndarray] = []
     for lines, start in _rest_of(first, chunks):
-        if any("\0" in line for line in lines):
-            number = start + next(i for i, line in enumerate(lines) if "\0" in line)
-            raise ConfigError(f"{path}, line {number}: a NUL byte; is this a text file?")
-        rows, places_in_file = _split(path, lines, start, separator, types)
-        numbers.append(places_in_file)
+        whole, line_numbers = _whole_lines(path, lines, start, separator, types)
+        numbers.append(line_numbers)
+        # One list of all cells: a list for each line would keep Python's garbage collector busy.
+        cells = separator.join(whole).split(separator) if whole else []
         for name, place in zip(kept, places):
-            values: Iterable[str] = list(map(itemgetter(place), rows))
+            values: Iterable[str] = cells[place :: len(types)]
             if name in known:
                 values = map(known[name].setdefault, values, values)
             parts[name].extend(values)
     line_of = np.concatenate(numbers) if numbers else np.zeros(0, dtype=np.int64)
-    cells = {name: np.array(values, dtype=object) for name, values in parts.items()}
-    return AtomicTable(pd.DataFrame(cells, index=pd.RangeIndex(len(line_of))), types, line_of)
+    columns_of = {name: np.array(values, dtype=object) for name, values in parts.items()}
+    table = pd.DataFrame(columns_of, index=pd.RangeIndex(len(line_of)))
+    return AtomicTable(table, types, line_of)
 
 
-def _split(
+def _whole_lines(
     path: str, lines: list[str], start: int, separator: str, types: dict[str, str]
-) -> tuple[list[list[str]], np.ndarray]:
-    """Cells of each line that is not blank, and the line numbers."""
-    rows = [line.split(separator) for line in lines]
-    number = np.arange(start, start + len(rows))
-    if set(map(len, rows)) <= {len(types)} and "" not in lines:
-        return rows, number
+) -> tuple[list[str], np.ndarray]:
+    """The lines that are not blank, without an empty last cell, and their numbers."""
+    number = np.arange(start, start + len(lines))
+    nul = next((i for i, line in enumerate(lines) if "\0" in line), None)
+    if nul is not None:
+        raise ConfigError(f"{path}, line {start + nul}: a NUL byte; is this a text file?")
+    n_separators = [line.count(separator) for line in lines]
+    if set(n_separators) == {len(types) - 1} and "" not in lines:
+        return lines, number
     kept = [i for i, line in enumerate(lines) if line]
-    rows = [rows[i] for i in kept]
-    for i, row in zip(kept, rows):
-        if len(row) == len(types) + 1 and not row[-1]:
-            row.pop()
-        if len(row) != len(types):
+    whole = []
+    for i in kept:
+        line, n_cells = lines[i], n_separators[i] + 1
+        if n_cells == len(types) + 1 and line.endswith(separator):
+            line, n_cells = line.removesuffix(separator), n_cells - 1
+        if n_cells != len(types):
             raise ConfigError(
-                f"{path}, line {start + i}: {len(row)} cells where the header has {len(types)} "
-                f"columns ({', '.join(types)}); the line is {_shown(lines[i])}. Cells are "
-                f"separated by field_separator={separator!r}"
+                f"{path}, line {start + i}: {n_cells} cells where the header has {len(types)} "
+                f"columns ({', '.join(types)}); the line is {_shown(line)}. Cells are separated "
+                f"by field_separator={separator!r}"
             )
-    return rows, number[kept]
+        whole.append(line)
+    return whole, number[kept]
 
 
 def _rest_of(
