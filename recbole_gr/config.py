@@ -200,6 +200,8 @@ class Config(RecBoleConfig):
 
     def _set_default_parameters(self) -> None:
         config = self.final_config_dict
+        if config.get("field_separator") == "\\t":  # as shells and some YAML files hand it on
+            config["field_separator"] = "\t"
         check_ranges(config)
         self._set_negative_sampling()
         try:

@@ -228,3 +228,29 @@ def test_nul_bytes_and_endless_tokens_are_refused(tmp_path):
 def test_the_name_of_the_padding_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"'item_id', line 4: '\[PAD\]' is RecBole's name"):
         read(write(tmp_path, with_row(4, "u1\t[PAD]\t3\t4")))
+
+
+@pytest.mark.parametrize(
+    "suffix, row, complaint",
+    [
+        ("kg", "m.1\t\tm.2", "1 of 3 rows have no head_id or no relation_id or no tail_id"),
+        ("link", "i1\t", "1 of 7 rows have no item_id or no entity_id, first in line 8"),
+    ],
+)
+def test_triples_and_links_without_an_end_are_left_out(suffix, row, complaint, tmp_path, caplog):
+    lines = {
+        "inter": [HEAD, *ROWS],
+        "kg": ["head_id:token\trelation_id:token\ttail_id:token", "m.0\tr\tm.1", "m.1\tr\tm.0"],
+        "link": ["item_id:token\tentity_id:token", *(f"i{n}\tm.{n}" for n in range(6))],
+    }
+    lines[suffix].append(row)
+    for name, rows in lines.items():
+        write(tmp_path, rows, name)
+    columns = {
+        "inter": ["user_id", "item_id", "rating", "timestamp"],
+        "kg": ["head_id", "relation_id", "tail_id"],
+        "link": ["item_id", "entity_id"],
+    }
+    dataset = read(tmp_path, "CKE", load_col=columns, filter_inter_by_user_or_item=False)
+    assert complaint in caplog.text
+    assert len(dataset.kg_feat) == 2 and int(dataset.kg_feat["relation_id"].min()) == 1

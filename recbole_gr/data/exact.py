@@ -28,6 +28,13 @@ else:
     _AnyDataset = object
 
 MAX_MISSING = 0.01
+_IDS = {  # keys of the columns without which a row of a file says nothing
+    FeatureSource.INTERACTION: ("USER_ID_FIELD", "ITEM_ID_FIELD"),
+    FeatureSource.USER: ("USER_ID_FIELD",),
+    FeatureSource.ITEM: ("ITEM_ID_FIELD",),
+    FeatureSource.KG: ("HEAD_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "TAIL_ENTITY_ID_FIELD"),
+    "link": ("ITEM_ID_FIELD", "ENTITY_ID_FIELD"),
+}
 
 
 class ExactDataset(_AnyDataset):
@@ -108,11 +115,7 @@ class ExactDataset(_AnyDataset):
         self, path: str, source: Any, table: AtomicTable, columns: list[str]
     ) -> AtomicTable:
         """The rows that have ids, times and labels."""
-        ids = {
-            FeatureSource.INTERACTION: (self.uid_field, self.iid_field),
-            FeatureSource.USER: (self.uid_field,),
-            FeatureSource.ITEM: (self.iid_field,),
-        }.get(source, ())
+        ids = [self.config[key] for key in _IDS.get(source, ())]
         table = rows_with(path, table, [name for name in ids if name in columns], 1.0)
         if source != FeatureSource.INTERACTION:
             return table
