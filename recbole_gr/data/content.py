@@ -16,6 +16,7 @@ import torch
 from recbole_gr.data import text
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.items import ItemFile
+from recbole_gr.data.sources import folder_sha256
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.files import atomic_write
@@ -173,7 +174,9 @@ def _sentence(
     texts = text.item_sentences(item_file, fields, rows[1:])
     _require_text(texts, item_file, fields)
     encoder = config["text_encoder"]
-    digest = digest_of("sentence", tokens, "\x1e".join(texts), encoder)
+    # Of an encoder in a folder its files count, which another training may have replaced.
+    by = folder_sha256(encoder) if os.path.isdir(encoder) else encoder
+    digest = digest_of("sentence", tokens, "\x1e".join(texts), by)
     device = str(config["device"]) if config["device"] is not None else None
     return _cached(
         config,
