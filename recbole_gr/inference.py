@@ -46,6 +46,7 @@ class Recommender:
     def __init__(self, restored: Restored):
         self.config, self.model, self.dataset = restored[:3]
         self.histories = restored.histories
+        self._encoder = restored.encoder
         self._answering = Answers(restored)
         self.generative = self._answering.generative
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
@@ -163,13 +164,20 @@ class Recommender:
         tokenizer that is kept beside the SIDs of their training.
 
         Args:
-            content: vector by item token, of the kind that `item_content` gave for the training
-                (lines of the `content_file`, or vectors of the same text encoder).
+            content: by item token, a text where the content of the training was made of texts: the
+                words of a title (`"winter garden"`) or cells of the `.item` file (`{"title":
+                "winter garden", "genre": "drama"}`); or a vector, of the kind that `item_content`
+                gave for the training (a line of the `content_file`).
 
         Raises:
-            ConfigError: tokens that exist, vectors of another length or not finite, or a model
-                that needs training for a new item. Nothing is added then.
+            ConfigError: tokens that exist, texts that say nothing to the model, vectors of another
+                length or not finite, or a model that needs training for a new item. Nothing is
+                added then.
         """
+        if not isinstance(content, Mapping):
+            raise ConfigError(
+                f"new items: {content!r:.100} is no dict of texts or vectors by item token"
+            )
         tokens = [str(token) for token in content]
         known = [token for token in tokens if token in self._item_ids]
         if known:
@@ -179,7 +187,7 @@ class Recommender:
                 f"new items: {self.config['model']} has a vector of its own for each item that it "
                 "was trained on, and none for new ones; train again with them, or take PIT or TIGER"
             )
-        vectors = content_rows(content)
+        vectors = content_rows(content, self._encoder, str(self.config["device"]))
         if hasattr(self.model, "add_items"):
             self.model.add_items(vectors)
         else:

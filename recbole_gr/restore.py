@@ -39,6 +39,7 @@ class Restored(NamedTuple):
 
     Attributes:
         histories: what every user has taken, or None where there is no log of it.
+        encoder: of the content of items that come later (`ItemContent.encoder`), or None.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class Restored(NamedTuple):
     valid_data: Any
     test_data: Any
     histories: Histories | None
+    encoder: dict[str, Any] | None = None
 
 
 def load_data_and_model(
@@ -104,8 +106,8 @@ def restore(
     else:
         load_weights(network, state, file)
         network.eval()
-    train_data, valid_data, test_data = loaders
-    return Restored(config, network, dataset, train_data, valid_data, test_data, histories)
+    encoder = state.get("content")  # not in those of the first versions
+    return Restored(config, network, dataset, *loaders, histories, encoder)
 
 
 def restored_config(

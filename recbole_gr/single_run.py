@@ -90,6 +90,7 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
     if start.weights:
         load_grown(model, start.weights, config)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
+    trainer.content_encoder = None if content is None else content.encoder
     trainer.saved_model_file = start.checkpoint or checkpoint_file(config)
     processes.draw_apart(config["seed"])
     if config["resume"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recbole_gr.data.encoder import encoded_texts
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import TOKENIZERS, get_tokenizer
 from recbole_gr.sid.reassign import reassign
@@ -89,15 +90,27 @@ def newcomer_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor)
     return codes
 
 
-def content_rows(content: Mapping[str, Any]) -> torch.Tensor:
-    """Content ``[n, d]`` of new items from vectors by token.
+def content_rows(
+    content: Mapping[str, Any],
+    encoder: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> torch.Tensor:
+    """Content ``[n, d]`` of new items from vectors or texts by token.
+
+    Args:
+        content: a vector, a text, or texts by column, by item token.
+        encoder, device: what makes vectors of texts, see
+            :func:`recbole_gr.data.encoder.encoded_texts`.
 
     Raises:
-        ConfigError: none, or vectors of different lengths or not finite.
+        ConfigError: none, texts that cannot be encoded, or vectors of different lengths or not
+            finite.
     """
     if not content:
         raise ConfigError("new items: none are given")
-    rows = {token: torch.as_tensor(vector).float().flatten() for token, vector in content.items()}
+    texts = {token: given for token, given in content.items() if isinstance(given, (str, Mapping))}
+    encoded = dict(zip(texts, encoded_texts(encoder, texts, device))) if texts else {}
+    rows = {token: _row(token, encoded.get(token, given)) for token, given in content.items()}
     width = len(next(iter(rows.values())))
     for token, row in rows.items():
         if len(row) != width or not math.isfinite(float(row.sum())):
@@ -106,3 +119,13 @@ def content_rows(content: Mapping[str, Any]) -> torch.Tensor:
                 "the others"
             )
     return torch.stack(list(rows.values()))
+
+
+def _row(token: str, vector: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(vector).detach().float().cpu().flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"new items: the content of {token!r} is {vector!r:.100}; give its text, a dict of its "
+            "text columns, or a vector of numbers"
+        ) from error

@@ -211,7 +211,8 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
     def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
         table = self.model.sid_table()  # its codes are among the weights
         sid = {"sizes": table.sizes, "digest": table.digest(), "meta": plain(table.meta)}
-        return {**super()._checkpoint_state(epoch), "n_steps": self.n_steps, "sid": sid}
+        own = {"n_steps": self.n_steps, "sid": sid, "content": self.content_encoder}
+        return {**super()._checkpoint_state(epoch), **own}
 
     def _resume_from(self, state: dict[str, Any]) -> None:
         self.n_steps = state["n_steps"]
