@@ -184,7 +184,13 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
 
     Keys beside RecBole's: ``lr_scheduler``, ``warmup_steps``, ``accumulation_steps``,
     ``amp_dtype``, ``valid_users``, ``torch_compile`` (see ``properties/model/TIGER.yaml``).
+
+    Attributes:
+        content_encoder (dict | None): what makes the content of items that come later
+            (``ItemContent.encoder``); checkpoints hold it.
     """
+
+    content_encoder: dict[str, Any] | None = None
 
     def fit(
         self,
