@@ -47,7 +47,7 @@ class Recommender:
     def __init__(self, restored: Restored):
         self.config, self.model, self.dataset = restored[:3]
         self.histories = restored.histories
-        self._encoder = restored.encoder
+        self._encoder, self._tokenizer = restored.encoder, restored.tokenizer
         self._answering = Answers(restored)
         self.generative = self._answering.generative
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
@@ -170,7 +170,7 @@ class Recommender:
 
         They can be recommended and stand in histories from then on; the checkpoint is not changed.
         PIT asks its own item tokenizer for their SIDs; other models take those of the fitted
-        tokenizer that is kept beside the SIDs of their training.
+        tokenizer of their training, which the checkpoint holds.
 
         Args:
             content: by item token, a text where the content of the training was made of texts: the
@@ -202,7 +202,7 @@ class Recommender:
         else:
             table = self.model.sid_table()
             trained = self.item_tokens[: self.dataset.item_num]
-            tokenizer = kept_tokenizer(self.config, table, trained)
+            tokenizer = kept_tokenizer(self.config, table, trained, self._tokenizer)
             self.model.add_sids(newcomer_codes(tokenizer, table, vectors))
         first = len(self.item_tokens)
         self.item_tokens += tokens

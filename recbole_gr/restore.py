@@ -40,6 +40,7 @@ class Restored(NamedTuple):
     Attributes:
         histories: what every user has taken, or None where there is no log of it.
         encoder: of the content of items that come later (`ItemContent.encoder`), or None.
+        tokenizer: that codes them (`recbole_gr.tokenizer.newcomers.fitted_state`), or None.
     """
 
     config: Config
@@ -50,6 +51,7 @@ class Restored(NamedTuple):
     test_data: Any
     histories: Histories | None
     encoder: dict[str, Any] | None = None
+    tokenizer: dict[str, Any] | None = None
 
 
 def load_data_and_model(
@@ -106,8 +108,8 @@ def restore(
     else:
         load_weights(network, state, file)
         network.eval()
-    encoder = state.get("content")  # not in those of the first versions
-    return Restored(config, network, dataset, *loaders, histories, encoder)
+    newcomers = state.get("content"), state.get("tokenizer")  # none in those of the first versions
+    return Restored(config, network, dataset, *loaders, histories, *newcomers)
 
 
 def restored_config(

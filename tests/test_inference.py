@@ -5,11 +5,12 @@ import pytest
 import torch
 from runs import RUNS
 
-from recbole_gr import load_data_and_model, registry
+from recbole_gr import Recommender, load_data_and_model, registry
 from recbole_gr.data.content import item_content
 from recbole_gr.data.questions import token_lists, user_tokens
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import best
+from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 
 SEQUENTIAL = [name for name in RUNS if name != "Pop"]
 GENERATIVE = ["TIGER", "TIGER-encoder", "TIGER-share", "PIT", "IntRR", "R3VAE"]
@@ -208,8 +209,13 @@ def test_bad_content_of_new_items_is_refused(name, recommender):
     assert len(own.item_tokens) == 41
 
 
-def test_new_items_need_the_tokenizer_of_the_models_sids(recommender, tmp_path):
-    own = recommender("TIGER", sid_dir=str(tmp_path))
+def test_new_items_need_the_tokenizer_of_the_models_sids(trained, tmp_path):
+    """Of a checkpoint of the first versions, which did not hold it."""
+    state = load_checkpoint(trained("TIGER")["checkpoint"])
+    del state["tokenizer"]
+    save_checkpoint(tmp_path / "old.pth", state)
+    Recommender.load(tmp_path / "old.pth").add_items({"new": torch.zeros(8)})  # beside the SIDs
+    own = Recommender.load(tmp_path / "old.pth", sid_dir=str(tmp_path))
     with pytest.raises(ConfigError, match=f"tokenizer.*{tmp_path}.*sid_dir"):
         own.add_items({"new": torch.zeros(8)})
 

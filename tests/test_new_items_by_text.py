@@ -160,21 +160,24 @@ def test_an_item_is_added_by_its_text_as_by_the_content_of_that_text(name, recom
         by_text.add_items("winter garden")
 
 
-def test_the_encoder_goes_where_the_checkpoint_goes(tiny_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["TIGER", "PIT"])
+def test_what_new_items_need_goes_where_the_checkpoint_goes(
+    name, tiny_folder, tmp_path, monkeypatch
+):
     """On another machine there are the checkpoint and the data set alone."""
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    model, settings = RUNS["PIT"]
+    model, settings = RUNS[name]
     made = run_recbole_gr(cmd_args=arguments(model, tiny_folder, **settings))["checkpoint"]
     there = tmp_path / "there"
     there.mkdir()
-    shutil.move(here / made, there / "pit.pth")
+    shutil.move(here / made, there / "moved.pth")
     shutil.rmtree(here / "saved")
     monkeypatch.chdir(there)
     shutil.copytree(tiny_folder, "dataset")
     monkeypatch.setattr(text, "tfidf_vectors", None)
-    moved = Recommender.load("pit.pth", data_path="dataset", show_progress=False)
+    moved = Recommender.load("moved.pth", data_path="dataset", show_progress=False)
     moved.add_items({"new": "night river"})
     assert moved.item_tokens[-1] == "new"
 
