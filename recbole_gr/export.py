@@ -134,7 +134,7 @@ def export(
         raise ConfigError(f"torch {torch.__version__}: to export needs torch {needed} or later")
     overrides.setdefault("show_progress", False)
     recommender = Recommender.load(checkpoint, model, with_users=False, **overrides)
-    width = _check(recommender, k, max_excluded)
+    width, k = _check(recommender, k, max_excluded), int(k)
     search = _search(recommender, k)
     inputs = _examples(recommender, 3, width)
     program = _record(search, inputs, recommender.config["model"])

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from recbole_gr.answers import Answers
 from recbole_gr.data.histories import Histories
+from recbole_gr.data.questions import check_count, token_lists, user_tokens
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.generation import NEVER
 from recbole_gr.restore import Restored, restore
@@ -46,6 +47,7 @@ class Recommender:
     def __init__(self, restored: Restored):
         self.config, self.model, self.dataset = restored[:3]
         self.histories = restored.histories
+        self._encoder, self._tokenizer = restored.encoder, restored.tokenizer
         self._answering = Answers(restored)
         self.generative = self._answering.generative
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
@@ -91,9 +93,11 @@ class Recommender:
         """The `k` best items for each user or history, in the order given.
 
         Args:
-            users: user tokens; None with no `histories`: everyone who has a history.
-            histories: item tokens in the order of time, one list for each answer. A model that
-                hashes users (`user_tokens`) takes them all for one unknown user.
+            users: user tokens; None with no `histories`: everyone who has a history. Of no users,
+                or histories, there are no answers.
+            histories: item tokens in the order of time, one list (or array, or tensor) for each
+                answer. A model that hashes users (`user_tokens`) takes them all for one unknown
+                user.
             k: items of an answer. It has fewer where the model finds no more: raise `beam_size`.
             exclude_history: leave out every item of the history, however long ago; None does as
                 the configuration says (`exclude_history`, False for RecBole's models).
@@ -105,7 +109,14 @@ class Recommender:
             ConfigError: tokens that are not in the data (named), an empty history, or a model that
                 cannot answer so. Raised before the first answer.
         """
-        self._check_k(k)
+        k = self._check_k(k)
+        if batch_size is None:
+            batch_size = self._answering.batch_size
+        check_count(batch_size, "batch_size")
+        if beam_size is not None:
+            check_count(beam_size, "beam_size")
+        if exclude_history not in (None, True, False):
+            raise ConfigError(f"exclude_history: {exclude_history!r} must be True, False or None")
         if users is not None and histories is not None:
             raise ConfigError("give users or histories, not both")
         if histories is not None:
@@ -121,7 +132,6 @@ class Recommender:
             bool(self.config["exclude_history"]) if exclude_history is None else exclude_history
         )
         show = self.config["show_progress"] if show_progress is None else show_progress
-        batch_size = batch_size or self._answering.batch_size
         # What follows is a generator of its own, so that the checks above come at once.
         return self._answers(source, rows, names, k, exclude, beam_size, batch_size, show)
 
@@ -160,16 +170,23 @@ class Recommender:
 
         They can be recommended and stand in histories from then on; the checkpoint is not changed.
         PIT asks its own item tokenizer for their SIDs; other models take those of the fitted
-        tokenizer that is kept beside the SIDs of their training.
+        tokenizer of their training, which the checkpoint holds.
 
         Args:
-            content: vector by item token, of the kind that `item_content` gave for the training
-                (lines of the `content_file`, or vectors of the same text encoder).
+            content: by item token, a text where the content of the training was made of texts: the
+                words of a title (`"winter garden"`) or cells of the `.item` file (`{"title":
+                "winter garden", "genre": "drama"}`); or a vector, of the kind that `item_content`
+                gave for the training (a line of the `content_file`).
 
         Raises:
-            ConfigError: tokens that exist, vectors of another length or not finite, or a model
-                that needs training for a new item. Nothing is added then.
+            ConfigError: tokens that exist, texts that say nothing to the model, vectors of another
+                length or not finite, or a model that needs training for a new item. Nothing is
+                added then.
         """
+        if not isinstance(content, Mapping):
+            raise ConfigError(
+                f"new items: {content!r:.100} is no dict of texts or vectors by item token"
+            )
         tokens = [str(token) for token in content]
         known = [token for token in tokens if token in self._item_ids]
         if known:
@@ -179,13 +196,13 @@ class Recommender:
                 f"new items: {self.config['model']} has a vector of its own for each item that it "
                 "was trained on, and none for new ones; train again with them, or take PIT or TIGER"
             )
-        vectors = content_rows(content)
+        vectors = content_rows(content, self._encoder, str(self.config["device"]))
         if hasattr(self.model, "add_items"):
             self.model.add_items(vectors)
         else:
             table = self.model.sid_table()
             trained = self.item_tokens[: self.dataset.item_num]
-            tokenizer = kept_tokenizer(self.config, table, trained)
+            tokenizer = kept_tokenizer(self.config, table, trained, self._tokenizer)
             self.model.add_sids(newcomer_codes(tokenizer, table, vectors))
         first = len(self.item_tokens)
         self.item_tokens += tokens
@@ -193,12 +210,12 @@ class Recommender:
 
     # What is asked for
 
-    def _check_k(self, k: int) -> None:
+    def _check_k(self, k: int) -> int:
         n_items = len(self.item_tokens) - 1
-        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n_items:
-            raise ConfigError(
-                f"k: {k!r} must be an integer from 1 to {n_items}, the items there are"
-            )
+        try:
+            return check_count(k, "k", 1, n_items)
+        except ConfigError as error:
+            raise ConfigError(f"{error}, the items there are") from None
 
     def _user_rows(self, users: Iterable | None) -> torch.Tensor:
         """Ids [B] of user tokens, or of all users with a history."""
@@ -207,9 +224,8 @@ class Recommender:
         taken = self.histories.lengths()
         if users is None:
             return taken.nonzero().squeeze(1)
-        tokens = [users] if isinstance(users, (str, int)) else users
         ids = self.dataset.field2token_id[self.dataset.uid_field]
-        rows = torch.tensor(_ids_of(map(str, tokens), ids, "users"), dtype=torch.long)
+        rows = torch.tensor(_ids_of(user_tokens(users), ids, "users"), dtype=torch.long)
         empty = (taken[rows] == 0).nonzero().squeeze(1)
         if self._answering.sequential and len(empty):
             user = self.dataset.id2token(self.dataset.uid_field, int(rows[empty[0]]))
@@ -224,13 +240,10 @@ class Recommender:
                 f"histories: {self.config['model']} knows users by a vector of their own and reads "
                 "no history; give users, or take a sequential model"
             )
-        rows = []
-        for number, history in enumerate(histories, 1):
-            if isinstance(history, str) or not len(history):
-                raise ConfigError(
-                    f"histories: number {number} is {history!r}; give a list of item tokens"
-                )
-            rows.append(_ids_of(map(str, history), self._item_ids, f"histories: number {number}"))
+        rows = [
+            _ids_of(tokens, self._item_ids, f"histories: number {number}")
+            for number, tokens in enumerate(token_lists(histories), 1)
+        ]
         return Histories.of(rows, self.dataset.iid_field)
 
 

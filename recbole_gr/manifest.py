@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 NAME = "manifest.json"
 _FILE_KEYS = ("sid_file", "content_file", "cf_file")  # settings that name a file a run reads
+_FILES_OF_PERIODS = ("continual_cf_files", "continual_sid_files")
 _OF_A_RESULT = (
     *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
     *("test_buckets", "test_targets", "best_epoch", "epochs_run", "sid_digest"),
@@ -142,6 +143,9 @@ def data_hashes(
     for key in _FILE_KEYS:
         if _get(config, key):
             files[key] = _get(config, key)
+    for key in _FILES_OF_PERIODS:
+        for number, path in enumerate(_get(config, key) or ()):
+            files[f"{key}[{number}]"] = path
     for path in files.values():
         if path not in known:
             known[path] = sha256(path)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m recbole_gr.recommend --checkpoint=FILE
            --user=ID[,ID...] | --history=ITEM[,ITEM...] | --users_file=FILE
-           [--k=10] [--exclude_history=True] [--output=FILE] [--key=value ...]
+           [--k=10] [--exclude_history=True] [--new_items=FILE] [--output=FILE] [--key=value ...]
 
 Prints rank, item, title (where the .item file has one) and score. Of a user of the data the whole
 history counts, up to the last interaction.
@@ -35,6 +35,8 @@ history counts, up to the last interaction.
   --output           writes .csv (a line per item) or .jsonl (a line per user) instead of printing
   --k                items for each user (default: 10)
   --exclude_history  leave out the items of the history (default: as the model was evaluated)
+  --new_items        items that the model does not know yet: JSON lines of their texts by column of
+                     the .item file, {"item": "new", "title": "winter garden"}, or of a "vector"
   --batch_size       users computed together
   --model            your own class, package.module:Class, where the checkpoint is of one
   --key=value        settings that differ from the training's, such as --data_path=FOLDER,
@@ -43,7 +45,7 @@ history counts, up to the last interaction.
 
 OWN = (
     *("checkpoint", "user", "history", "users_file", "output", "k", "exclude_history"),
-    *("batch_size", "model"),
+    *("batch_size", "model", "new_items"),
 )
 FORMATS = (".csv", ".jsonl")
 
@@ -68,8 +70,8 @@ def recommend(
         checkpoint (str | os.PathLike): a file that a run kept, of our models or RecBole's.
         users, histories, k, exclude_history, batch_size, show_progress: as for
             `Recommender.stream`.
-        new_items (dict | None): content vector by token of items that the model does not know yet,
-            as for `Recommender.add_items`.
+        new_items (dict | None): text or content vector by token of items that the model does not
+            know yet, as for `Recommender.add_items`.
         model, **overrides: as for `recbole_gr.load_data_and_model`.
 
     Returns:
@@ -110,11 +112,15 @@ def _run(arguments: list[str]) -> None:
     if output is not None and output.suffix not in FORMATS:
         raise ConfigError(f"--output={output}: the name must end in {' or '.join(FORMATS)}")
     users = _tokens(own["user"]) if "user" in own else None
+    if users == []:
+        raise ConfigError(f"--user={own['user']} names no user; write a user token of the data")
     if "users_file" in own:
         users = _lines(own["users_file"])
     histories = [_tokens(own["history"])] if "history" in own else None
+    new_items = _new_items(own["new_items"]) if "new_items" in own else None
     options = {name: parse_value(own.get(name)) for name in ("exclude_history", "batch_size")}
     _check_options(options)
+    k = parse_value(own.get("k", "10"))
 
     from recbole_gr.data.titles import item_titles
     from recbole_gr.inference import Recommender
@@ -122,7 +128,8 @@ def _run(arguments: list[str]) -> None:
     recommender = Recommender.load(
         own["checkpoint"], own.get("model"), with_users=histories is None, **overrides
     )
-    k = parse_value(own.get("k", "10"))
+    if new_items:
+        recommender.add_items(new_items)
     if "users_file" not in own:
         options["show_progress"] = False
     answers = recommender.stream(users, histories, k, **options)
@@ -151,15 +158,37 @@ def _tokens(text: str) -> list[str]:
 def _lines(path: str) -> list[str]:
     """The tokens of a file, one on each line."""
     from recbole_gr.errors import ConfigError
+    from recbole_gr.settings import read_text
 
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--users_file={path} cannot be read: {error}") from error
-    users = [line.strip() for line in text.splitlines() if line.strip()]
+    text = read_text(path, f"--users_file={path}")
+    users = [line.strip() for line in text.split("\n") if line.strip()]
     if not users:
         raise ConfigError(f"--users_file={path} names no user; write one user token on each line")
     return users
+
+
+def _new_items(path: str) -> dict[str, Any]:
+    """Texts by column, or vectors, of the items of a file of JSON lines, by their token."""
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.settings import read_text
+
+    items: dict[str, Any] = {}
+    for number, line in enumerate(read_text(path, f"--new_items={path}").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = dict(json.loads(line))
+            token = str(record.pop("item"))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ConfigError(
+                f"--new_items={path}, line {number} cannot be read; write a JSON object with an "
+                'item and its texts, {"item": "new", "title": "winter garden"}, or its vector, '
+                '{"item": "new", "vector": [0.1, 0.2]}'
+            ) from error
+        if token in items:
+            raise ConfigError(f"--new_items={path}, line {number}: {token!r} is there already")
+        items[token] = record["vector"] if set(record) == {"vector"} else record
+    return items
 
 
 def _print(answers: Iterable[Recommendation], titles: Mapping[str, str]) -> None:

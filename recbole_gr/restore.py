@@ -39,6 +39,8 @@ class Restored(NamedTuple):
 
     Attributes:
         histories: what every user has taken, or None where there is no log of it.
+        encoder: of the content of items that come later (`ItemContent.encoder`), or None.
+        tokenizer: that codes them (`recbole_gr.tokenizer.newcomers.fitted_state`), or None.
     """
 
     config: Config
@@ -48,6 +50,8 @@ class Restored(NamedTuple):
     valid_data: Any
     test_data: Any
     histories: Histories | None
+    encoder: dict[str, Any] | None = None
+    tokenizer: dict[str, Any] | None = None
 
 
 def load_data_and_model(
@@ -104,8 +108,8 @@ def restore(
     else:
         load_weights(network, state, file)
         network.eval()
-    train_data, valid_data, test_data = loaders
-    return Restored(config, network, dataset, train_data, valid_data, test_data, histories)
+    newcomers = state.get("content"), state.get("tokenizer")  # none in those of the first versions
+    return Restored(config, network, dataset, *loaders, histories, *newcomers)
 
 
 def restored_config(

@@ -21,6 +21,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.files import DiskFull
 from recbole_gr.run_files import checkpoint_file, start_log
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.tokenizer.newcomers import fitted_state
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain, plain_config
 from recbole_gr.trainer.growth import load_grown
@@ -90,6 +91,10 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
     if start.weights:
         load_grown(model, start.weights, config)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
+    if sid_table is not None and not getattr(model, "weights_per_item", False):
+        assert content is not None  # for items that come later
+        trainer.content_encoder = content.encoder
+        trainer.fitted_tokenizer = fitted_state(config, sid_table, model)
     trainer.saved_model_file = start.checkpoint or checkpoint_file(config)
     processes.draw_apart(config["seed"])
     if config["resume"]:

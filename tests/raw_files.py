@@ -69,6 +69,30 @@ def amazon(folder, year=2014, broken=False, n_items=12):
     )
 
 
+def amazon2023(folder, zipped=True, n_items=12):
+    """Reviews of variants of the products, in milliseconds, and metadata of the products."""
+    reviews = [
+        json.dumps({"rating": float(r), "title": "Good", "text": "good\tgood", "images": [],
+                    "asin": f"V{u % 3}{i:03}", "parent_asin": f"B{i:03}", "user_id": f"A{u}",
+                    "timestamp": 1000 * t + u * 37 % 1000, "helpful_vote": 0,
+                    "verified_purchase": True})
+        for u, i, r, t in interactions(n_items=n_items)
+    ]  # fmt: skip
+    products = [
+        json.dumps({"main_category": "All Beauty" if item else None, "title": title(item),
+                    "average_rating": 4.5, "rating_number": 10,
+                    "features": ["It's <b>so</b>", "so"],
+                    "description": [], "price": 1.5 + item if item % 2 else None, "images": [],
+                    "videos": [], "store": "OPI", "categories": ["Beauty", "Hair Care"],
+                    "details": {"Brand": "OPI", "Unit Count": "1.0 Ounce"},
+                    "parent_asin": f"B{item:03}", "bought_together": None})
+        for item in [*range(n_items), 900]
+    ]  # fmt: skip
+    end = ".jsonl.gz" if zipped else ".jsonl"
+    names = (f"All_Beauty{end}", f"meta_All_Beauty{end}")
+    return tuple(write(folder / name, lines) for name, lines in zip(names, (reviews, products)))
+
+
 def movielens(folder, kind):
     """`ml-100k.zip`, `ml-1m.zip` or `ml-latest-small.zip`."""
     rows, items, users = list(interactions()), range(12), range(30)

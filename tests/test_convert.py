@@ -158,6 +158,45 @@ def test_amazon_reviews_and_metadata_become_a_data_set_with_text(tmp_path, year,
     assert {"title", "brand", "categories", "description"} <= set(fields)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_amazon_2023_has_an_item_for_all_variants_of_a_product(tmp_path, zipped):
+    reviews, metadata = raw_files.amazon2023(tmp_path, zipped)
+    _, figures = convert("amazon2023", "shop", reviews=reviews, metadata=metadata, **QUIET)
+    assert figures[".inter"] == {"lines": 180, "broken": 0, "kept": 180, "users": 30, "items": 12}
+    assert figures[".item"] == {"lines": 13, "broken": 0, "kept": 12, "empty": 0}
+    assert {row[1] for row in read("inter")[1]} == {f"B{item:03}" for item in range(12)}
+    head, rows = read("item")
+    item = dict(zip(head, rows[1]))
+    assert item == {
+        "item_id:token": "B001", "title:token_seq": raw_files.title(1), "store:token": "OPI",
+        "main_category:token": "All Beauty", "categories:token_seq": "Beauty Hair_Care",
+        "price:float": "2.5", "features:token_seq": "It's so so", "description:token_seq": "",
+    }  # fmt: skip
+    assert rows[0][3] == rows[0][5] == ""  # null in the file
+    config = config_of("shop")
+    assert len(create_dataset(config).inter_feat) == 180
+    fields, _ = text.choose_text_fields(ItemFile(config))
+    assert {"title", "store", "main_category", "categories", "features"} <= set(fields)
+
+
+def test_milliseconds_of_amazon_2023_are_seconds_without_loss(tmp_path):
+    times = [1588687728923, 1588687728000, 0, 1, 1700000000999, 946684800010]
+    raw_files.write(tmp_path / "r.jsonl", [
+        json.dumps({"user_id": "A", "parent_asin": f"B{n}", "rating": 5.0, "timestamp": time})
+        for n, time in enumerate(times)
+    ])  # fmt: skip
+    convert("amazon2023", "shop", reviews="r.jsonl", **QUIET)
+    cells = [row[3] for row in read("inter")[1]]
+    assert cells[:3] == ["1588687728.923", "1588687728", "0"]
+    assert [round(1000 * float(cell)) for cell in cells] == times
+
+
+def test_reviews_of_another_year_are_refused(tmp_path):
+    reviews, _ = raw_files.amazon(tmp_path, 2018)
+    with pytest.raises(ConfigError, match="the key user_id is missing.*right file for --format"):
+        convert("amazon2023", "shop", reviews=reviews, **QUIET)
+
+
 def test_a_model_runs_on_a_converted_data_set(tmp_path):
     from recbole_gr import run_recbole_gr
 

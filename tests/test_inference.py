@@ -1,13 +1,16 @@
 """Recommendations in external tokens: for users, for histories, and of new items."""
 
+import numpy as np
 import pytest
 import torch
 from runs import RUNS
 
-from recbole_gr import load_data_and_model, registry
+from recbole_gr import Recommender, load_data_and_model, registry
 from recbole_gr.data.content import item_content
+from recbole_gr.data.questions import token_lists, user_tokens
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import best
+from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 
 SEQUENTIAL = [name for name in RUNS if name != "Pop"]
 GENERATIVE = ["TIGER", "TIGER-encoder", "TIGER-share", "PIT", "IntRR", "R3VAE"]
@@ -206,8 +209,13 @@ def test_bad_content_of_new_items_is_refused(name, recommender):
     assert len(own.item_tokens) == 41
 
 
-def test_new_items_need_the_tokenizer_of_the_models_sids(recommender, tmp_path):
-    own = recommender("TIGER", sid_dir=str(tmp_path))
+def test_new_items_need_the_tokenizer_of_the_models_sids(trained, tmp_path):
+    """Of a checkpoint of the first versions, which did not hold it."""
+    state = load_checkpoint(trained("TIGER")["checkpoint"])
+    del state["tokenizer"]
+    save_checkpoint(tmp_path / "old.pth", state)
+    Recommender.load(tmp_path / "old.pth").add_items({"new": torch.zeros(8)})  # beside the SIDs
+    own = Recommender.load(tmp_path / "old.pth", sid_dir=str(tmp_path))
     with pytest.raises(ConfigError, match=f"tokenizer.*{tmp_path}.*sid_dir"):
         own.add_items({"new": torch.zeros(8)})
 
@@ -226,9 +234,81 @@ def test_new_items_need_the_tokenizer_of_the_models_sids(recommender, tmp_path):
         ("TIGER", {"users": ["u1"], "histories": [["i1"]]}, "not both"),
         ("TIGER", {"users": ["u1"], "k": 0}, "k: 0 must be an integer from 1 to 40"),
         ("TIGER", {"users": ["u1"], "k": 41}, "k: 41"),
+        ("TIGER", {"users": ["u1"], "k": True}, "k: True must be an integer from 1 to 40"),
+        ("TIGER", {"users": ["u1"], "k": None}, "k: None must be an integer"),
         ("Pop", {"histories": [["i1"]]}, "Pop knows users by a vector of their own"),
     ],
 )
 def test_questions_that_cannot_be_answered_are_refused(name, question, message, recommender):
     with pytest.raises(ConfigError, match=message):
         recommender(name).stream(**question)  # before the first answer is asked for
+
+
+OUTER = r'as in histories=\[\["50", "181"\]\]'
+
+
+@pytest.mark.parametrize(
+    "question, message",
+    [
+        ({"histories": [[]]}, r"number 1 is \[\]; give a list of item tokens, one at least"),
+        ({"histories": [["i1"], ()]}, r"number 2 is \(\); .*one at least"),
+        ({"histories": [np.array([])]}, "number 1 is array.*one at least"),
+        ({"histories": [torch.tensor([])]}, "number 1 is tensor.*one at least"),
+        ({"histories": [iter(())]}, "number 1 is .*one at least"),
+        ({"histories": [None]}, f"number 1 is None, which is no list.*{OUTER}"),
+        ({"histories": [1]}, f"number 1 is 1, which is no list.*{OUTER}"),
+        ({"histories": 1}, f"histories: 1, which is no list.*{OUTER}"),
+        ({"histories": torch.tensor(1)}, f"histories: 1, which is no list.*{OUTER}"),
+        ({"histories": "i1"}, f"histories: 'i1' is no list of histories.*{OUTER}"),
+        ({"histories": {"u1": ["i1"]}}, f"is no list of histories.*{OUTER}"),
+        ({"histories": ["i1", "i2"]}, f"number 1 is 'i1'; .*outer list is missing.*{OUTER}"),
+        ({"histories": np.array(["i1", "i2"])}, "number 1 is 'i1'; .*outer list is missing"),
+        ({"histories": [{"i1": 1}]}, "number 1 is {'i1': 1}, which has no order"),
+        ({"histories": [{"i1"}]}, "number 1 is {'i1'}, which has no order"),
+        ({"histories": [["i1", None]]}, "number 1: not in the data: 'None'"),
+        ({"users": 1.5}, "users: 1.5, which is no list; give a list of user tokens"),
+        ({"users": {"u1": 1}}, "users: {'u1': 1} is no list"),
+        ({"users": b"u1"}, "users: b'u1' is no list"),
+        ({"users": ["u1"], "beam_size": 0}, "beam_size: 0 must be an integer of at least 1"),
+        ({"users": ["u1"], "beam_size": "5"}, "beam_size: '5' must be an integer"),
+        ({"users": ["u1"], "batch_size": 0}, "batch_size: 0 must be an integer of at least 1"),
+        ({"users": ["u1"], "batch_size": -1}, "batch_size: -1 must be"),
+        ({"users": ["u1"], "batch_size": 2.5}, "batch_size: 2.5 must be"),
+        ({"users": ["u1"], "exclude_history": "no"}, "exclude_history: 'no' must be True, False"),
+    ],
+)
+@pytest.mark.parametrize("name", ["TIGER", "IntRR", "SASRec"])
+def test_odd_questions_are_refused_with_what_is_wanted(name, question, message, recommender):
+    with pytest.raises(ConfigError, match=message):
+        recommender(name).stream(**question)
+
+
+def test_histories_and_users_come_in_any_form_of_list(recommender):
+    own = recommender("TIGER")
+    (expected,) = own.recommend(histories=[["i1", "i2"]], k=3)
+    forms = (
+        [("i1", "i2")], np.array([["i1", "i2"]]), [np.array(["i1", "i2"], dtype=object)],
+        (h for h in [["i1", "i2"]]), [iter(["i1", "i2"])],
+    )  # fmt: skip
+    for form in forms:
+        assert own.recommend(histories=form, k=np.int64(3)) == [expected]
+    by_user = own.recommend(["u1", "u2"], k=3)
+    for users in (("u1", "u2"), np.array(["u1", "u2"]), iter(["u1", "u2"])):
+        assert own.recommend(users, k=3, batch_size=np.int64(1)) == by_user
+    assert own.recommend("u1", k=3) == by_user[:1]
+
+
+def test_numbers_are_tokens_also_in_arrays_and_tensors():
+    tensor = torch.tensor([[5, 18]])
+    for numbers in ([[5, 18]], np.array([[5, 18]]), tensor, [tensor[0]]):
+        assert token_lists(numbers) == [["5", "18"]]
+    for users in ([5, 18], np.array([5, 18]), torch.tensor([5, 18])):
+        assert user_tokens(users) == ["5", "18"]
+    assert user_tokens(5) == ["5"]
+
+
+@pytest.mark.parametrize("name", ["TIGER", "SASRec"])
+def test_of_nobody_there_are_no_answers(name, recommender):
+    own = recommender(name)
+    assert own.recommend(users=[], k=3) == own.recommend(histories=[], k=3) == []
+    assert recommender("Pop").recommend(users=[], k=3) == []

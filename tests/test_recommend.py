@@ -1,7 +1,9 @@
 """The program that recommends, and its function."""
 
 import csv
+import io
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,6 +96,13 @@ def test_a_file_of_users_is_answered_into_a_file(suffix, run, recommender, tmp_p
         (["--history="], "histories: number 1"),
         (["--user=u1", "--k=none"], "k: None"),
         (["--user=u1", "--k=2.5"], "k: 2.5"),
+        (["--user=u1", "--k=abc"], "k: 'abc' must be an integer from 1 to 40"),
+        (["--user=u1", "--k="], "k: '' must be an integer from 1 to 40"),
+        (["--user="], "--user= names no user; write a user token"),
+        (["--user=,"], "--user=, names no user"),
+        (["--history=,"], "histories: number 1 is []"),
+        (["--user=u1", "--beam_size=0"], "beam_size: 0 must be an integer of at least 1"),
+        (["--user=u1", "--new_items=missing"], "--new_items=missing cannot be read"),
         (["--user=u1", "--exclude_history=maybe"], "--exclude_history=maybe: write True or False"),
         (["--user=u1", "--batch_size=0"], "--batch_size=0"),
         (["--user=u1", "--output=answers.txt"], ".csv or .jsonl"),
@@ -110,6 +119,61 @@ def test_bad_arguments_end_without_a_traceback(arguments, message, run, tmp_path
     code, out, err = run(*arguments)
     assert code == 2 and out == "" and err.startswith("error: ") and message in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"u1\nu2\n", b"\xef\xbb\xbfu1\nu2", b"u1\r\nu2\r\n", b"\n  u1 \n\n\t\nu2\n\n", b"u1\ru2\r"],
+)
+def test_a_file_of_users_may_come_from_any_editor(data, run, tmp_path, monkeypatch):
+    (tmp_path / "users.txt").write_bytes(data)
+    code, out, err = run(f"--users_file={tmp_path / 'users.txt'}", "--k=2", "--show_progress=False")
+    assert code == 0 and err == "" and [x for x in out.split("\n") if x.startswith("user")] == [
+        "user u1", "user u2"
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert run("--users_file=-", "--k=2", "--show_progress=False") == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "names no user; write one user token on each line"),
+        (b"\xef\xbb\xbf\n \r\n", "names no user"),
+        ("u1\nu2\n".encode("utf-16"), "it is UTF-16; save it as UTF-8, for example by iconv"),
+        ("u1\nu2\n".encode("utf-16-le"), "it is UTF-16"),
+        ("u1\nu2\n".encode("utf-16-be"), "it is UTF-16"),
+        ("u1\nü2\n".encode("latin-1"), "it is not UTF-8 (byte 0xfc in line 2); save it as UTF-8"),
+    ],
+)
+def test_a_file_of_users_that_cannot_be_read_is_named_with_the_remedy(data, message, run, tmp_path):
+    file = tmp_path / "users.txt"
+    file.write_bytes(data)
+    code, out, err = run(f"--users_file={file}")
+    assert code == 2 and out == "" and err.startswith(f"error: --users_file={file}")
+    assert message in err
+
+
+def test_the_program_adds_new_items_of_a_file(run, recommender, tmp_path):
+    file = tmp_path / "new.jsonl"
+    vector = recommender("PIT").model.saved_content(recommender("PIT").model.state_dict())[1]
+    lines = [
+        {"item": "fresh", "title": "night river", "genre": "drama"},
+        {"item": 7, "vector": vector.tolist()},
+    ]
+    file.write_text("\ufeff" + "\n\n".join(map(json.dumps, lines)), encoding="utf-8")
+    wide = ("--k=42", "--beam_size=1000", f"--new_items={file}")
+    code, out, err = run("--user=u1", *wide, name="PIT")
+    assert code == 0 and err == "" and " fresh " in out and " 7 " in out
+    for text, message in (
+        ('{"title": "x"}', "line 1 cannot be read; write a JSON object"),
+        ("[1]", "line 1 cannot be read"),
+        ('{"item": "a", "title": "x"}\n{"item": "a"}', "line 2: 'a' is there already"),
+        ('{"item": "a", "titel": "x"}', "did you mean 'title'"),
+    ):
+        file.write_text(text)
+        code, out, err = run("--user=u1", f"--new_items={file}", name="PIT")
+        assert code == 2 and out == "" and message in err
 
 
 def test_a_missing_checkpoint_is_named(capsys):

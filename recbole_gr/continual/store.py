@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.data.sources import FILE_KEYS, changes, sources_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import plain_config
@@ -15,7 +17,7 @@ from recbole_gr.trainer.checkpoint import plain_config
 if TYPE_CHECKING:
     from recbole.config import Config
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 did not note the files that a run was made of
 # Keys that decide where or how far a run goes, not what comes out of a part of it.
 _ELSEWHERE = frozenset(
     "model continual_model continual_sid_files continual_tokenizer continual_recommender "
@@ -24,36 +26,81 @@ _ELSEWHERE = frozenset(
     "content_cache_dir data_path resume eval_buckets dataset_save_path dataloaders_save_path "
     "save_dataset save_dataloaders nproc world_size ip port group_offset encoding".split()
 )
+# Of files it counts whether they are given; what is in them is compared by their hashes.
+_FILES = (*FILE_KEYS, "continual_cf_files")
 
 
 def settings_digest(settings: Config | Mapping[str, Any]) -> str:
-    """sha256 (hexadecimal) of a Config or its plain form, but for keys that change no result."""
+    """sha256 (hexadecimal) of a Config or its plain form, but for keys that change no result, and
+    for the names of files."""
+    return hashlib.sha256(json.dumps(_deciding(settings), sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(settings: Config | Mapping[str, Any]) -> dict[str, Any]:
     plain = settings if isinstance(settings, dict) else plain_config(settings)
     values = {key: value for key, value in plain.items() if key not in _ELSEWHERE}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return {**values, **{key: bool(values.get(key)) for key in _FILES}}
 
 
 class Store:
     """One folder a run: ``period-<p>/`` with collaborative vectors, tokenizers, code tables,
     recommenders and their results.
 
+    The folder's name holds a hash of the settings. What it holds belongs to the files of the data
+    set, of vectors and of texts that it was made of, wherever they lie; tables of
+    ``continual_sid_files`` lie in it under their own hashes.
+
     Args:
-        config: of the continual run; the folder's name holds a hash of it.
+        config: of the continual run.
+
+    Raises:
+        ConfigError: something is kept there of files that have changed since (says which), or by a
+            version that did not note them. It stays as it is.
     """
 
     def __init__(self, config: Config):
+        parent, dataset = Path(config["continual_dir"]), config["dataset"]
         digest = settings_digest(config)
-        name = f"{config['dataset']}-v{FORMAT_VERSION}-{digest[:12]}"
-        self.root = Path(config["continual_dir"], name)
-        about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
-        if not (self.root / "config.json").is_file():
-            write_json(self.root / "config.json", about)
+        self.root = parent / f"{dataset}-v{FORMAT_VERSION}-{digest[:12]}"
+        file, sources = self.root / "config.json", sources_of(config)
+        about = read_json(file)
+        if about is None or not _holds_something(self.root):
+            self._refuse_older(parent.glob(f"{glob.escape(dataset)}-v1-*"), config)
+            about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
+            write_json(file, {**about, "files": sources})
+            return
+        wrong = changes(about["files"], sources)
+        if wrong:
+            raise ConfigError(
+                f"continual_dir: what is kept in '{self.root}' was made of other data: "
+                f"{'; '.join(wrong)}. Give the files it was made of to go on, or another "
+                "--continual_dir to start anew."
+            )
+        if set(sources) - set(about["files"]):  # of further periods
+            write_json(file, {**about, "files": {**about["files"], **sources}})
+
+    def _refuse_older(self, folders: Iterable[Path], config: Config) -> None:
+        """See that nothing with these settings was kept by the first versions."""
+        now = json.loads(json.dumps(_deciding(config)))
+        for folder in folders:
+            then = _deciding((read_json(folder / "config.json") or {}).get("config", {}))
+            same = all(then[key] == now[key] for key in then.keys() & now.keys())
+            if "dataset" in then and same and _holds_something(folder):
+                raise ConfigError(
+                    f"continual_dir: '{folder}' was kept by an earlier version, which did not note "
+                    "the data that it was made of; whether they are those of now cannot be told. "
+                    "Give another --continual_dir to do it anew, or remove that folder."
+                )
 
     def period(self, period: int) -> Path:
         """Folder of a period; made if missing."""
         folder = self.root / f"period-{period}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _holds_something(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.glob("period-*/*"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +130,9 @@ class TokenizerChain:
         tokens = items.content.item_tokens
         if self.how == FILES:  # read anew each time, as a file may have changed
             table, figures = self._from_file(items)
-            self.names.append(f"{FILES}-{table.digest()[:8]}")
+            # All files so far: a recommender goes on from the period before.
+            digest = hashlib.sha256("".join([*self.names[-1:], table.digest()]).encode())
+            self.names.append(f"{FILES}-{digest.hexdigest()[:8]}")
         else:
             self.names.append(self.how if items.period else "start")
             table, figures = self._learned(items, vectors, items.folder / self.names[-1], tokens)

@@ -8,17 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 
 from recbole_gr.data import text
 from recbole_gr.data.atomic import atomic_path
+from recbole_gr.data.encoder import kept_encoder
 from recbole_gr.data.items import ItemFile
+from recbole_gr.data.sources import folder_sha256
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.files import atomic_write
+from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from recbole_gr.config import Config
     from recbole_gr.data.dataset import GenerativeDataset
 
+#: Vectors, their digest, and an encoder of texts (None where they are not made of texts).
+Made: TypeAlias = tuple[np.ndarray, str, "dict[str, Any] | None"]
+CHECKED = 100  # items by which a kept encoder is held against the vectors beside it
 SOURCES = ("embedding", "preload", "sentence", "text", "collaborative")
 
 
@@ -39,12 +45,16 @@ class ItemContent:
         source (str): which of `SOURCES` they come from.
         digest (str): sha256 of what they were made from; equal inputs give equal digests.
         item_tokens (list[str]): [n_items] the data set's own names of the items, "[PAD]" first.
+        encoder (dict | None): plain data by which vectors of items that come later can be made, see
+            :func:`~recbole_gr.data.encoder.encoded_texts`: `source`, and for texts what encodes
+            them, else `dim`.
     """
 
     vectors: torch.Tensor
     source: str
     digest: str
     item_tokens: list
+    encoder: dict[str, Any] | None = None
 
 
 def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
@@ -85,7 +95,7 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
         "text": _text,
         "collaborative": _collaborative,
     }[source]
-    vectors, digest = make(config, dataset, tokens)
+    vectors, digest, encoder = make(config, dataset, tokens)
     check_finite(vectors, tokens, source)
     n_zero = int((~vectors[1:].any(axis=1)).sum())
     getLogger().info(
@@ -95,7 +105,8 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
         vectors.shape[1],
         f", {n_zero} of them without content (zero vectors)" if n_zero else "",
     )
-    return ItemContent(torch.from_numpy(vectors), source, digest, tokens)
+    encoder = encoder or {"source": source, "dim": vectors.shape[1]}
+    return ItemContent(torch.from_numpy(vectors), source, digest, tokens, encoder)
 
 
 def _auto_source(config: Config, dataset: GenerativeDataset) -> str:
@@ -121,17 +132,13 @@ def _default_content_file(config: Config) -> str:
     return atomic_path(config, "itememb.npy")
 
 
-def _embedding(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
-) -> tuple[np.ndarray, str]:
+def _embedding(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
     path = config["content_file"] or _default_content_file(config)
     vectors = vectors_of_file(config, tokens, path, "content_file")
-    return vectors, digest_of("embedding", tokens, vectors)
+    return vectors, digest_of("embedding", tokens, vectors), None
 
 
-def _preload(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
-) -> tuple[np.ndarray, str]:
+def _preload(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
     fields = config["preload_weight"] or {}
     wanted = config["content_field"] or (list(fields.values())[0] if len(fields) == 1 else None)
     id_field = next((key for key, value in fields.items() if wanted in (key, value)), None)
@@ -149,33 +156,59 @@ def _preload(
     rows[0] = -1
     vectors = np.where(rows[:, None] >= 0, weights[rows], np.float32(0))
     warn_missing(rows[1:], f"the preloaded field {wanted!r}")
-    return vectors, digest_of("preload", tokens, vectors)
+    return vectors, digest_of("preload", tokens, vectors), None
 
 
-def _text(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
-) -> tuple[np.ndarray, str]:
+def _text(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
     item_file, fields, rows = _text_columns(config, tokens)
     terms = text.item_terms(item_file, fields, rows[1:])
     _require_text(terms, item_file, fields)
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
     digest = digest_of("text", tokens, "\x1e".join("\x1f".join(t) for t in terms), dim, seed)
-    return _cached(
-        config, "text", digest, len(tokens),
-        lambda: _with_padding(text.tfidf_vectors(terms, dim, seed)),
-    )
+    file = Path(_cache_folder(config), f"{config['dataset']}-text-{digest[:16]}.encoder.pth")
+
+    def compute() -> np.ndarray:
+        vectors, tfidf = text.tfidf_vectors(terms, dim, seed)
+        save_checkpoint(file, {"encoder": tfidf.plain()})
+        return _with_padding(vectors)
+
+    vectors, digest = _cached(config, "text", digest, len(tokens), compute)
+    tfidf = _kept_tfidf(file, terms, vectors)
+    if tfidf is None:  # vectors of an earlier version, or the file was lost
+        compute()
+        tfidf = _kept_tfidf(file, terms, vectors)
+    if tfidf is None:
+        getLogger().warning(
+            "the vectors of texts that are kept in %s were made elsewhere and cannot be made again "
+            "here: items that are added to the trained model need vectors. Remove them to have "
+            "them made anew", file.parent,
+        )  # fmt: skip
+        return vectors, digest, None
+    return vectors, digest, kept_encoder("text", item_file, fields, **tfidf)
 
 
-def _sentence(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
-) -> tuple[np.ndarray, str]:
+def _kept_tfidf(file: Path, terms: list[list[str]], vectors: np.ndarray) -> dict[str, Any] | None:
+    """The encoder in a file, if that is whole and gives the `vectors` that are kept beside it."""
+    try:
+        plain = load_checkpoint(file, map_location="cpu")["encoder"]
+        some = np.linspace(0, len(terms) - 1, min(len(terms), CHECKED)).astype(int)
+        again = text.Tfidf.of(plain).vectors([terms[row] for row in some])
+    except (ConfigError, KeyError, IndexError, ValueError):
+        return None
+    same = again.shape[1] == vectors.shape[1] and np.allclose(again, vectors[some + 1], atol=1e-5)
+    return plain if same else None
+
+
+def _sentence(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
     item_file, fields, rows = _text_columns(config, tokens)
     texts = text.item_sentences(item_file, fields, rows[1:])
     _require_text(texts, item_file, fields)
     encoder = config["text_encoder"]
-    digest = digest_of("sentence", tokens, "\x1e".join(texts), encoder)
+    # Of an encoder in a folder its files count, which another training may have replaced.
+    by = folder_sha256(encoder) if encoder and os.path.isdir(encoder) else encoder
+    digest = digest_of("sentence", tokens, "\x1e".join(texts), by)
     device = str(config["device"]) if config["device"] is not None else None
-    return _cached(
+    vectors, digest = _cached(
         config,
         "sentence",
         digest,
@@ -184,6 +217,7 @@ def _sentence(
             text.sentence_vectors(texts, encoder, device, config["show_progress"])
         ),
     )
+    return vectors, digest, kept_encoder("sentence", item_file, fields, text_encoder=encoder)
 
 
 def _with_padding(vectors: np.ndarray) -> np.ndarray:
@@ -210,9 +244,7 @@ def _require_text(
         )
 
 
-def _collaborative(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
-) -> tuple[np.ndarray, str]:
+def _collaborative(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
     """Items in the space of the users that have them: SVD of the degree-normalised matrix."""
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
     matrix = dataset.inter_matrix(form="csr").T.tocsr().astype(np.float32)  # (n_items, n_users)
@@ -229,7 +261,7 @@ def _collaborative(
 
         return text.reduce_dimensions(inverse_root(1) @ matrix @ inverse_root(0), dim, seed)
 
-    return _cached(config, "collaborative", digest, len(tokens), compute)
+    return *_cached(config, "collaborative", digest, len(tokens), compute), None
 
 
 def digest_of(*parts: Any) -> str:
@@ -240,19 +272,24 @@ def digest_of(*parts: Any) -> str:
             data = np.ascontiguousarray(part)
             head, body = f"{data.dtype}{data.shape}", data.data.cast("B") if data.size else b""
         else:
-            head, body = type(part).__name__, ("\x1f".join(part) if isinstance(part, list)
-                                               else str(part)).encode()
+            head, body = (
+                type(part).__name__,
+                ("\x1f".join(part) if isinstance(part, list) else str(part)).encode(),
+            )
         sha.update(f"{head}:{len(body)}:".encode())
         sha.update(body)
     return sha.hexdigest()
+
+
+def _cache_folder(config: Config) -> str:
+    return config["content_cache_dir"] or os.path.join("saved", "content")
 
 
 def _cached(
     config: Config, source: str, digest: str, n_items: int, compute: Callable[[], np.ndarray]
 ) -> tuple[np.ndarray, str]:
     """Vectors from the cache if they are there and whole, else computed and kept."""
-    folder = config["content_cache_dir"] or os.path.join("saved", "content")
-    path = Path(folder) / f"{config['dataset']}-{source}-{digest[:16]}.npy"
+    path = Path(_cache_folder(config)) / f"{config['dataset']}-{source}-{digest[:16]}.npy"
     if path.is_file():
         try:
             vectors = np.load(path, allow_pickle=False)

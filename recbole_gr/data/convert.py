@@ -25,7 +25,7 @@ usage: python -m recbole_gr.data.convert --format=FORMAT --dataset=NAME [--outpu
 
 Writes DIR/NAME/NAME.inter and, where the sources have them, NAME.item and NAME.user (DIR: dataset),
 to be used with --data_path=DIR --dataset=NAME. Files may be gzipped. FORMAT and its SOURCES:
-  amazon2014, amazon2018   --reviews=FILE [--metadata=FILE]
+  amazon2014, amazon2018, amazon2023   --reviews=FILE [--metadata=FILE]
   movielens                --archive=ZIP_OR_FOLDER   (100k, 1m, 10m, 20m, 25m, 32m, latest)
   table                    --interactions=FILE --columns=user_id:COL,item_id:COL[,timestamp:COL]
                            [,rating:COL] [--items=FILE [--item_columns=item_id:COL,title:COL,...]]
@@ -42,6 +42,7 @@ The same command given again goes on after the last part that is complete.
 SOURCES = {
     "amazon2014": (("reviews",), ("metadata",)),
     "amazon2018": (("reviews",), ("metadata",)),
+    "amazon2023": (("reviews",), ("metadata",)),
     "movielens": (("archive",), ()),
     "table": (("interactions", "columns"), ("items", "item_columns")),
 }
@@ -63,7 +64,7 @@ def convert(
     """Convert raw files to the atomic files of a data set.
 
     Args:
-        format (str): `amazon2014`, `amazon2018`, `movielens` or `table`.
+        format (str): `amazon2014`, `amazon2018`, `amazon2023`, `movielens` or `table`.
         dataset (str): name of the data set.
         **options: the keys of the command line, see `USAGE`.
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from logging import getLogger
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
 
+    from recbole_gr.data.encoder import TextColumns
     from recbole_gr.data.items import ItemFile
 
 MIN_DISTINCT = 0.1  # `auto` takes text only if the items have at least this share of distinct texts
@@ -62,7 +65,9 @@ def _looks_like_id(cells: pd.Series, separator: str) -> bool:
     return len(filled) > 1 and single and filled.is_unique
 
 
-def item_terms(item_file: ItemFile, fields: Sequence[str], rows: np.ndarray) -> list[list[str]]:
+def item_terms(
+    item_file: ItemFile | TextColumns, fields: Sequence[str], rows: np.ndarray
+) -> list[list[str]]:
     """Terms of each item for TF-IDF.
 
     Words of a sequence column are lower-cased and freed of punctuation around them. The value of a
@@ -70,7 +75,7 @@ def item_terms(item_file: ItemFile, fields: Sequence[str], rows: np.ndarray) -> 
     it has several.
 
     Args:
-        item_file (ItemFile): the item file.
+        item_file (ItemFile | TextColumns): the item file, or texts of new items.
         fields (list[str]): text columns.
         rows (numpy.ndarray): [n] line of each item, -1 for none.
 
@@ -93,7 +98,9 @@ def item_terms(item_file: ItemFile, fields: Sequence[str], rows: np.ndarray) -> 
     return terms
 
 
-def item_sentences(item_file: ItemFile, fields: Sequence[str], rows: np.ndarray) -> list[str]:
+def item_sentences(
+    item_file: ItemFile | TextColumns, fields: Sequence[str], rows: np.ndarray
+) -> list[str]:
     """One line of text per item for a sentence encoder, `field: words. field: words.`
 
     Underscores that tie the words of one token become blanks. Items without text get "".
@@ -131,18 +138,74 @@ def reduce_dimensions(matrix: spmatrix, dim: int, seed: int) -> np.ndarray:
     Returns:
         numpy.ndarray: [n, d] float32; empty rows of `matrix` are zero.
     """
+    return _unit_rows(_singular_vectors(matrix, dim, seed)[0])
+
+
+def _singular_vectors(matrix: spmatrix, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix [n, m] in the space of its first right singular vectors [n, d], and these [d, m]."""
     from sklearn.decomposition import TruncatedSVD
 
     reduced = min(dim, *matrix.shape)
     if reduced < dim:
         getLogger().debug("content_dim=%d reduced to %d: a matrix %s", dim, reduced, matrix.shape)
-    vectors = TruncatedSVD(reduced, n_iter=7, random_state=seed).fit_transform(matrix)
+    svd = TruncatedSVD(reduced, n_iter=7, random_state=seed)
+    return svd.fit_transform(matrix), svd.components_
+
+
+def _unit_rows(vectors: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-8)
     return vectors.astype(np.float32)
 
 
-def tfidf_vectors(terms: list[list[str]], dim: int, seed: int) -> np.ndarray:
+class Tfidf(NamedTuple):
+    """A fitted TF-IDF with truncated SVD.
+
+    Attributes:
+        terms (list[str]): [t] the terms it knows.
+        idf (FloatTensor): [t] their weights.
+        components (FloatTensor): [d, t] the singular vectors.
+    """
+
+    terms: list[str]
+    idf: torch.Tensor
+    components: torch.Tensor
+
+    def vectors(self, terms: list[list[str]]) -> np.ndarray:
+        """As :func:`tfidf_vectors` gave them for the items that it was fitted on.
+
+        Args:
+            terms (list[list[str]]): terms of each item; unknown ones count for nothing.
+
+        Returns:
+            numpy.ndarray: [n, d] float32, rows of length 1, zero for items without known terms.
+        """
+        from scipy.sparse import csr_matrix
+
+        place = dict(zip(self.terms, range(len(self.terms))))
+        counts = [Counter(place[term] for term in own if term in place) for own in terms]
+        columns = np.array([column for own in counts for column in own], dtype=np.int64)
+        values = np.array([n for own in counts for n in own.values()], dtype=np.float32)
+        starts = np.cumsum([0, *map(len, counts)])
+        rows = np.repeat(np.arange(len(terms)), np.diff(starts))
+        weights = (1 + np.log(values)) * self.idf.cpu().numpy()[columns]
+        length = np.sqrt(np.bincount(rows, weights**2, len(terms)))
+        weights = (weights / length[rows]).astype(np.float32)
+        shape = (len(terms), len(self.terms))
+        matrix = csr_matrix((weights, columns, starts), shape=shape)
+        return _unit_rows(np.asarray(matrix @ self.components.cpu().numpy().T))
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data and tensors for a checkpoint; a single text of terms loads far faster."""
+        return {**self._asdict(), "terms": "\n".join(self.terms)}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Tfidf:
+        """The way back from :meth:`plain`."""
+        return cls(plain["terms"].split("\n"), plain["idf"], plain["components"])
+
+
+def tfidf_vectors(terms: list[list[str]], dim: int, seed: int) -> tuple[np.ndarray, Tfidf]:
     """Latent semantic vectors: TF-IDF of the terms (term counts in logarithms), truncated SVD.
 
     Source: Deerwester et al., Indexing by Latent Semantic Analysis, 1990.
@@ -153,12 +216,16 @@ def tfidf_vectors(terms: list[list[str]], dim: int, seed: int) -> np.ndarray:
         seed (int): of the SVD.
 
     Returns:
-        numpy.ndarray: [n, d] float32, rows of length 1, zero for items without terms.
+        tuple: numpy.ndarray [n, d] float32, rows of length 1, zero for items without terms; and
+        the :class:`Tfidf` that gives them, for items that come later.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     tfidf = TfidfVectorizer(analyzer=list, sublinear_tf=True, dtype=np.float32)
-    return reduce_dimensions(tfidf.fit_transform(terms), dim, seed)
+    projected, components = _singular_vectors(tfidf.fit_transform(terms), dim, seed)
+    known = tfidf.get_feature_names_out().tolist()
+    parts = (np.ascontiguousarray(part, dtype=np.float32) for part in (tfidf.idf_, components))
+    return _unit_rows(projected), Tfidf(known, *map(torch.from_numpy, parts))
 
 
 def sentence_vectors(

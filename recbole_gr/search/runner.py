@@ -6,20 +6,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recbole_gr.data.sources import FILE_KEYS
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.manifest import data_hashes
+from recbole_gr.manifest import data_hashes, sha256
 from recbole_gr.search import stages
 from recbole_gr.search.algorithms import Listed, algorithm, check_algorithm
 from recbole_gr.search.report import write_search_report
 from recbole_gr.search.space import Parameter, Params, draws, grid, read_space
 from recbole_gr.search.stages import TOKENIZER, TRIAL
-from recbole_gr.search.store import open_store
+from recbole_gr.search.store import open_store, settings_that_count
 from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
 from recbole_gr.search.workers import Run, choose_workers
 from recbole_gr.settings import external_settings, file_list
 
-# What may differ when a search goes on: it does not change what a trial gives.
-FREE_KEYS = {"show_progress", "gpu_id", "use_gpu", "state", "checkpoint_dir", "result_dir"}
 MAX_TOKENIZERS = 20  # where they are drawn
 ALL = 1 << 40  # proposed at once where scores make no difference
 
@@ -117,7 +116,7 @@ def search(
         "algo": algo,
         "search_seed": search_seed,
         "settings": _settings_that_count(task),
-        "data": data_hashes(config),
+        "data": {**data_hashes(config), **_searched_files(space)},
         "parameters": {parameter.name: parameter.described() for parameter in space},
         "two_stage": asdict(two) if two_stage else None,
     }
@@ -241,7 +240,17 @@ def _settings_that_count(task: Task) -> dict[str, Any]:
 
     sources = external_settings(list(task.files), dict(task.settings))
     merged = {key: value for _, part in sources for key, value in part.items()}
-    return plain({key: value for key, value in merged.items() if key not in FREE_KEYS})
+    return plain(settings_that_count(merged))
+
+
+def _searched_files(space: list[Parameter]) -> dict[str, str | None]:
+    """sha256 of the files among the values of parameters, such as `sid_file choice [a,b]`."""
+    return {
+        f"{parameter.name} {path}": sha256(path)
+        for parameter in space
+        for path in parameter.values
+        if parameter.name in FILE_KEYS and isinstance(path, str)
+    }
 
 
 def _default_file(task: Task, params_file: str | os.PathLike) -> Path:

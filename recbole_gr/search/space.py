@@ -6,11 +6,10 @@ import os
 import random
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.settings import parse_value
+from recbole_gr.settings import parse_value, read_text
 
 FORMS = {
     "choice": "choice [1,2,3]",
@@ -92,10 +91,7 @@ def read_space(path: str | os.PathLike) -> list[Parameter]:
     Raises:
         ConfigError: names file and line, and says what the line should look like.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--params_file={path} cannot be read: {error}") from error
+    lines = read_text(path, f"--params_file={path}").split("\n")
     space: dict[str, Parameter] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -12,6 +12,12 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import finite
 
 FORMAT_VERSION = 1
+# What may differ when a search goes on: it does not change what a trial gives. Files are known by
+# their hashes, wherever they lie.
+FREE_KEYS = frozenset(
+    "show_progress gpu_id use_gpu state checkpoint_dir result_dir sid_dir content_cache_dir "
+    "data_path content_file cf_file sid_file".split()
+)
 Record = dict[str, Any]
 
 
@@ -65,6 +71,8 @@ class TrialStore:
             ) from error
         if version > FORMAT_VERSION:
             raise ConfigError(f"{self.path} is of a later version; update RecBole-GR")
+        if isinstance(header.get("settings"), dict):  # the first versions kept some of these
+            header["settings"] = settings_that_count(header["settings"])
         wrong = differences(header, self.header)
         if wrong:
             raise ConfigError(
@@ -100,6 +108,11 @@ def open_store(path: str | os.PathLike, header: Record) -> Iterator[TrialStore]:
         yield store
     finally:
         store.close()
+
+
+def settings_that_count(settings: Record) -> Record:
+    """Settings but for `FREE_KEYS`."""
+    return {key: value for key, value in settings.items() if key not in FREE_KEYS}
 
 
 def differences(old: Any, new: Any, name: str = "") -> list[str]:

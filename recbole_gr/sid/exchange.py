@@ -16,6 +16,7 @@ import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
+from recbole_gr.settings import read_text
 from recbole_gr.sid.formats import level_name, rows_of, tokens_without_padding
 from recbole_gr.sid.table import SIDTable, named
 
@@ -50,9 +51,10 @@ def read_json(
             codes, codes outside ``sizes``, or items without a SID.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            sids = json.load(file)
-    except (OSError, ValueError) as error:
+        sids = json.loads(read_text(path, f"sid_file {path}"))
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"sid_file {path} cannot be read as JSON: {error}") from error
     if not isinstance(sids, dict) or not sids:
         raise ConfigError(f'sid_file {path} must hold {{"item": ["<a_1>", "<b_2>"], ...}}')

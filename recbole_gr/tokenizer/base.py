@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -232,6 +232,11 @@ class Tokenizer(nn.Module):
             raise ConfigError(f"{path} is not a saved tokenizer: {error}") from error
         if name != cls.__name__:
             raise ConfigError(f"{path} holds a tokenizer of type {name}, not {cls.__name__}")
+        return cls.of_state(state)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Self:
+        """The tokenizer, on the CPU, whose options and weights :meth:`save` wrote."""
         tokenizer = cls(state["options"], state["dim"])
         tokenizer._resize(state["sizes"])
         tokenizer.load_state_dict(state["state_dict"])

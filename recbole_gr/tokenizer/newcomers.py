@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recbole_gr.data.encoder import encoded_texts
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import TOKENIZERS, get_tokenizer
 from recbole_gr.sid.reassign import reassign
@@ -20,23 +21,61 @@ if TYPE_CHECKING:
     from recbole_gr.tokenizer.base import Tokenizer
 
 
-def kept_tokenizer(config: Settings, table: SIDTable, item_tokens: Sequence[str]) -> Tokenizer:
-    """The fitted tokenizer that lies beside the table that a model was trained with.
+def fitted_state(config: Settings, table: SIDTable, model: Any) -> dict[str, Any] | None:
+    """The fitted tokenizer beside the table of a run, as plain data for the model's checkpoints.
+
+    Args:
+        config: RecBole's ``Config``: ``sid_file``, ``sid_dir``.
+        table: of :func:`~recbole_gr.tokenizer.pipeline.prepare_sid`.
+        model: what is trained.
+
+    Returns:
+        dict: for :meth:`~recbole_gr.tokenizer.base.Tokenizer.of_state`; None where there is none
+        beside it, or the model codes new items itself.
+    """
+    path = _table_path(config, table)
+    if hasattr(model, "add_items") or path is None or not tokenizer_file(path).is_file():
+        return None
+    try:
+        return torch.load(tokenizer_file(path), map_location="cpu", weights_only=True)
+    except Exception:  # of another program, or cut: the run itself does without
+        return None
+
+
+def _table_path(config: Settings, table: SIDTable) -> Path | None:
+    if config["sid_file"]:
+        return Path(config["sid_file"])
+    name = table.meta.get("file")
+    return Path(config["sid_dir"], name) if name else None
+
+
+def kept_tokenizer(
+    config: Settings,
+    table: SIDTable,
+    item_tokens: Sequence[str],
+    state: Mapping[str, Any] | None = None,
+) -> Tokenizer:
+    """The fitted tokenizer of the SIDs that a model was trained with.
 
     Args:
         config: RecBole's ``Config``: ``sid_file``, ``sid_dir``, ``tokenizer``.
         table: the model's SIDTable; items that were added later come last.
         item_tokens: item tokens by internal id, of the items of the training.
+        state: of :func:`fitted_state`, from the checkpoint; None in those of the first versions, of
+            which the tokenizer beside the table is taken.
 
     Raises:
         ConfigError: there is none, or the table beside it is another one.
     """
-    name = table.meta.get("file")
-    path = Path(config["sid_file"]) if config["sid_file"] else Path(config["sid_dir"], name or "")
-    if (not name and not config["sid_file"]) or not tokenizer_file(path).is_file():
+    made_by = table.meta.get("tokenizer")
+    made_by = made_by if made_by in TOKENIZERS else config["tokenizer"]
+    if state is not None:
+        return get_tokenizer(made_by).of_state(state)
+    path = _table_path(config, table)
+    if path is None or not tokenizer_file(path).is_file():
         raise ConfigError(
             "new items need the fitted tokenizer of the model's SIDs, which is not there"
-            + (f": {tokenizer_file(path)}" if name or config["sid_file"] else "")
+            + (f": {tokenizer_file(path)}" if path else "")
             + "; set sid_dir to the folder where the SIDs of its training were kept. SIDs that "
             "came from a plain file have no tokenizer"
         )
@@ -44,8 +83,6 @@ def kept_tokenizer(config: Settings, table: SIDTable, item_tokens: Sequence[str]
     kept = SIDTable.load(path, item_tokens)
     if not torch.equal(kept.codes[1:, :levels], table.codes[1 : len(item_tokens), :levels]):
         raise ConfigError(f"the SIDs in {path} are not those that the model was trained with")
-    made_by = table.meta.get("tokenizer")
-    made_by = made_by if made_by in TOKENIZERS else config["tokenizer"]
     return get_tokenizer(made_by).load(tokenizer_file(path))
 
 
@@ -89,15 +126,27 @@ def newcomer_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor)
     return codes
 
 
-def content_rows(content: Mapping[str, Any]) -> torch.Tensor:
-    """Content ``[n, d]`` of new items from vectors by token.
+def content_rows(
+    content: Mapping[str, Any],
+    encoder: Mapping[str, Any] | None = None,
+    device: str | None = None,
+) -> torch.Tensor:
+    """Content ``[n, d]`` of new items from vectors or texts by token.
+
+    Args:
+        content: a vector, a text, or texts by column, by item token.
+        encoder, device: what makes vectors of texts, see
+            :func:`recbole_gr.data.encoder.encoded_texts`.
 
     Raises:
-        ConfigError: none, or vectors of different lengths or not finite.
+        ConfigError: none, texts that cannot be encoded, or vectors of different lengths or not
+            finite.
     """
     if not content:
         raise ConfigError("new items: none are given")
-    rows = {token: torch.as_tensor(vector).float().flatten() for token, vector in content.items()}
+    texts = {token: given for token, given in content.items() if isinstance(given, (str, Mapping))}
+    encoded = dict(zip(texts, encoded_texts(encoder, texts, device))) if texts else {}
+    rows = {token: _row(token, encoded.get(token, given)) for token, given in content.items()}
     width = len(next(iter(rows.values())))
     for token, row in rows.items():
         if len(row) != width or not math.isfinite(float(row.sum())):
@@ -106,3 +155,13 @@ def content_rows(content: Mapping[str, Any]) -> torch.Tensor:
                 "the others"
             )
     return torch.stack(list(rows.values()))
+
+
+def _row(token: str, vector: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(vector).detach().float().cpu().flatten()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"new items: the content of {token!r} is {vector!r:.100}; give its text, a dict of its "
+            "text columns, or a vector of numbers"
+        ) from error

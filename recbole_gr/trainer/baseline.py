@@ -13,6 +13,7 @@ from recbole.utils import early_stopping
 
 from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
+from recbole_gr.data.sources import Sources, check_sources, sources_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.buckets import ItemBuckets, collecting
 from recbole_gr.trainer.checkpoint import (
@@ -69,6 +70,7 @@ class SafeTrainerMixin(_Base):
         self._epoch = -1
         self._train_data = None
         self._identity: dict[str, Any] | None = None
+        self._sources: Sources = {}
         self._loader_states: list[torch.Tensor] = []
         self._resumed = False
         self._validates = False
@@ -94,6 +96,7 @@ class SafeTrainerMixin(_Base):
         """
         self._train_data = train_data
         self._identity = identity_of(train_data._dataset)
+        self._sources = sources_of(self.config) if processes.is_main() else {}
         self._validates = bool(valid_data) and self.eval_step > 0
         for generator, state in zip(_generators(train_data), self._loader_states):
             generator.set_state(state.cpu())
@@ -165,6 +168,7 @@ class SafeTrainerMixin(_Base):
         return {
             "config": plain_config(self.config),
             "data": self._identity,
+            "files": self._sources,
             "epoch": epoch,
             "state_dict": dict(self.model.state_dict()),
             "other_parameter": {
@@ -221,10 +225,12 @@ class SafeTrainerMixin(_Base):
         is beside it.
 
         Raises:
-            ConfigError: the file cannot be used, or is of another model or data set.
+            ConfigError: the file cannot be used, or is of another model or data set, or of files
+                that have changed since.
         """
         self.saved_model_file = str(resume_file)
         state = self._load_model(resume_file)
+        check_sources(state.get("files"), self.config, resume_file)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]

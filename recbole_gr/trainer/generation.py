@@ -184,7 +184,16 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
 
     Keys beside RecBole's: ``lr_scheduler``, ``warmup_steps``, ``accumulation_steps``,
     ``amp_dtype``, ``valid_users``, ``torch_compile`` (see ``properties/model/TIGER.yaml``).
+
+    Attributes:
+        content_encoder (dict | None): what makes the content of items that come later
+            (``ItemContent.encoder``); checkpoints hold it.
+        fitted_tokenizer (dict | None): likewise what codes them
+            (:func:`~recbole_gr.tokenizer.newcomers.fitted_state`).
     """
+
+    content_encoder: dict[str, Any] | None = None
+    fitted_tokenizer: dict[str, Any] | None = None
 
     def fit(
         self,
@@ -211,7 +220,9 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
     def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
         table = self.model.sid_table()  # its codes are among the weights
         sid = {"sizes": table.sizes, "digest": table.digest(), "meta": plain(table.meta)}
-        return {**super()._checkpoint_state(epoch), "n_steps": self.n_steps, "sid": sid}
+        own = {"n_steps": self.n_steps, "sid": sid}
+        newcomers = {"content": self.content_encoder, "tokenizer": self.fitted_tokenizer}
+        return {**super()._checkpoint_state(epoch), **own, **newcomers}
 
     def _resume_from(self, state: dict[str, Any]) -> None:
         self.n_steps = state["n_steps"]

@@ -1,7 +1,9 @@
-"""Amazon reviews and product metadata, 2014 and 2018.
+"""Amazon reviews and product metadata, 2014, 2018 and 2023.
 
 Formats: J. McAuley's pages of He & McAuley 2016 (`reviews_*_5.json.gz`, `meta_*.json.gz`, whose
-metadata are Python literals) and of Ni et al. 2019 (`*_5.json.gz`, `meta_*.json.gz`, all JSON).
+metadata are Python literals), of Ni et al. 2019 (`*_5.json.gz`, `meta_*.json.gz`, all JSON) and of
+Hou et al. 2024 (`*.jsonl.gz`, `meta_*.jsonl.gz`; all variants of a product are one item, the
+`parent_asin` that the metadata are about, and times are milliseconds).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole_gr.data.raw.cells import id_cell, number, price_cell, text_cell, tokens_cell
 from recbole_gr.data.raw.lines import BrokenLine
@@ -28,6 +30,33 @@ ITEM_COLUMNS = {
     "price": "float",
     "description": "token_seq",
 }
+# What 2023's metadata have beside these is not taken: `average_rating` and `rating_number` count
+# reviews of all times, those to be predicted too; `details` are sizes, dates and numbers of models.
+ITEM_COLUMNS_2023 = {
+    "title": "token_seq",
+    "store": "token",
+    "main_category": "token",
+    "categories": "token_seq",
+    "price": "float",
+    "features": "token_seq",
+    "description": "token_seq",
+}
+
+
+class Keys(NamedTuple):
+    """The keys of a review, and how many units of its time are a second."""
+
+    user: str
+    item: str
+    rating: str
+    time: str
+    per_second: int
+
+
+_OLDER = Keys("reviewerID", "asin", "overall", "unixReviewTime", 1)
+_KEYS = {
+    2014: _OLDER, 2018: _OLDER, 2023: Keys("user_id", "parent_asin", "rating", "timestamp", 1000),
+}  # fmt: skip
 _ASIN = re.compile(r"\{'asin': '(\w+)'")
 _UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
@@ -37,7 +66,7 @@ class Amazon(Reader):
 
     Args:
         open_file (Callable): from a path to a `LineFile`.
-        year (int): 2014 or 2018; the latter has the column `feature` too.
+        year (int): 2014, 2018, which has the column `feature` too, or 2023.
         reviews, metadata (str): the files.
     """
 
@@ -47,14 +76,17 @@ class Amazon(Reader):
         self, open_file: OpenFile, year: int, reviews: str, metadata: str | None = None
     ) -> None:
         self._open, self._reviews, self._metadata = open_file, reviews, metadata or ""
-        self.item_columns = dict(ITEM_COLUMNS) if metadata else {}
+        self._keys = _KEYS[year]
+        self.item_columns = {}
+        if metadata:
+            self.item_columns = dict(ITEM_COLUMNS_2023 if year == 2023 else ITEM_COLUMNS)
         if metadata and year == 2018:
             self.item_columns["feature"] = "token_seq"
 
     def interactions(self) -> Interactions:
         """The file of reviews, and (line, function to user, item, rating, time) of each."""
         file = self._open(self._reviews)
-        return file, ((n, partial(_review, text)) for n, text in file.lines())
+        return file, ((n, partial(_review, self._keys, text)) for n, text in file.lines())
 
     def items(self, kept: Collection[str]) -> Entities:
         """The file of metadata, and (line, function to item id and cells) of each kept item.
@@ -74,7 +106,8 @@ class Amazon(Reader):
 
     def _item(self, text: str) -> Entity:
         record = _record(text)
-        item = id_cell(_get(record, "asin"), "asin")
+        key = self._keys.item
+        item = id_cell(_get(record, key), key)
         texts = [key for key in self.item_columns if key not in ("categories", "price")]
         cells = {key: text_cell(record.get(key), key) for key in texts}
         if "getTime" in cells["title"]:
@@ -84,13 +117,13 @@ class Amazon(Reader):
         return item, cells
 
 
-def _review(text: str) -> RawInteraction:
+def _review(keys: Keys, text: str) -> RawInteraction:
     record = _record(text)
     return (
-        id_cell(_get(record, "reviewerID"), "reviewerID"),
-        id_cell(_get(record, "asin"), "asin"),
-        _plain_number(record, "overall"),
-        _plain_number(record, "unixReviewTime"),
+        id_cell(_get(record, keys.user), keys.user),
+        id_cell(_get(record, keys.item), keys.item),
+        _plain_number(record, keys.rating),
+        _plain_number(record, keys.time) / keys.per_second,
     )
 
 
@@ -126,7 +159,8 @@ def _plain_number(record: dict[str, Any], key: str) -> float:
 
 
 def _categories(record: dict[str, Any]) -> list[str]:
-    """2014 has a list of paths under `categories`, 2018 one path under `category`."""
+    """2014 has a list of paths under `categories`, 2018 one path under `category`, 2023 one under
+    `categories`."""
     paths = record.get("categories") or record.get("category") or []
     paths = paths if isinstance(paths, list) else [paths]
     names = [name for path in paths for name in (path if isinstance(path, list) else [path])]

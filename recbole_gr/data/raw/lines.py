@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import os
@@ -16,6 +17,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.settings import UTF16_REMEDY, is_utf16
 
 CHUNK = 1 << 20  # bytes held at a time
 MAX_LINE = 1 << 24  # a longer line means that this is no text file
@@ -44,6 +46,7 @@ class LineFile:
         name (str): for messages.
         n_lines, n_broken (int): lines read so far, and how many of them were broken.
         reasons (collections.Counter): broken lines by reason.
+        undecoded (str): the reason of lines in another encoding.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class LineFile:
     ) -> None:
         self.path, self.member, self.encoding = Path(path), member, encoding
         self.name = str(path) if member is None else f"{path}: {member}"
+        self.undecoded = f"not {encoding}"
         self.max_broken, self.allow_truncated = max_broken, allow_truncated
         self.progress = progress
         self.n_lines = self.n_broken = 0
@@ -68,11 +72,13 @@ class LineFile:
         """Yield (line number from 1, text without line end); undecodable lines are counted broken.
 
         Raises:
-            ConfigError: the file cannot be opened, is cut or damaged, is no text file, or has too
-                many broken lines.
+            ConfigError: the file cannot be opened, is cut or damaged, is no text file or UTF-16, or
+                has too many broken lines.
         """
         rest = b""
         for chunk in self._chunks():
+            if self.n_lines == 0 and not rest and is_utf16(chunk):
+                raise ConfigError(f"{self.name} cannot be read: {UTF16_REMEDY}")
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
                 yield from self._decoded(line)
@@ -137,20 +143,22 @@ class LineFile:
 
     def _check_share(self) -> None:
         if self.n_broken > self.max_broken * self.n_lines:
+            remedy = "is this the right file for --format? A higher --max_broken skips them"
+            if self.undecoded in self.reasons:
+                remedy += ". Text of another encoding can be converted: iconv -f LATIN1 -t UTF-8"
             raise ConfigError(
-                f"{self.summary()}. That is more than max_broken={self.max_broken}; is this the "
-                "right file for --format? A higher --max_broken skips them"
+                f"{self.summary()}. That is more than max_broken={self.max_broken}; {remedy}"
             )
 
     def _decoded(self, line: bytes) -> Iterator[tuple[int, str]]:
         self.n_lines += 1
+        if self.n_lines == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         try:
             text = line.rstrip(b"\r").decode(self.encoding)
         except UnicodeDecodeError:
-            self._count_broken(self.n_lines, f"not {self.encoding}", 1)
+            self._count_broken(self.n_lines, self.undecoded, 1)
             return
-        if self.n_lines == 1:
-            text = text.removeprefix("\ufeff")
         if text.strip():
             yield self.n_lines, text
 

@@ -84,6 +84,11 @@ class Table(Reader):
         rows = file.rows(self._separator(path))
         cells = next(rows, (0, []))[1]
         rows.close()
+        if file.undecoded in file.reasons:  # the line after it would be taken for the header
+            raise ConfigError(
+                f"{path}: the header is {file.undecoded}; save the file as UTF-8, for example by "
+                "iconv -f LATIN1 -t UTF-8"
+            )
         return [cell.strip() for cell in cells]
 
     def _separator(self, path: str) -> str:

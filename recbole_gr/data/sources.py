@@ -1,0 +1,123 @@
+"""The files that a run reads, by their bytes: whether what is kept of it still belongs to them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from logging import getLogger
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recbole_gr.data.atomic import atomic_path
+from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Config
+
+#: By a name that stays where the file moves, its `path` and the `sha256` of its bytes.
+Sources = dict[str, dict[str, str | None]]
+
+#: Settings that name a file a run reads.
+FILE_KEYS = ("content_file", "cf_file", "sid_file")
+
+
+def sources_of(config: Config) -> Sources:
+    """The files that decide what comes out of a run.
+
+    Args:
+        config (Config): of the run.
+
+    Returns:
+        dict: `path` and `sha256` (None where there is no such file) by name: the data set's own
+        files by theirs, others by the key that names them, with a number where it names several.
+    """
+    suffixes = ["inter", "item", "user", *(config["load_col"] or ())]
+    suffixes += config["additional_feat_suffix"] or []
+    suffixes += [f"{part}.inter" for part in config["benchmark_filename"] or ()]
+    if not config["content_file"]:  # which would be read in its place
+        suffixes.append("itememb.npy")
+    own = (atomic_path(config, suffix) for suffix in dict.fromkeys(suffixes))
+    files = {os.path.basename(path): path for path in own if os.path.isfile(path)}
+    files |= {key: str(config[key]) for key in FILE_KEYS if config[key]}
+    for number, path in enumerate(config["continual_cf_files"] or ()):
+        files[f"continual_cf_files[{number}]"] = str(path)
+    found: Sources = {name: {"path": p, "sha256": sha256(p)} for name, p in files.items()}
+    encoder = config["text_encoder"]
+    if config["item_content"] == "sentence" and encoder and os.path.isdir(encoder):
+        found["text_encoder"] = {"path": str(encoder), "sha256": folder_sha256(encoder)}
+    return found
+
+
+def changes(kept: Mapping[str, Mapping[str, str | None]], now: Sources) -> list[str]:
+    """What is not as it was, in words, each file by its path and its hashes then and now.
+
+    A file of a period may come or go, as a run over periods may go further than before.
+
+    Args:
+        kept, now: of :func:`sources_of`.
+    """
+    wrong = []
+    for name in sorted({*kept, *now}):
+        before, present = kept.get(name), now.get(name)
+        if before is None or present is None:
+            file = present or before or {}
+            if not name.startswith("continual_"):
+                what = f"is there now (sha256 {_short(file)})" if present else "is not there now"
+                wrong.append(f"{_called(name, file)} {what}, other than then")
+        elif before["sha256"] != present["sha256"]:
+            wrong.append(
+                f"{_called(name, present)} changed: its sha256 was {_short(before)} and is "
+                f"{_short(present)}"
+            )
+    return wrong
+
+
+def check_sources(kept: Sources | None, config: Config, file: str | os.PathLike[str]) -> None:
+    """See that a training goes on with the data it began with, to which its batches belong.
+
+    Args:
+        kept: `files` of the checkpoint; None or empty in those of the first versions, of which a
+            warning says so.
+        config (Config): of the run that goes on.
+        file: the checkpoint, for messages.
+
+    Raises:
+        ConfigError: says which files changed.
+    """
+    if not kept:
+        getLogger().warning(
+            "resume: '%s' is of an earlier version, which did not note the files of its data; only "
+            "its users and items are compared", file,
+        )  # fmt: skip
+        return
+    wrong = changes(kept, sources_of(config))
+    if wrong:
+        raise ConfigError(
+            f"resume: '{file}' was trained on other data: {'; '.join(wrong)}. Give the files it "
+            "was trained on, or train on these from the start, without --resume."
+        )
+
+
+def sha256(path: str | os.PathLike[str]) -> str | None:
+    """The hash of a file's bytes (hexadecimal), None where there is no such file."""
+    from recbole_gr.manifest import sha256  # a module above this package
+
+    return sha256(path)
+
+
+def folder_sha256(folder: str | os.PathLike[str]) -> str:
+    """The hash of the names and bytes of all files in a folder."""
+    sha = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+        sha.update(f"{path.relative_to(folder)}\0{sha256(path)}\n".encode())
+    return sha.hexdigest()
+
+
+def _called(name: str, file: Mapping[str, str | None]) -> str:
+    path = str(file.get("path"))
+    return f"'{path}'" if os.path.basename(path) == name else f"{name} '{path}'"
+
+
+def _short(file: Mapping[str, str | None]) -> str:
+    return f"{(file['sha256'] or 'that of no file')[:16]}"
