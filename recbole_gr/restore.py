@@ -21,6 +21,7 @@ from recbole_gr.single_run import build_model, semantic_ids
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.trees import with_trees
 from recbole_gr.trainer.weights import load_weights
+from recbole_gr.untrusted.names import check_names
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,7 @@ OF_ITS_RUN = RUN_KEYS | {
     *("nproc", "world_size", "ip", "port", "group_offset", "offset", "local_rank"),
     *("gpu_id", "use_gpu", "resume", "warmup_from"),
 }
-CLASS_KEYS = ("tokenizer", "backbone")  # may name a class as package.module:Class
+ABOUT = ("model", "dataset")
 
 
 class Restored(NamedTuple):
@@ -90,7 +91,7 @@ def restore(
     """
     file = os.fspath(checkpoint)
     state = load_checkpoint(file, map_location="cpu")
-    config = restored_config(state, file, model, overrides)
+    config = restored_config(state, file, model, overrides, learns="sid" not in state)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     histories = Histories.known(dataset) if with_histories else None
@@ -113,6 +114,7 @@ def restored_config(
     file: str,
     model: str | type | None = None,
     overrides: Mapping[str, Any] | None = None,
+    learns: bool = False,
 ) -> Config:
     """The configuration that a checkpoint was trained with, for this machine.
 
@@ -122,41 +124,29 @@ def restored_config(
         state (dict): the checkpoint, or anything with its `config`.
         file (str): its name, for messages.
         model, overrides: as for `load_data_and_model`.
+        learns (bool): it is for a run that makes its item content anew.
 
     Returns:
         Config
 
     Raises:
-        ConfigError: the model is not known, or settings no longer hold.
+        ConfigError: the model is not known, settings name other code, or no longer hold.
     """
     saved, overrides = state["config"], dict(overrides or {})
-    model_class = registry.get_model(model) if isinstance(model, str) else model
-    if model_class is None:
-        model_class = _known_model(saved["model"], file)
+    saved = {key: value for key, value in saved.items() if key not in OF_ITS_RUN or key in ABOUT}
+    given = {"model", *overrides} if model else set(overrides)
+    check_names(saved, file, given)
+    model_class = registry.get_model(model or saved["model"])
+    if learns and getattr(model_class, "generative", False):
+        check_names(saved, file, given, learns)
     if model_class.__name__ != saved["model"]:
         raise ConfigError(f"'{file}' is of model '{saved['model']}', not '{model_class.__name__}'.")
-    for key in CLASS_KEYS:
-        if ":" in str(saved.get(key)) and key not in overrides:
-            raise ConfigError(
-                f"'{file}' was trained with {key} {saved[key]}, a class outside of RecBole-GR. A "
-                f"file does not say what code to import: give {key}='{saved[key]}' yourself."
-            )
     dataset = overrides.get("dataset") or saved["dataset"]
     tokenizer = overrides.get("tokenizer") or saved.get("tokenizer")
     known = default_settings(model_class, dataset, tokenizer)[1]
     settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
     _undo_recbole(settings)
     return Config(model_class, dataset, config_dict={**settings, **overrides})
-
-
-def _known_model(name: str, file: str) -> Any:
-    try:
-        return registry.get_model(name)
-    except ConfigError as error:
-        raise ConfigError(
-            f"'{file}' is of model '{name}', which is neither of RecBole-GR nor of RecBole: "
-            "give the class yourself, model=package.module:Class."
-        ) from error
 
 
 def _undo_recbole(settings: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ hash of the SIDs, the tested targets and every metric. On a CPU, with the same v
 of threads and processes, all are equal.
 
   --tolerance   largest difference of a metric that counts as none (default: 0)
+  --model       your own classes, package.module:Class,..., where the run was of such
   --key=value   settings of this machine, such as --data_path=FOLDER or --show_progress=False
 
 Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot be used.
@@ -39,7 +40,8 @@ def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides
     Args:
         manifest (str | os.PathLike): a `manifest.json`.
         tolerance (float): largest difference of a metric that counts as none.
-        **overrides: settings of this machine, such as `data_path`.
+        **overrides: settings of this machine, such as `data_path`, and what a manifest may not
+            say: `model` (of a class of your own, or several), `tokenizer`, `backbone`...
 
     Returns:
         list[str]: what differs, a sentence each; empty where all is equal.
@@ -67,12 +69,15 @@ def _verify_runs(
 ) -> list[str]:
     """As :func:`verify`, in each process of the run."""
     from recbole_gr.errors import ConfigError
+    from recbole_gr.registry import get_model
     from recbole_gr.restore import restored_config
     from recbole_gr.single_run import run_model
 
     with tempfile.TemporaryDirectory() as folder:
         own = {"checkpoint_dir": f"{folder}/saved", "sid_dir": f"{folder}/sid"}
         configs = []
+        classes = {model.__name__: model for model in map(get_model, _names(overrides))}
+        overrides = {key: value for key, value in overrides.items() if key != "model"}
         for run in record["runs"]:
             config = run["config"]
             if config.get("resume"):
@@ -82,7 +87,8 @@ def _verify_runs(
                 )
             start = {key: config[key] for key in ("warmup_from",) if config.get(key)}
             settings = {**own, **start, **overrides}
-            configs.append(restored_config(run, str(manifest), overrides=settings))
+            own_class = classes.get(config["model"])
+            configs.append(restored_config(run, str(manifest), own_class, settings, learns=True))
             _check_data(manifest, run, configs[-1])
         differences = []
         for run, config in zip(record["runs"], configs):
@@ -99,12 +105,17 @@ def _verify_continual(
 ) -> list[str]:
     """As :func:`verify` for a run over all periods."""
     from recbole_gr.continual.runner import ContinualRun
+    from recbole_gr.untrusted.names import check_names
 
+    models = _names(overrides) or then["models"]
+    for name in models:
+        check_names({"model": name, "dataset": then["dataset"]}, manifest, overrides)
+    check_names(then["settings"], manifest, overrides, learns=True)
     with tempfile.TemporaryDirectory() as folder:
         own = {"continual_dir": f"{folder}/continual", "result_dir": f"{folder}/results"}
         own["checkpoint_dir"] = f"{folder}/saved"
         settings = {**then["settings"], **own, **overrides}
-        run = ContinualRun(then["models"], then["dataset"], None, settings, None)
+        run = ContinualRun(models, then["dataset"], None, settings, None)
         _check_data(manifest, then, run.config)
         outcome = run.run()
     if outcome is None:  # not the main process
@@ -117,6 +128,12 @@ def _verify_continual(
         if before["churn"] != after["churn"]:
             found.append(f"{place}: churn is {after['churn']}, was {before['churn']}")
     return found
+
+
+def _names(overrides: Mapping[str, Any]) -> list[Any]:
+    """The models that the user names himself, if any."""
+    given = overrides.get("model") or []
+    return given.split(",") if isinstance(given, str) else list(given)
 
 
 def _check_data(manifest: str | os.PathLike[str], run: Mapping[str, Any], config: Config) -> None:
