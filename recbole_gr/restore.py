@@ -21,6 +21,7 @@ from recbole_gr.single_run import build_model, semantic_ids
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.trees import with_trees
 from recbole_gr.trainer.weights import load_weights
+from recbole_gr.untrusted.effects import OUTSIDE, without_network
 from recbole_gr.untrusted.names import check_names
 
 if TYPE_CHECKING:
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from recbole.data.dataloader import AbstractDataLoader
 
 # What a configuration says of the machine and the course of its run, which end with it.
-OF_ITS_RUN = RUN_KEYS | {
-    *("nproc", "world_size", "ip", "port", "group_offset", "offset", "local_rank"),
-    *("gpu_id", "use_gpu", "resume", "warmup_from"),
-}
+OF_ITS_RUN = (
+    RUN_KEYS | OUTSIDE | {"offset", "local_rank", "gpu_id", "use_gpu", "resume", "warmup_from"}
+)
 ABOUT = ("model", "dataset")
 
 
@@ -146,6 +146,8 @@ def restored_config(
     known = default_settings(model_class, dataset, tokenizer)[1]
     settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
     _undo_recbole(settings)
+    if "lgb_params" in settings:
+        settings["lgb_params"] = without_network(settings["lgb_params"])
     return Config(model_class, dataset, config_dict={**settings, **overrides})
 
 
