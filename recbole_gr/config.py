@@ -247,8 +247,10 @@ class Config(RecBoleConfig):
 
     def _check_beam_size(self) -> None:
         config = self.final_config_dict
-        if not getattr(self.model_class, "generative", False) or not config.get("beam_size"):
+        if not getattr(self.model_class, "generative", False) or "beam_size" not in config:
             return
+        if config["beam_size"] is None:
+            raise ConfigError("beam_size: None must be an integer of at least 1")
         if config["beam_size"] < max(config["topk"]):
             raise ConfigError(
                 f"beam_size {config['beam_size']} is smaller than the largest topk "

@@ -16,13 +16,15 @@ from recbole_gr.data.identity import check_identity
 from recbole_gr.defaults import default_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.known_keys import RUN_KEYS
-from recbole_gr.sid.table import SIDTable
+from recbole_gr.sid.table import SIDTable, named
 from recbole_gr.single_run import build_model, semantic_ids
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.contents import CONFIG, REMEDY, require_weights
 from recbole_gr.trainer.trees import with_trees
 from recbole_gr.trainer.weights import load_weights
 from recbole_gr.untrusted.effects import OUTSIDE, without_network
 from recbole_gr.untrusted.names import check_names
+from recbole_gr.untrusted.shapes import require, taking
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 OF_ITS_RUN = (
     RUN_KEYS | OUTSIDE | {"offset", "local_rank", "gpu_id", "use_gpu", "resume", "warmup_from"}
 )
-ABOUT = ("model", "dataset")
 
 
 class Restored(NamedTuple):
@@ -91,13 +92,25 @@ def restore(
     """
     file = os.fspath(checkpoint)
     state = load_checkpoint(file, map_location="cpu")
+    require_weights(state, file)
+    with taking("settings", file, REMEDY):
+        return _restored(state, file, model, dict(overrides or {}), with_histories)
+
+
+def _restored(
+    state: dict[str, Any],
+    file: str,
+    model: str | type | None,
+    overrides: dict[str, Any],
+    with_histories: bool,
+) -> Restored:
     config = restored_config(state, file, model, overrides, learns="sid" not in state)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     histories = Histories.known(dataset) if with_histories else None
     loaders = data_preparation(config, dataset)
     train_dataset = loaders[0]._dataset
-    if "data" in state:  # not in those of the first versions
+    if state.get("data"):  # not in those of the first versions
         check_identity(state["data"], train_dataset, file)
     network = build_model(config, train_dataset, *_saved_parts(state, config, loaders[0], file))
     if "trees" in state:
@@ -132,8 +145,9 @@ def restored_config(
     Raises:
         ConfigError: the model is not known, settings name other code, or no longer hold.
     """
+    require(state, CONFIG, file, REMEDY)
     saved, overrides = state["config"], dict(overrides or {})
-    saved = {key: value for key, value in saved.items() if key not in OF_ITS_RUN or key in ABOUT}
+    saved = {k: v for k, v in saved.items() if k not in OF_ITS_RUN or k in ("model", "dataset")}
     given = {"model", *overrides} if model else set(overrides)
     check_names(saved, file, given)
     model_class = registry.get_model(model or saved["model"])
@@ -143,12 +157,13 @@ def restored_config(
         raise ConfigError(f"'{file}' is of model '{saved['model']}', not '{model_class.__name__}'.")
     dataset = overrides.get("dataset") or saved["dataset"]
     tokenizer = overrides.get("tokenizer") or saved.get("tokenizer")
-    known = default_settings(model_class, dataset, tokenizer)[1]
-    settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
-    _undo_recbole(settings)
-    if "lgb_params" in settings:
-        settings["lgb_params"] = without_network(settings["lgb_params"])
-    return Config(model_class, dataset, config_dict={**settings, **overrides})
+    with taking("config", file, "Give other values for what is wrong, or take another file."):
+        known = default_settings(model_class, dataset, tokenizer)[1]
+        settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
+        _undo_recbole(settings)
+        if "lgb_params" in settings:
+            settings["lgb_params"] = without_network(settings["lgb_params"])
+        return Config(model_class, dataset, config_dict={**settings, **overrides})
 
 
 def _undo_recbole(settings: dict[str, Any]) -> None:
@@ -172,7 +187,9 @@ def _saved_parts(
         assert content is not None  # a generative model has it
         return table, content.vectors
     saved, weights = state["sid"], state["state_dict"]
-    table = SIDTable.from_item_codes(weights["codes"][1:], saved["sizes"], saved["meta"])
+    table = named(
+        file, lambda: SIDTable.from_item_codes(weights["codes"][1:], saved["sizes"], saved["meta"])
+    )
     if table.digest() != saved["digest"]:
         raise ConfigError(
             f"The SIDs in '{file}' do not have the hash saved with them: the file was changed. "

@@ -53,7 +53,8 @@ def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides
     """
     from recbole_gr.errors import ConfigError
     from recbole_gr.launch import run_processes
-    from recbole_gr.manifest import NAME, read_manifest
+    from recbole_gr.manifest import NAME, REMEDY, RUN, read_manifest
+    from recbole_gr.untrusted.shapes import require
 
     record = read_manifest(manifest)
     if not record.get("continual", record)["results" if "continual" in record else "runs"]:
@@ -64,6 +65,9 @@ def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides
         then = record["continual"]
         request = (manifest, then, tolerance, overrides)
         return run_processes(_verify_continual, request, _layout(then["settings"]))
+    for run in record["runs"]:
+        _refuse_resumed(manifest, run["model"], run["config"])
+    require(record, {"saved": bool, "runs": [RUN]}, manifest, REMEDY)
     request = (manifest, record, tolerance, overrides)
     return run_processes(_verify_runs, request, _layout(record["runs"][0]["config"]))
 
@@ -89,7 +93,6 @@ def _verify_runs(
         overrides = {key: value for key, value in overrides.items() if key != "model"}
         for run in record["runs"]:
             config = run["config"]
-            _refuse_resumed(manifest, run["model"], config)
             start = {key: config[key] for key in ("warmup_from",) if config.get(key)}
             settings = {**own, **start, **overrides}
             own_class = classes.get(config["model"])

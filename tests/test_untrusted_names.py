@@ -14,7 +14,8 @@ from recbole_gr.compat import without_pickles
 from recbole_gr.defaults import default_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import load_checkpoint
-from recbole_gr.untrusted.names import check_names, is_plain_name
+from recbole_gr.untrusted.names import check_names
+from recbole_gr.untrusted.shapes import is_plain_name
 
 RESULT = {"period": 0, "model": "TIGER", "method": "start", "test_result": {"recall@5": 0.1}}
 RESULT |= {"best_valid_result": {"recall@5": 0.1}, "churn": None}

@@ -19,6 +19,7 @@ from recbole_gr.data.items import ItemFile
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.files import atomic_write
+from recbole_gr.untrusted.archives import load_npy
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -255,10 +256,10 @@ def _cached(
     path = Path(folder) / f"{config['dataset']}-{source}-{digest[:16]}.npy"
     if path.is_file():
         try:
-            vectors = np.load(path, allow_pickle=False)
+            vectors = load_npy(path)
             if vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == n_items:
                 return vectors, digest
-        except (ValueError, OSError, EOFError):
+        except (ValueError, OSError):
             pass
         getLogger().warning("%s is damaged and made anew", path)
     vectors = compute()

@@ -10,8 +10,32 @@ from typing import Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import finite
+from recbole_gr.untrusted.shapes import OrNone, Rule, at_least, require, require_version
 
 FORMAT_VERSION = 1
+TOKENIZER, TRIAL = "tokenizer", "trial"  # the stages
+FINISHED, FAILED = "finished", "failed"
+REMEDY = "Give another --output_file to start anew."
+_METRICS = OrNone({...: OrNone(float)})
+#: What the line of a trial holds.
+RECORD = {
+    "stage": Rule("tokenizer or trial", lambda stage: stage in (TOKENIZER, TRIAL)),
+    "number": at_least(0),
+    "params": dict,
+    "status": Rule("finished or failed", lambda status: status in (FINISHED, FAILED)),
+    "message?": str,
+    "seconds": float,
+}
+#: What it holds beside that where the trial came to its end.
+OF_STAGE = {
+    TOKENIZER: {
+        "figures": {...: OrNone(float)}, "collapsed?": [str], "sid_digest": str
+    },
+    TRIAL: {
+        "valid_score": float, "valid_result?": _METRICS, "test_result?": _METRICS,
+        "best_epoch?": OrNone(int), "checkpoint?": OrNone(str),
+    },
+}  # fmt: skip
 Record = dict[str, Any]
 
 
@@ -59,12 +83,11 @@ class TrialStore:
         try:
             header, *self.records = [json.loads(line) for line in whole.split(b"\n")]
             version = header["format_version"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(
                 f"{self.path} is not the trials of a search; give another --output_file"
             ) from error
-        if version > FORMAT_VERSION:
-            raise ConfigError(f"{self.path} is of a later version; update RecBole-GR")
+        require_version(version, FORMAT_VERSION, self.path)
         wrong = differences(header, self.header)
         if wrong:
             raise ConfigError(
@@ -73,7 +96,16 @@ class TrialStore:
             )
 
     def of_stage(self, stage: str) -> dict[int, Record]:
-        """The records of a stage by their number."""
+        """The records of a stage by their number.
+
+        Raises:
+            ConfigError: a line of the file is no record of a trial; says what is wrong with it.
+        """
+        for line, record in enumerate(self.records, 2):
+            require(record, RECORD, self.path, REMEDY, f"line {line}")
+            if record["status"] == FINISHED:
+                shape = OF_STAGE[record["stage"]]
+                require(record, shape, self.path, REMEDY, f"line {line}")
         return {r["number"]: r for r in self.records if r["stage"] == stage}
 
     def add(self, record: Record) -> Record:

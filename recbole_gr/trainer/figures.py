@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.trainer.checkpoint import decode, encode
+from recbole_gr.trainer.contents import FIGURES, GENERATIVE
 from recbole_gr.trainer.generation import GenerationTrainer
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class FiguresTrainer(GenerationTrainer):
     """
 
     unlogged: tuple[str, ...] = ()
+    resumes_with = {**GENERATIVE, **FIGURES}
 
     def __init__(self, config: Config, model: GenerativeRecommender):
         super().__init__(config, model)

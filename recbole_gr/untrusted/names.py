@@ -5,12 +5,12 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Collection, Mapping
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError
 from recbole_gr.settings import parse_value, properties_dir, read_yaml
+from recbole_gr.untrusted.shapes import is_plain_name
 
 #: Settings that may name a class as `package.module:Class`.
 CLASS_KEYS = ("model", "tokenizer", "backbone", "continual_model")
@@ -64,16 +64,6 @@ def check_dataset_name(name: Any, file: str | os.PathLike[str]) -> None:
             f"'{file}': dataset {name!r} is no name of a data set. It names a folder and its "
             "files, without separators: take a file that a run wrote."
         )
-
-
-def is_plain_name(name: Any) -> bool:
-    """Whether a file of that name lies in the folder in which it is looked for."""
-    return (
-        isinstance(name, str)
-        and name not in ("", ".", "..")
-        and name.isprintable()
-        and PurePosixPath(name).name == name == PureWindowsPath(name).name
-    )
 
 
 def _outside(key: str, value: Any, file: str | os.PathLike[str]) -> ConfigError:
