@@ -15,6 +15,7 @@ from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.generation import NEVER
 from recbole_gr.restore import Restored, restore
 from recbole_gr.tokenizer.newcomers import content_rows, kept_tokenizer, newcomer_codes
+from recbole_gr.trainer.weights import require_finite
 
 
 class Recommendation(NamedTuple):
@@ -65,8 +66,14 @@ class Recommender:
         Args:
             with_users (bool): False spares the memory of the users' histories where only new
                 histories are asked for.
+
+        Raises:
+            ConfigError: as there; or the weights are no numbers (NaN, infinity), which is what a
+                training that diverged leaves.
         """
-        return cls(restore(checkpoint, model, overrides, with_histories=with_users))
+        restored = restore(checkpoint, model, overrides, with_histories=with_users)
+        require_finite(restored.model, checkpoint)
+        return cls(restored)
 
     def recommend(
         self,

@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from recbole_gr import processes
 from recbole_gr.errors import ConfigError
@@ -43,6 +45,51 @@ def load_weights(
             if isinstance(value, torch.Tensor) and isinstance(present[name], torch.Tensor):
                 others[name] = value.to(present[name].device)
         model.load_other_parameter(others)
+
+
+@torch.no_grad()
+def require_finite(model: Any, file: str | os.PathLike[str]) -> None:
+    """See that a model can answer: what it has learned are numbers.
+
+    Parameters are finite. Buffers, and what RecBole's models keep outside of both, hold no NaN;
+    -inf is a mask there.
+
+    Args:
+        model: of ours or RecBole's, with the weights of the checkpoint `file`; trees pass.
+        file (str | os.PathLike): for the message.
+
+    Raises:
+        ConfigError: names the first tensor that is not, and what it holds.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    kept: Any = getattr(model, "other_parameter", dict)
+    for name, value in model.named_parameters():
+        if not bool(torch.isfinite(value).all()):
+            raise _not_finite(name, value, file)
+    for name, other in [*model.named_buffers(), *kept().items()]:
+        numbers = _numbers(other)
+        if numbers is not None and bool(numbers.isnan().any()):
+            raise _not_finite(name, numbers, file)
+
+
+def _numbers(value: Any) -> torch.Tensor | None:
+    """The numbers of a tensor (those that are stored where it is sparse) or of an array."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
+        return torch.from_numpy(value)
+    if not isinstance(value, torch.Tensor):
+        return None
+    return value.coalesce().values() if value.layout == torch.sparse_coo else value
+
+
+def _not_finite(name: str, value: torch.Tensor, file: str | os.PathLike[str]) -> ConfigError:
+    what = "NaN" if bool(value.isnan().any()) else "infinity"
+    n_bad = int((~torch.isfinite(value)).sum())
+    return ConfigError(
+        f"'{file}' cannot answer: its tensor {name} holds {what} ({n_bad} of {value.numel()} "
+        "values), the training diverged. Take an earlier checkpoint, or train again with a lower "
+        "learning_rate."
+    )
 
 
 def load_checkpoint_of(
