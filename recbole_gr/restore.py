@@ -53,9 +53,19 @@ class Restored(NamedTuple):
 
 
 def load_data_and_model(
-    checkpoint: str | os.PathLike[str], model: str | type | None = None, **overrides: Any
+    checkpoint: str | os.PathLike[str] | None = None,
+    model: str | type | None = None,
+    *,
+    model_file: str | os.PathLike[str] | None = None,
+    **overrides: Any,
 ) -> tuple[Any, ...]:
     """The trained model of a checkpoint, and its data split as in its training.
+
+    Called and answering as RecBole's function of the same name::
+
+        config, model, dataset, train_data, valid_data, test_data = load_data_and_model(
+            model_file="saved/TIGER-ml-100k-....pth"
+        )
 
     For our models and RecBole's. Everything but the data set comes from the checkpoint: settings,
     weights, SIDs and the content that a model holds. The random generators are seeded by the
@@ -65,6 +75,8 @@ def load_data_and_model(
         checkpoint (str | os.PathLike): a file that a run kept.
         model (str | type | None): for a class of your own, the class or `"package.module:Class"`;
             a file does not say what code to import.
+        model_file (str | os.PathLike): the same as `checkpoint`, by the name that RecBole has for
+            it; one of both is given.
         **overrides: settings that differ from those of the training, such as `data_path` (parent
             folder of the data set), `eval_batch_size`, `beam_size` or `show_progress`.
 
@@ -73,10 +85,15 @@ def load_data_and_model(
         the training, validation and test split.
 
     Raises:
-        ConfigError: the file cannot be used, or its data set is missing, or holds other users or
-            items than it was trained with; says which.
+        ConfigError: no file is given, or two; the file cannot be used, or its data set is missing,
+            or holds other users or items than it was trained with; says which.
     """
-    return tuple(restore(checkpoint, model, overrides))[:6]
+    given = [file for file in (checkpoint, model_file) if file is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "load_data_and_model: give one checkpoint, as the first argument or as model_file"
+        )
+    return tuple(restore(given[0], model, overrides))[:6]
 
 
 def restore(
