@@ -23,6 +23,7 @@ from recbole_gr.sid.table import LEAST_LARGE, SIDTable
 from recbole_gr.tokenizer.rkmeans import RKMeans
 from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 from recbole_gr.trainer.contents import require_weights
+from recbole_gr.trainer.trees import with_trees
 from recbole_gr.untrusted.archives import load_npy, load_npz
 from recbole_gr.untrusted.shapes import OrNone, Rule, require, taking
 
@@ -137,10 +138,19 @@ def test_a_warm_up_of_any_other_content_is_refused_in_words(parts, monkeypatch):
 def test_the_checkpoint_of_trees_holds_them():
     trees = torch.zeros(4, dtype=torch.uint8)
     state = {"config": {"model": "XGBoost", "dataset": "tiny"}, "data": None, "trees": trees}
+
+    class Booster:
+        def load_model(self, file):
+            assert Path(file).read_bytes() == bytes(4)
+
     require_weights(state, "t.pth")
-    for other in (None, "x", [1], 3, trees.float(), trees[None]):
+    assert with_trees(Booster(), state, "t.pth")
+    for other in (None, "x", [1], 3, trees[:3], torch.sparse_coo_tensor(size=(4,))):
         with pytest.raises(ConfigError, match=r"t\.pth.*trees"):
-            require_weights({**state, "trees": other}, "t.pth")
+            with_trees(Booster(), {**state, "trees": other}, "t.pth")
+    for key in ("config", "data"):
+        with pytest.raises(ConfigError, match=rf"t\.pth.*{key}"):
+            require_weights({**state, key: 3}, "t.pth")
 
 
 def test_optimisers_and_generators_of_another_size_are_refused(parts, monkeypatch):

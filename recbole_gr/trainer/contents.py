@@ -41,8 +41,8 @@ _RANDOM = {"python": [ANY], "numpy": [ANY], "torch": _BYTES, "cuda": [_BYTES]}
 CONFIG: Shape = {"config": {"model": str, "dataset": str}}
 #: Of every checkpoint.
 ABOUT: Shape = {**CONFIG, "data?": OrNone(_TOKENS)}
-#: Of a tree model.
-TREES: Shape = {**ABOUT, "trees": _BYTES}
+#: Of a tree model, whose trees its own package reads (`with_trees`).
+TREES: Shape = {**ABOUT, "trees": ANY}
 #: To test a model and to answer with it.
 WEIGHTS: Shape = {
     **ABOUT,
