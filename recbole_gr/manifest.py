@@ -174,13 +174,19 @@ def data_hashes(
 
     Returns:
         dict[str, str]: the data set's own files by their names, others by the key that names them.
+
+    Raises:
+        ConfigError: a key names no file.
     """
     known = {} if known is None else known
     own = glob.glob(os.path.join(glob.escape(config["data_path"]), f"{config['dataset']}.*"))
     files = {os.path.basename(path): path for path in sorted(own)}
     for key in _FILE_KEYS:
-        if _get(config, key):
-            files[key] = _get(config, key)
+        path = _get(config, key)
+        if path and not isinstance(path, (str, os.PathLike)):  # a number is an open file to Python
+            raise ConfigError(f"{key}: {path!r} is no path of a file")
+        if path:
+            files[key] = path
     for path in files.values():
         if path not in known:
             known[path] = sha256(path)

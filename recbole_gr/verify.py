@@ -81,13 +81,19 @@ def _verify_runs(
     manifest: str, record: dict[str, Any], tolerance: float, overrides: dict[str, Any]
 ) -> list[str]:
     """As :func:`verify`, in each process of the run."""
+    from recbole_gr.manifest import REMEDY
     from recbole_gr.registry import get_model
     from recbole_gr.restore import restored_config
     from recbole_gr.run_files import without_logs
     from recbole_gr.single_run import run_model
     from recbole_gr.untrusted.effects import confined
+    from recbole_gr.untrusted.shapes import taking
 
-    with tempfile.TemporaryDirectory() as folder, without_logs():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        without_logs(),
+        taking("run", manifest, REMEDY),
+    ):
         own, configs = confined(folder), []
         classes = {model.__name__: model for model in map(get_model, _names(overrides))}
         overrides = {key: value for key, value in overrides.items() if key != "model"}
@@ -113,9 +119,11 @@ def _verify_continual(
 ) -> list[str]:
     """As :func:`verify` for a run over all periods."""
     from recbole_gr.continual.runner import ContinualRun
+    from recbole_gr.manifest import REMEDY
     from recbole_gr.run_files import without_logs
     from recbole_gr.untrusted.effects import OUTSIDE, confined
     from recbole_gr.untrusted.names import check_names
+    from recbole_gr.untrusted.shapes import taking
 
     models = _names(overrides) or then["models"]
     for name in models:
@@ -123,7 +131,11 @@ def _verify_continual(
     check_names(then["settings"], manifest, overrides, learns=True)
     before = {key: value for key, value in then["settings"].items() if key not in OUTSIDE}
     _refuse_resumed(manifest, "a period", before)
-    with tempfile.TemporaryDirectory() as folder, without_logs():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        without_logs(),
+        taking("run", manifest, REMEDY),
+    ):
         settings = {**before, **confined(folder, continual=True), **overrides}
         run = ContinualRun(models, then["dataset"], None, settings, None)
         _check_data(manifest, then, run.config)
@@ -159,7 +171,7 @@ def _refuse_resumed(
 def _names(overrides: Mapping[str, Any]) -> list[Any]:
     """The models that the user names himself, if any."""
     given = overrides.get("model") or []
-    return given.split(",") if isinstance(given, str) else list(given)
+    return [n.strip() for n in given.split(",")] if isinstance(given, str) else list(given)
 
 
 def _check_data(manifest: str | os.PathLike[str], run: Mapping[str, Any], config: Config) -> None:

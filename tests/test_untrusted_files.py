@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from recbole_gr.data.raw.lines import LineFile
 from recbole_gr.data.raw.movielens import MovieLens
 from recbole_gr.data.vector_files import load_array
 from recbole_gr.errors import ConfigError
+from recbole_gr.manifest import data_hashes
 from recbole_gr.restore import restore
 from recbole_gr.search.stages import Best
 from recbole_gr.search.store import TrialStore
@@ -196,6 +198,51 @@ def test_a_manifest_of_any_other_content_is_refused_in_words(trained, no_run, tm
             assert refused(lambda: verify.verify(str(file)), "m.json", key, False)
             assert refused(lambda: verify.main([str(file)]) == 2 and verify.verify(str(file)),
                            "m.json", key, False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("load_col", {"inter": 5}),
+        ("eval_args", [1]),
+        ("data_path", 3),
+        ("metrics", {"a": 1}),
+        ("sid_levels", "x"),
+        ("lr_scheduler", [1]),
+    ],
+)
+def test_settings_of_a_manifest_that_no_run_can_use_are_said_to_be_its_own(
+    key, value, trained, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    record = json.loads(Path(trained("TIGER")["files"]["manifest"]).read_text())
+    record["runs"][0]["config"][key] = value
+    Path("m.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"m\.json"):
+        verify.verify("m.json", show_progress=False)
+
+
+@pytest.mark.parametrize("key", ["content_file", "sid_file", "cf_file"])
+def test_a_number_in_the_place_of_a_file_is_no_open_file(key, tmp_path):
+    with open(tmp_path / "open", "w+b") as file:
+        config = {"data_path": str(tmp_path), "dataset": "tiny", key: file.fileno()}
+        config = {**dict.fromkeys(("content_file", "sid_file", "cf_file")), **config}
+        with pytest.raises(ConfigError, match=key):
+            data_hashes(config)
+        with pytest.raises(ConfigError, match=key):
+            load_array(file.fileno(), key)
+        os.fstat(file.fileno())  # it would have been closed
+
+
+def test_a_manifest_of_periods_without_a_model_of_periods_is_refused(tmp_path, tiny_folder):
+    result = {"period": 0, "model": "SASRec", "method": "finetune", "churn": None}
+    result |= {"test_result": {}, "best_valid_result": None}
+    settings = {"data_path": str(tiny_folder)}
+    part = {"models": ["SASRec"], "dataset": "tiny", "settings": settings, "data": {}}
+    record = {"format_version": 1, "runs": [], "continual": {**part, "results": [result]}}
+    (tmp_path / "m.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"m\.json"):
+        verify.verify(str(tmp_path / "m.json"))
 
 
 def test_a_manifest_of_periods_of_any_other_content_is_refused(no_run, tmp_path):

@@ -127,7 +127,7 @@ def test_a_run_of_a_class_of_ones_own_is_verified_with_the_class(manifest, execu
         "recbole_gr.restore.restored_config", lambda run, file, own, *_, **__: seen.append(own)
     )
     monkeypatch.setattr("recbole_gr.single_run.run_model", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ConfigError, match=r"file\.json.*ZeroDivisionError"):
         verify.verify(manifest(model="X"), model="evil:X")
     assert executed() and seen[0].__name__ == "X"
 

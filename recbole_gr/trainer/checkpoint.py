@@ -78,7 +78,8 @@ def load_checkpoint(
         ConfigError: the file is missing, truncated, damaged, of another program, or holds pickled
             objects (which are not executed); names the file and the remedy.
     """
-    if not os.path.isfile(path):
+    # A number, which a setting may be, is an open file to Python.
+    if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
         raise ConfigError(f"There is no checkpoint '{path}'.")
     if zipfile.is_zipfile(path):  # else cut or of another program: what torch says is clearer
         try:

@@ -74,6 +74,8 @@ def load_npy(path: str | os.PathLike[str], mmap: bool = False) -> np.ndarray:
         OSError: the file cannot be read.
         ValueError: it is no such file, holds Python objects, or fewer values than its head says.
     """
+    if not isinstance(path, (str, os.PathLike)):  # a number is an open file to Python
+        raise ValueError(f"{path!r} is no path of a file")
     with open(path, "rb") as file:
         _check_head(file, os.path.getsize(path))
     return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
