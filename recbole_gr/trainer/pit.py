@@ -12,9 +12,8 @@ from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
-from recbole_gr.trainer.checkpoint import decode
 from recbole_gr.trainer.contents import PHASES, REMEDY
-from recbole_gr.trainer.figures import FiguresTrainer
+from recbole_gr.trainer.figures import FiguresTrainer, figures_in
 from recbole_gr.trainer.weights import load_checkpoint_of
 from recbole_gr.untrusted.shapes import require, taking
 
@@ -141,7 +140,7 @@ class PITTrainer(FiguresTrainer):
         self._epoch = state["epoch"]
         self.best_epoch = state["best_epoch"]
         with taking("epoch_figures", file, REMEDY):
-            self.epoch_figures = decode(state["epoch_figures"])
+            self.epoch_figures = figures_in(state)
         self.logger.info(f"Warm-up taken from {file}")
         return state["best_valid_score"]
 
