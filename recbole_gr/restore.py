@@ -164,12 +164,11 @@ def restored_config(
     """
     require(state, CONFIG, file, REMEDY)
     saved, overrides = state["config"], dict(overrides or {})
-    saved = {k: v for k, v in saved.items() if k not in OF_ITS_RUN or k in ("model", "dataset")}
     given = {"model", *overrides} if model else set(overrides)
-    check_names(saved, file, given)
+    about = {key: saved[key] for key in ("model", "dataset", "tokenizer") if key in saved}
+    check_names(about, file, given)  # what the defaults are found by, before they are
     model_class = registry.get_model(model or saved["model"])
-    if learns and getattr(model_class, "generative", False):
-        check_names(saved, file, given, learns)
+    learns = learns and getattr(model_class, "generative", False)
     if model_class.__name__ != saved["model"]:
         raise ConfigError(f"'{file}' is of model '{saved['model']}', not '{model_class.__name__}'.")
     dataset = overrides.get("dataset") or saved["dataset"]
@@ -177,6 +176,7 @@ def restored_config(
     with taking("config", file, "Give other values for what is wrong, or take another file."):
         known = default_settings(model_class, dataset, tokenizer)[1]
         settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
+        check_names(settings, file, given, learns)
         _undo_recbole(settings)
         if "lgb_params" in settings:
             settings["lgb_params"] = without_network(settings["lgb_params"])

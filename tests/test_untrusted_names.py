@@ -114,6 +114,12 @@ def test_a_manifest_of_periods_that_names_a_class_is_refused_likewise(
     assert "a file does not say" in capsys.readouterr().err.lower() and not executed()
 
 
+def test_a_class_that_the_model_of_a_checkpoint_does_not_read_is_no_obstacle(checkpoint, executed):
+    file = checkpoint(continual_model="evil:X")  # TIGER in a period of a continual run
+    assert load_data_and_model(file, show_progress=False)[0]["model"] == "TIGER"
+    assert not executed()
+
+
 def test_what_the_caller_names_himself_is_imported(checkpoint, executed):
     with pytest.raises(ConfigError, match="is of model 'TIGER', not 'X'"):
         load_data_and_model(checkpoint(), model="evil:X")
