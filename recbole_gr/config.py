@@ -272,7 +272,8 @@ class Config(RecBoleConfig):
     def _init_device(self) -> None:
         super()._init_device()
         config = self.final_config_dict
-        nproc, kind = layout_of(config).nproc, config["device"].type
+        # Its layout is checked, and in a continual run world_size is now that of the main process.
+        nproc, kind = config.get("nproc") or 1, config["device"].type
         if kind == "cuda" and nproc > torch.cuda.device_count():
             raise ConfigError(
                 f"nproc: {nproc} processes need a GPU each, and gpu_id {config['gpu_id']} gives "
