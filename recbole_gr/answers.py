@@ -12,6 +12,7 @@ from recbole_gr.generation import NEVER, best
 from recbole_gr.model.base import EXCLUDED
 from recbole_gr.ranking import Generated
 from recbole_gr.restore import Restored
+from recbole_gr.trainer.generation import amp_dtype
 
 DENSE_SCORES = 1 << 24  # scores of all items that are held at once
 
@@ -35,6 +36,7 @@ class Answers:
         self.generative = getattr(self.model, "generative", False)
         if self.generative:  # it would leave out only what it reads of a history
             self.model.exclude_history = False
+            self._amp_dtype = amp_dtype(self.config)
         self.sequential = self.config["MODEL_TYPE"] == ModelType.SEQUENTIAL
 
     @property
@@ -75,9 +77,8 @@ class Answers:
         model = self.model
         if gone is not None:
             batch.update(Interaction({EXCLUDED: gone}))
-        dtype = getattr(torch, self.config["amp_dtype"] or "bfloat16")
         device = torch.device(self.config["device"]).type
-        with torch.autocast(device, dtype, enabled=bool(self.config["enable_amp"])):
+        with torch.autocast(device, self._amp_dtype, enabled=bool(self.config["enable_amp"])):
             beams = model.search(batch, max(k, beam_size or model.beam_size))
         return model.rank(beams, k, batch)
 

@@ -35,6 +35,7 @@ from recbole_gr.trainer.checkpoint import (
     save_checkpoint,
 )
 from recbole_gr.trainer.tensorboard import NoTensorboard
+from recbole_gr.untrusted.shapes import require, tensor
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import AbstractDataLoader
@@ -57,6 +58,10 @@ _DECIDES = (
     "epochs", "learner", "learning_rate", "weight_decay", "train_batch_size", "stopping_step",
     "valid_metric", "repeatable", "MAX_ITEM_LIST_LENGTH", "seed",
 )  # fmt: skip
+
+
+_SAVED = {"vectors": tensor("vectors of the items", 2, torch.float32), "figures": dict}
+_SAVED["state"] = {...: torch.Tensor}
 
 
 class ItemVectors(NamedTuple):
@@ -158,6 +163,7 @@ def load_item_vectors(path: str | Path) -> ItemVectors:
     state = load_checkpoint(path, map_location="cpu").get("item_vectors")
     if not isinstance(state, dict) or set(state) != set(ItemVectors._fields):
         raise ConfigError(f"{path} holds no collaborative item vectors; remove it")
+    require(state, _SAVED, path, "Remove it, and they are trained anew.", "item_vectors")
     return ItemVectors(**state)
 
 

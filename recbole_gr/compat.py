@@ -12,6 +12,8 @@ Two more breaks need no shim here:
 """
 
 import functools
+import inspect
+import sys
 import warnings
 from typing import Any
 
@@ -72,6 +74,40 @@ def silence_recbole() -> None:
         warnings.filterwarnings("ignore", category=category, module=r"recbole\.")
     for message in ("The given NumPy array is not writable", "torch.sparse.SparseTensor"):
         warnings.filterwarnings("ignore", message=message, module=r"recbole\.")
+
+
+def without_pickles(model_class: type) -> type:
+    """Let the module of one of RecBole's models load plain data alone; returns the class.
+
+    Cause: LDiffRec reads `item_emb.npy` beside the data with `allow_pickle=True`, and before torch
+    2.6 `torch.load` unpickled the files that `pre_model_path` and the like name. Both run code from
+    the file.
+    """
+    import torch
+
+    module = sys.modules[model_class.__module__]
+    source = inspect.getsource(module)
+    for name, library, safe in (
+        ("np", np, {"allow_pickle": False}),
+        ("torch", torch, {"weights_only": True}),
+    ):
+        if getattr(module, name, None) is library and f"{name}.load(" in source:
+            setattr(module, name, _SafelyLoading(library, safe))
+    return model_class
+
+
+class _SafelyLoading:
+    """A library whose `load` takes no pickled objects."""
+
+    def __init__(self, library: Any, safe: dict[str, bool]) -> None:
+        self._library, self._safe = library, safe
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def load(self, *args: Any, **kwargs: Any) -> Any:
+        """As the library's."""
+        return self._library.load(*args, **{**kwargs, **self._safe})
 
 
 def numpy_names() -> None:

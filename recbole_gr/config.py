@@ -266,8 +266,10 @@ class Config(RecBoleConfig):
 
     def _check_beam_size(self) -> None:
         config = self.final_config_dict
-        if not getattr(self.model_class, "generative", False) or not config.get("beam_size"):
+        if not getattr(self.model_class, "generative", False) or "beam_size" not in config:
             return
+        if config["beam_size"] is None:
+            raise ConfigError("beam_size: None must be an integer of at least 1")
         if config["beam_size"] < max(config["topk"]):
             raise ConfigError(
                 f"beam_size {config['beam_size']} is smaller than the largest topk "
@@ -289,7 +291,8 @@ class Config(RecBoleConfig):
     def _init_device(self) -> None:
         super()._init_device()
         config = self.final_config_dict
-        nproc, kind = layout_of(config).nproc, config["device"].type
+        # Its layout is checked, and in a continual run world_size is now that of the main process.
+        nproc, kind = config.get("nproc") or 1, config["device"].type
         if kind == "cuda" and nproc > torch.cuda.device_count():
             raise ConfigError(
                 f"nproc: {nproc} processes need a GPU each, and gpu_id {config['gpu_id']} gives "

@@ -47,9 +47,11 @@ def default_settings(
         for folder, file in ((recbole_dir, _spelt(recbole_dir, name)), (own_dir, name))
     ]
     layers += [dict(getattr(model_class, "default_config", {}))]
+    # A path in the place of a name would lead to a file outside of the property folders.
+    inside = Path(str(dataset)).name == str(dataset)
     dataset_layers = [
         _optional(folder / "dataset" / f"{name}.yaml")
-        for name in ("sample", dataset)
+        for name in ("sample", *[dataset] * inside)
         for folder in (recbole_dir, own_dir)
     ]
     per_model = merged(layer.pop("per_model", None) or {} for layer in dataset_layers)

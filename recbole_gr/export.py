@@ -169,8 +169,10 @@ def _check(recommender: Recommender, k: int, max_excluded: int | None) -> int:
 
 
 def _search(recommender: Recommender, k: int) -> Search:
+    from recbole_gr.trainer.generation import amp_dtype
+
     config, model = recommender.config, recommender.model
-    amp = getattr(torch, config["amp_dtype"] or "bfloat16") if config["enable_amp"] else None
+    amp = amp_dtype(config) if config["enable_amp"] else None
     search = Search(model, k, amp).eval().requires_grad_(False)
     model.prepare_export()  # last, as a change of mode forgets what is kept
     return search

@@ -16,6 +16,7 @@ from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.generation import NEVER
 from recbole_gr.restore import Restored, restore
 from recbole_gr.tokenizer.newcomers import content_rows, kept_tokenizer, newcomer_codes
+from recbole_gr.trainer.weights import require_finite
 
 
 class Recommendation(NamedTuple):
@@ -48,6 +49,7 @@ class Recommender:
         self.config, self.model, self.dataset = restored[:3]
         self.histories = restored.histories
         self._encoder, self._tokenizer = restored.encoder, restored.tokenizer
+        self._check_encoder = restored.check_encoder
         self._answering = Answers(restored)
         self.generative = self._answering.generative
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
@@ -67,8 +69,14 @@ class Recommender:
         Args:
             with_users (bool): False spares the memory of the users' histories where only new
                 histories are asked for.
+
+        Raises:
+            ConfigError: as there; or the weights are no numbers (NaN, infinity), which is what a
+                training that diverged leaves.
         """
-        return cls(restore(checkpoint, model, overrides, with_histories=with_users))
+        restored = restore(checkpoint, model, overrides, with_histories=with_users)
+        require_finite(restored.model, checkpoint)
+        return cls(restored)
 
     def recommend(
         self,
@@ -196,6 +204,8 @@ class Recommender:
                 f"new items: {self.config['model']} has a vector of its own for each item that it "
                 "was trained on, and none for new ones; train again with them, or take PIT or TIGER"
             )
+        if any(isinstance(given, (str, Mapping)) for given in content.values()):
+            self._check_encoder()
         vectors = content_rows(content, self._encoder, str(self.config["device"]))
         if hasattr(self.model, "add_items"):
             self.model.add_items(vectors)

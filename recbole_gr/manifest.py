@@ -18,12 +18,54 @@ import torch
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import plain, versions
+from recbole_gr.untrusted.shapes import (
+    ANY,
+    OrNone,
+    Rule,
+    at_least,
+    require,
+    require_version,
+)
 
 if TYPE_CHECKING:
     from recbole.config import Config
 
 FORMAT_VERSION = 1
 NAME = "manifest.json"
+REMEDY = f"Give the {NAME} beside a run's report as it was written."
+_METRICS = OrNone({...: OrNone(float)})
+_PROCESSES = OrNone(Rule("-1 or a number of processes", lambda n: type(n) is int and n < 1025))
+_LAYOUT = {"nproc?": _PROCESSES, "world_size?": _PROCESSES}
+_FILES = {...: OrNone(str)}
+#: What a manifest holds in any case.
+MANIFEST = {
+    "runs": [{"model": str, "config": dict}],
+    "continual?": {
+        "models": [str],
+        "dataset": str,
+        "settings": {**_LAYOUT},
+        "data": _FILES,
+        "results": [
+            {
+                "period": at_least(0), "model": str, "method": str, "churn": ANY,
+                "test_result": _METRICS, "best_valid_result": _METRICS,
+            }
+        ],
+    },
+    "versions?": dict,
+    "machine?": dict,
+}  # fmt: skip
+#: What a run's part of it holds that is to be compared with another.
+RUN = {
+    "model": str,
+    "dataset": str,
+    "config": {"model": str, "dataset": str, **_LAYOUT},
+    "data": _FILES,
+    "sid_digest": OrNone(str),
+    "test_targets": OrNone(dict),
+    "test_result": _METRICS,
+    "best_valid_result": _METRICS,
+}
 _FILE_KEYS = ("sid_file", "content_file", "cf_file")  # settings that name a file a run reads
 _FILES_OF_PERIODS = ("continual_cf_files", "continual_sid_files")
 _OF_A_RESULT = (
@@ -113,15 +155,12 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"There is no manifest '{path}': {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"'{path}' is not readable as JSON: {error}") from error
     if not isinstance(manifest, dict) or not {"format_version", "runs"} <= set(manifest):
         raise ConfigError(f"'{path}' is not a manifest; give the {NAME} beside a run's report")
-    if manifest["format_version"] > FORMAT_VERSION:
-        raise ConfigError(
-            f"'{path}' has format {manifest['format_version']}, this version reads up to "
-            f"{FORMAT_VERSION}. Update RecBole-GR."
-        )
+    require_version(manifest["format_version"], FORMAT_VERSION, path)
+    require(manifest, MANIFEST, path, REMEDY)
     return manifest
 
 
@@ -136,13 +175,19 @@ def data_hashes(
 
     Returns:
         dict[str, str]: the data set's own files by their names, others by the key that names them.
+
+    Raises:
+        ConfigError: a key names no file.
     """
     known = {} if known is None else known
     own = glob.glob(os.path.join(glob.escape(config["data_path"]), f"{config['dataset']}.*"))
     files = {os.path.basename(path): path for path in sorted(own)}
     for key in _FILE_KEYS:
-        if _get(config, key):
-            files[key] = _get(config, key)
+        path = _get(config, key)
+        if path and not isinstance(path, (str, os.PathLike)):  # a number is an open file to Python
+            raise ConfigError(f"{key}: {path!r} is no path of a file")
+        if path:
+            files[key] = path
     for key in _FILES_OF_PERIODS:
         for number, path in enumerate(_get(config, key) or ()):
             files[f"{key}[{number}]"] = path

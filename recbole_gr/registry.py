@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recbole_gr import compat
 from recbole_gr.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -103,6 +104,19 @@ def get_model(name: str | type) -> Any:
     )
 
 
+def is_named(key: str, name: object) -> bool:
+    """Whether `name` stands for a class here: of ours, registered, or RecBole's. Imports nothing.
+
+    Args:
+        key (str): the setting that holds it: `tokenizer`, `backbone`, or one that names a model.
+        name (object): as a file has it.
+    """
+    if not isinstance(name, str):
+        return False
+    table = {"tokenizer": TOKENIZERS, "backbone": BACKBONES}.get(key)
+    return name in (MODELS.keys() | recbole_models() if table is None else table)
+
+
 def _recbole_model(name: str) -> type:
     """Import one of RecBole's models, and nothing with it.
 
@@ -113,7 +127,7 @@ def _recbole_model(name: str) -> type:
 
     enabled, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     try:
-        return recbole_get_model(name)
+        return compat.without_pickles(recbole_get_model(name))
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"model '{name}': RecBole needs the package '{error.name}' for it; pip install "
@@ -221,6 +235,8 @@ def _load(target: str | type, what: str) -> Any:
     if not isinstance(target, str):
         return target
     module_name, _, class_name = target.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), class_name)):
+        raise ConfigError(f"{what}: a class of your own is given as package.module:Class.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -228,9 +244,10 @@ def _load(target: str | type, what: str) -> Any:
         if error.name and not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ConfigError(f"{what}: there is no module '{module_name}' to import.") from error
-    if not hasattr(module, class_name):
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
         raise ConfigError(f"{what}: module '{module_name}' has no class '{class_name}'.")
-    return getattr(module, class_name)
+    return found
 
 
 def _unknown(kind: str, name: str, groups: Iterable[tuple[str, Collection[str]]]) -> str:

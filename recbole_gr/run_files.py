@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
     from recbole.config import Config
 
 _handlers: list[logging.Handler] = []  # those that init_logger made for the model before
+_without_logs = False
+
+
+@contextlib.contextmanager
+def without_logs() -> Iterator[None]:
+    """Runs inside the block leave neither logs nor event files behind."""
+    global _without_logs
+    before, _without_logs = _without_logs, True
+    try:
+        yield
+    finally:
+        _without_logs = before
+
+
+def logs_are_kept() -> bool:
+    """False inside of `without_logs`."""
+    return not _without_logs
 
 
 def start_log(config: Config) -> str | None:
@@ -30,6 +48,8 @@ def start_log(config: Config) -> str | None:
     for handler in _handlers:
         root.removeHandler(handler)
         handler.close()
+    if not logs_are_kept():
+        return None
     if not processes.is_main():  # what the others have to say, the main process says
         root.setLevel(logging.ERROR)
         return None

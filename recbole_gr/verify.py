@@ -25,6 +25,7 @@ hash of the SIDs, the tested targets and every metric. On a CPU, with the same v
 of threads and processes, all are equal.
 
   --tolerance   largest difference of a metric that counts as none (default: 0)
+  --model       your own classes, package.module:Class,..., where the run was of such
   --key=value   settings of this machine, such as --data_path=FOLDER or --show_progress=False
 
 Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot be used.
@@ -34,12 +35,14 @@ Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot b
 def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides: Any) -> list[str]:
     """Run the runs of a manifest again and compare them with it.
 
-    Checkpoints go to a temporary folder, no report is written. SIDs are learned anew.
+    Whatever the manifest says, all files go to a temporary folder, no log is kept and nobody is
+    told of it (`log_wandb`). SIDs and content are made anew.
 
     Args:
         manifest (str | os.PathLike): a `manifest.json`.
         tolerance (float): largest difference of a metric that counts as none.
-        **overrides: settings of this machine, such as `data_path`.
+        **overrides: settings of this machine, such as `data_path`, and what a manifest may not
+            say: `model` (of a class of your own, or several), `tokenizer`, `backbone`...
 
     Returns:
         list[str]: what differs, a sentence each; empty where all is equal.
@@ -48,41 +51,58 @@ def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides
         ConfigError: no manifest, settings that no longer hold, or files of the data set that are
             not those of the run (says which); nothing is run then.
     """
+    from recbole_gr.errors import ConfigError
     from recbole_gr.launch import run_processes
-    from recbole_gr.manifest import read_manifest
+    from recbole_gr.manifest import NAME, REMEDY, RUN, read_manifest
+    from recbole_gr.untrusted.shapes import require
 
     record = read_manifest(manifest)
+    if not record.get("continual", record)["results" if "continual" in record else "runs"]:
+        raise ConfigError(
+            f"'{manifest}' holds no run to compare with; give the {NAME} beside a run's report"
+        )
     if "continual" in record:
         then = record["continual"]
         request = (manifest, then, tolerance, overrides)
-        return run_processes(_verify_continual, request, then["settings"])
-    then = record["runs"][0]["config"] if record["runs"] else {}
-    n_processes = max(then.get("nproc") or 1, then.get("world_size") or 1)
+        return run_processes(_verify_continual, request, _layout(then["settings"]))
+    for run in record["runs"]:
+        _refuse_resumed(manifest, run["model"], run["config"])
+    require(record, {"saved": bool, "runs": [RUN]}, manifest, REMEDY)
     request = (manifest, record, tolerance, overrides)
-    return run_processes(_verify_runs, request, {"nproc": n_processes})
+    return run_processes(_verify_runs, request, _layout(record["runs"][0]["config"]))
+
+
+def _layout(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As many processes as there were, all of them here."""
+    return {"nproc": max(settings.get("nproc") or 1, settings.get("world_size") or 1)}
 
 
 def _verify_runs(
     manifest: str, record: dict[str, Any], tolerance: float, overrides: dict[str, Any]
 ) -> list[str]:
     """As :func:`verify`, in each process of the run."""
-    from recbole_gr.errors import ConfigError
+    from recbole_gr.manifest import REMEDY
+    from recbole_gr.registry import get_model
     from recbole_gr.restore import restored_config
+    from recbole_gr.run_files import without_logs
     from recbole_gr.single_run import run_model
+    from recbole_gr.untrusted.effects import confined
+    from recbole_gr.untrusted.shapes import taking
 
-    with tempfile.TemporaryDirectory() as folder:
-        own = {"checkpoint_dir": f"{folder}/saved", "sid_dir": f"{folder}/sid"}
-        configs = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        without_logs(),
+        taking("run", manifest, REMEDY),
+    ):
+        own, configs = confined(folder), []
+        classes = {model.__name__: model for model in map(get_model, _names(overrides))}
+        overrides = {key: value for key, value in overrides.items() if key != "model"}
         for run in record["runs"]:
             config = run["config"]
-            if config.get("resume"):
-                raise ConfigError(
-                    f"'{manifest}': {run['model']} was resumed from {config['resume']}; only a run "
-                    "from the start can be run again"
-                )
             start = {key: config[key] for key in ("warmup_from",) if config.get(key)}
             settings = {**own, **start, **overrides}
-            configs.append(restored_config(run, str(manifest), overrides=settings))
+            own_class = classes.get(config["model"])
+            configs.append(restored_config(run, str(manifest), own_class, settings, learns=True))
             _check_data(manifest, run, configs[-1])
         differences = []
         for run, config in zip(record["runs"], configs):
@@ -99,17 +119,34 @@ def _verify_continual(
 ) -> list[str]:
     """As :func:`verify` for a run over all periods."""
     from recbole_gr.continual.runner import ContinualRun
+    from recbole_gr.manifest import REMEDY
+    from recbole_gr.run_files import without_logs
+    from recbole_gr.untrusted.effects import OUTSIDE, confined
+    from recbole_gr.untrusted.names import check_names
+    from recbole_gr.untrusted.shapes import taking
 
-    with tempfile.TemporaryDirectory() as folder:
-        own = {"continual_dir": f"{folder}/continual", "result_dir": f"{folder}/results"}
-        own["checkpoint_dir"] = f"{folder}/saved"
-        settings = {**then["settings"], **own, **overrides}
-        run = ContinualRun(then["models"], then["dataset"], None, settings, None)
+    models = _names(overrides) or then["models"]
+    for name in models:
+        check_names({"model": name, "dataset": then["dataset"]}, manifest, overrides)
+    check_names(then["settings"], manifest, overrides, learns=True)
+    before = {key: value for key, value in then["settings"].items() if key not in OUTSIDE}
+    _refuse_resumed(manifest, "a period", before)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        without_logs(),
+        taking("run", manifest, REMEDY),
+    ):
+        settings = {**before, **confined(folder, continual=True), **overrides}
+        run = ContinualRun(models, then["dataset"], None, settings, None)
         _check_data(manifest, then, run.config)
         outcome = run.run()
     if outcome is None:  # not the main process
         return []
     now, found = outcome["results"], []
+    both = (then["results"], now)
+    order = [[(r["period"], r["model"], r["method"]) for r in part] for part in both]
+    if order[0] != order[1]:
+        return [f"the results are of {order[1]}, were of {order[0]} (period, model and method)"]
     for before, after in zip(then["results"], now):
         place = f"period {before['period']}, {before['model']} {before['method']}"
         for part in ("best_valid_result", "test_result"):
@@ -117,6 +154,24 @@ def _verify_continual(
         if before["churn"] != after["churn"]:
             found.append(f"{place}: churn is {after['churn']}, was {before['churn']}")
     return found
+
+
+def _refuse_resumed(
+    manifest: str | os.PathLike[str], name: str, settings: Mapping[str, Any]
+) -> None:
+    from recbole_gr.errors import ConfigError
+
+    if settings.get("resume"):
+        raise ConfigError(
+            f"'{manifest}': {name} was resumed from {settings['resume']}; only a run from the "
+            "start can be run again"
+        )
+
+
+def _names(overrides: Mapping[str, Any]) -> list[Any]:
+    """The models that the user names himself, if any."""
+    given = overrides.get("model") or []
+    return [n.strip() for n in given.split(",")] if isinstance(given, str) else list(given)
 
 
 def _check_data(manifest: str | os.PathLike[str], run: Mapping[str, Any], config: Config) -> None:

@@ -57,7 +57,8 @@ def parts(tiny_folder, tmp_path, monkeypatch):
         n_items = loaders[0]._dataset.item_num - 1
         number = torch.arange(n_items) // (2 if shared else 1)  # shared: two items on each SID
         table = SIDTable.from_item_codes(torch.stack([number // 7, number % 7], 1), (7, 7))
-        network = config.model_class(config, loaders[0]._dataset, table)
+        content = [torch.randn(n_items + 1, 8)] if config.model_class.needs_content else []
+        network = config.model_class(config, loaders[0]._dataset, table, *content)
         trainer = registry.get_trainer(config, config.model_class)
         return config, trainer(config, network), *loaders
 

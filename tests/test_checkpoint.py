@@ -140,6 +140,8 @@ def test_training_on_a_full_disk_says_how_to_go_on(tiny_folder, tmp_path, small_
 def test_missing_foreign_and_future_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no checkpoint"):
         load_checkpoint(tmp_path / "none.pth")
+    with open(tmp_path / "open", "wb") as file, pytest.raises(ConfigError, match="no checkpoint"):
+        load_checkpoint(file.fileno())
     torch.save({"w": torch.zeros(1)}, tmp_path / "foreign.pth")
     with pytest.raises(ConfigError, match="not written by RecBole-GR"):
         load_checkpoint(tmp_path / "foreign.pth")

@@ -3,9 +3,10 @@
 import sys
 
 import pytest
+import torch
 import yaml
 
-from recbole_gr import registry
+from recbole_gr import processes, registry
 from recbole_gr.config import Config
 from recbole_gr.defaults import default_settings
 from recbole_gr.errors import ConfigError
@@ -298,3 +299,11 @@ def test_a_preset_of_two_models_runs_one_of_them_alone():
         Config("IntRR", "ml-100k", [file], {"architectur": "decoder_only"})
     with pytest.raises(ConfigError, match="Unknown key 'initializer_range' .config_dict"):
         Config("IntRR", "ml-100k", [file], {"initializer_range": 0.02})
+
+
+def test_a_main_process_that_works_alone_can_make_configurations(tiny_folder, monkeypatch):
+    # Of a continual run on two processes: what the other one has no part in.
+    for name, value in (("announced", True), ("size", 1), ("connect", torch.device("cpu"))):
+        monkeypatch.setattr(processes, name, lambda *_, v=value: v)
+    settings = {"data_path": str(tiny_folder), "nproc": 2}
+    assert Config("SASRec", "tiny", config_dict=settings)["world_size"] == 1

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,10 @@ from runs import arguments
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.restore import restored_config
+from recbole_gr.run_files import logs_are_kept
+from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.untrusted import effects
 from recbole_gr.verify import main, verify
 
 
@@ -79,6 +85,12 @@ def test_other_data_are_named_before_anything_runs(trained, tiny_folder, tmp_pat
             '{"runs": [{"model": "TIGER", "config": {"resume": "a.pth"}}], "format_version": 1}',
             "resumed from a.pth",
         ),
+        ('{"runs": [], "format_version": 1}', "holds no run to compare"),
+        (
+            '{"runs": [], "continual": {"models": ["DACT"], "dataset": "tiny", "settings": {}, '
+            '"data": {}, "results": []}, "format_version": 1}',
+            "holds no run to compare",
+        ),
     ],
 )
 def test_what_is_no_manifest_is_refused(text, message, tmp_path, capsys):
@@ -88,3 +100,80 @@ def test_what_is_no_manifest_is_refused(text, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error and "file.json" in error
     assert main(["file.json", "--tolerance=much"]) == 2
+
+
+OUTSIDE = {
+    **{
+        key: "outside"
+        for key in ("checkpoint_dir", "sid_dir", "content_cache_dir", "result_dir", "wandb_project")
+    },
+    "dataset_save_path": "outside/data",
+    "dataloaders_save_path": "outside/loaders",
+    **dict.fromkeys(("log_wandb", "save_dataset", "save_dataloaders"), True),
+}
+OF_OTHER_MACHINES = {"world_size": 2, "ip": "192.0.2.1", "port": 9, "group_offset": 1}
+
+
+@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+def test_a_manifest_has_no_effect_outside_of_a_temporary_folder(
+    name, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # to import it is an error
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    record = json.loads(Path(trained(name)["files"]["manifest"]).read_text())
+    record["runs"][0]["config"].update(OUTSIDE)
+    Path("m.json").write_text(json.dumps(record))
+    root = logging.getLogger()
+    with monkeypatch.context() as patch:
+        patch.setattr(root, "handlers", [])  # RecBole's log would have its file
+        assert verify("m.json", show_progress=False) == []
+    assert [path.name for path in place.rglob("*")] == ["m.json"]
+
+
+def test_a_manifest_of_periods_has_no_effect_outside_either(tmp_path, monkeypatch):
+    seen = {}
+
+    def run(models, dataset, files, settings, arguments):
+        seen.update(settings, logs=logs_are_kept())
+        raise ConfigError("enough")
+
+    def run_here(body, request, layout):
+        seen.update(layout=layout)
+        return body(*request)
+
+    monkeypatch.setattr("recbole_gr.continual.runner.ContinualRun", run)
+    monkeypatch.setattr("recbole_gr.launch.run_processes", run_here)
+    settings = {**OUTSIDE, "continual_dir": "outside", **OF_OTHER_MACHINES, "epochs": 2}
+    continual = {"models": ["DACT"], "dataset": "tiny", "settings": settings, "data": {}}
+    continual["results"] = [{"period": 0, "model": "TIGER", "method": "dact/finetune"}]
+    continual["results"][0] |= {"test_result": {}, "best_valid_result": None, "churn": None}
+    record = {"format_version": 1, "runs": [], "continual": continual}
+    Path("m.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="enough"):
+        verify("m.json")
+    assert seen["epochs"] == 2 and seen["layout"] == {"nproc": 2} and not seen["logs"]
+    assert not any("outside" in str(value) for value in seen.values())
+    assert not any(seen.get(key) for key in [*OF_OTHER_MACHINES, "log_wandb", "save_dataset"])
+    assert logs_are_kept()
+    settings["resume"] = "a.pth"
+    Path("m.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="resumed from a.pth"):
+        verify("m.json")
+
+
+def test_a_checkpoint_turns_on_nothing_that_writes_or_talks(trained):
+    state = load_checkpoint(trained("TIGER")["checkpoint"])
+    before = restored_config(state, "a.pth")
+    state["config"].update(OUTSIDE)
+    config = restored_config(state, "a.pth")
+    for key in OUTSIDE.keys() & effects.OUTSIDE:
+        assert config[key] == before[key]
+    asked = restored_config(state, "a.pth", overrides={"log_wandb": True})
+    assert asked["log_wandb"]
+
+
+def test_trees_are_not_trained_together_with_other_machines():
+    params = {"num_leaves": 31, "num_machines": 2, "machines": "192.0.2.1:9", "mlist": "a.txt"}
+    assert effects.without_network({**params, "local_listen_port": 9}) == {"num_leaves": 31}

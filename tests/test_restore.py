@@ -132,3 +132,18 @@ def test_settings_that_do_not_fit_the_weights_are_refused(trained):
     with pytest.raises(ConfigError, match="no folder"):
         load_data_and_model(file, data_path="nowhere")
     assert load_data_and_model(file, beam_size=30)[1].beam_size == 30
+
+
+def test_recboles_documented_call_gives_its_six_parts_in_its_order(trained):
+    file = trained("SASRec")["checkpoint"]
+    config, model, dataset, *loaders = load_data_and_model(model_file=file)
+    assert config["model"] == type(model).__name__ == "SASRec" and dataset.item_num == 41
+    sizes = [len(loader._dataset) for loader in loaders]
+    by_place = load_data_and_model(file)
+    assert sizes == [len(loader._dataset) for loader in by_place[3:]] and sizes[0] > sizes[1] == 60
+    for own, other in zip(model.parameters(), by_place[1].parameters()):
+        assert torch.equal(own, other)
+    assert load_data_and_model(checkpoint=file, topk=[10])[0]["topk"] == [10]
+    for wrong in ({}, {"checkpoint": file, "model_file": file}):
+        with pytest.raises(ConfigError, match="one checkpoint.*model_file"):
+            load_data_and_model(**wrong)

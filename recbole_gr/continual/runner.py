@@ -35,7 +35,9 @@ from recbole_gr.manifest import write_continual_manifest
 from recbole_gr.run_files import report_folder, start_log
 from recbole_gr.single_run import Start, check_catalogue
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.contents import CONFIG
 from recbole_gr.trainer.interrupt import stopped_beside
+from recbole_gr.untrusted.shapes import require
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
@@ -287,8 +289,9 @@ class ContinualRun:
         train = not (period and way == FROZEN)
         for file in (checkpoint, stopped_beside(checkpoint)) if train else ():
             if file.is_file():  # of a run that was interrupted, or of other settings
-                left = load_checkpoint(file, map_location="cpu")["config"]
-                if settings_digest(left) == settings_digest(config):
+                left = load_checkpoint(file, map_location="cpu")
+                require(left, CONFIG, file, "Remove it to do it anew.")
+                if settings_digest(left["config"]) == settings_digest(config):
                     config["resume"] = str(file)
         logging.getLogger().info("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.data.sources import FILE_KEYS, changes, sources_of
+from recbole_gr.data.sources import FILE_KEYS, SOURCES, changes, sources_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import plain_config
+from recbole_gr.untrusted.shapes import require
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -69,6 +70,7 @@ class Store:
             about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
             write_json(file, {**about, "files": sources})
             return
+        require(about, {"files": SOURCES}, file, "Give another --continual_dir to start anew.")
         wrong = changes(about["files"], sources)
         if wrong:
             raise ConfigError(

@@ -22,6 +22,7 @@ from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
+from recbole_gr.untrusted.archives import load_npy
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -292,10 +293,10 @@ def _cached(
     path = Path(_cache_folder(config)) / f"{config['dataset']}-{source}-{digest[:16]}.npy"
     if path.is_file():
         try:
-            vectors = np.load(path, allow_pickle=False)
+            vectors = load_npy(path)
             if vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == n_items:
                 return vectors, digest
-        except (ValueError, OSError, EOFError):
+        except (ValueError, OSError):
             pass
         getLogger().warning("%s is damaged and made anew", path)
     vectors = compute()

@@ -49,15 +49,15 @@ def check_identity(saved: dict[str, Any], dataset: Dataset, file: str | Path) ->
         "of its configuration), or train on these."
     )
     if now["items"] != saved["items"]:
-        before, present = (part["items"].split(_SEPARATOR)[1:] for part in (saved, now))
+        before, present = ((part["items"] or "").split(_SEPARATOR)[1:] for part in (saved, now))
         raise ConfigError(
             f"'{file}' was trained on other items than '{name}' has now: "
             f"{_difference(before, present)}. {remedy}"
         )
     if now["users"] != saved["users"]:
-        counts = f"{saved['n_users'] - 1} users in training, {now['n_users'] - 1} now"
+        counts = f"{_n_users(saved)} users in training, {_n_users(now)} now"
         if saved["n_users"] == now["n_users"]:
-            counts = f"{now['n_users'] - 1} users, but not the same or in another order"
+            counts = f"{_n_users(now)} users, but not the same or in another order"
         raise ConfigError(
             f"'{file}' was trained on other users than '{name}' has now: {counts}. {remedy}"
         )
@@ -65,6 +65,10 @@ def check_identity(saved: dict[str, Any], dataset: Dataset, file: str | Path) ->
 
 def _text(dataset: Dataset, field: str | None) -> str | None:
     return None if field is None else _SEPARATOR.join(map(str, dataset.field2id_token[field]))
+
+
+def _n_users(identity: dict[str, Any]) -> int:
+    return max(0, (identity["n_users"] or 1) - 1)  # without padding
 
 
 def _difference(before: Collection[str], present: Collection[str]) -> str:

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.errors import ConfigError
+from recbole_gr.untrusted.shapes import OrNone
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
 
 #: By a name that stays where the file moves, its `path` and the `sha256` of its bytes.
 Sources = dict[str, dict[str, str | None]]
+
+#: The shape of it in a file.
+SOURCES = {...: {"path": OrNone(str), "sha256": OrNone(str)}}
 
 #: Settings that name a file a run reads.
 FILE_KEYS = ("content_file", "cf_file", "sid_file")

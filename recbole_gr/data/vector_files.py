@@ -14,6 +14,7 @@ import torch
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
+from recbole_gr.untrusted.archives import load_npy
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
@@ -77,15 +78,17 @@ def load_array(path: str | Path, key: str = "content_file") -> np.ndarray:
         ConfigError: the file is missing, no plain `.npy` matrix, or holds something but numbers.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = load_npy(path, mmap=True)
     except FileNotFoundError as error:
         raise ConfigError(f"{key} {path} does not exist") from error
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(f"{key} {path} is no plain .npy array: {error}") from error
-    numeric = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.number)
+    numeric = np.issubdtype(array.dtype, np.number)
     if not numeric or np.issubdtype(array.dtype, np.complexfloating) or array.ndim != 2:
-        shape = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "npz"
-        raise ConfigError(f"{key} {path} must hold a matrix [items, d] of numbers: {shape}")
+        raise ConfigError(
+            f"{key} {path} must hold a matrix [items, d] of numbers: {array.dtype} of shape "
+            f"{array.shape}"
+        )
     return array
 
 

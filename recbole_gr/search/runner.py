@@ -13,8 +13,7 @@ from recbole_gr.search import stages
 from recbole_gr.search.algorithms import Listed, algorithm, check_algorithm
 from recbole_gr.search.report import write_search_report
 from recbole_gr.search.space import Parameter, Params, draws, grid, read_space
-from recbole_gr.search.stages import TOKENIZER, TRIAL
-from recbole_gr.search.store import open_store, settings_that_count
+from recbole_gr.search.store import TOKENIZER, TRIAL, open_store, settings_that_count
 from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
 from recbole_gr.search.workers import Run, choose_workers
 from recbole_gr.settings import external_settings, file_list
@@ -121,9 +120,9 @@ def search(
         "two_stage": asdict(two) if two_stage else None,
     }
     bigger = bool(config["valid_metric_bigger"])
-    best = stages.Best(bigger, clean=not keep_checkpoints)
     file = Path(output_file or _default_file(task, params_file))
     task = replace(task, checkpoints=str(file.with_suffix("")))
+    best = stages.Best(bigger, not keep_checkpoints, task.checkpoints)
     with open_store(file, header) as store:
         tokenizers, complete = [], dict
         if two_stage:

@@ -6,13 +6,12 @@ from typing import Any
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.search.space import Parameter, Params
-from recbole_gr.search.store import Record, TrialStore
-from recbole_gr.search.trial import FINISHED, Job, Task, discard
+from recbole_gr.search.store import FINISHED, Record, TrialStore
+from recbole_gr.search.trial import Job, Task, checkpoint_of, discard
 from recbole_gr.search.workers import Run, Workers
 from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.tokenizer.comparison import COLUMNS
 
-TOKENIZER, TRIAL = "tokenizer", "trial"
 CHOSEN = "tokenizer number"  # the kept tokenizer among the parameters of the second stage
 CRITERIA = {key: smaller for key, (_, _, smaller) in COLUMNS.items() if smaller is not None}
 
@@ -114,10 +113,12 @@ class Best:
     Args:
         bigger: whether a larger score is better.
         clean: remove the checkpoints of trials that are not the best.
+        checkpoints: what their names begin with; no file of another name is removed, whatever a
+            record says.
     """
 
-    def __init__(self, bigger: bool, clean: bool):
-        self.bigger, self.clean = bigger, clean
+    def __init__(self, bigger: bool, clean: bool, checkpoints: str):
+        self.bigger, self.clean, self.checkpoints = bigger, clean, checkpoints
         self.record: Record | None = None
 
     def key(self, record: Record) -> tuple:
@@ -139,7 +140,7 @@ class Best:
                 record["number"], record["valid_score"], record["params"],
             )  # fmt: skip
         if self.clean and beaten is not None:
-            discard(beaten.get("checkpoint"))
+            discard(checkpoint_of(self.checkpoints, beaten["number"]))
 
 
 def two_stages(space: list[Parameter], keys: set[str]) -> tuple[list[Parameter], list[Parameter]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import finite
+from recbole_gr.untrusted.shapes import OrNone, Rule, at_least, require, require_version
 
 FORMAT_VERSION = 1
 # What may differ when a search goes on: it does not change what a trial gives. Files are known by
@@ -18,6 +19,29 @@ FREE_KEYS = frozenset(
     "show_progress gpu_id use_gpu state checkpoint_dir result_dir sid_dir content_cache_dir "
     "data_path content_file cf_file sid_file".split()
 )
+TOKENIZER, TRIAL = "tokenizer", "trial"  # the stages
+FINISHED, FAILED = "finished", "failed"
+REMEDY = "Give another --output_file to start anew."
+_METRICS = OrNone({...: OrNone(float)})
+#: What the line of a trial holds.
+RECORD = {
+    "stage": Rule("tokenizer or trial", lambda stage: stage in (TOKENIZER, TRIAL)),
+    "number": at_least(0),
+    "params": dict,
+    "status": Rule("finished or failed", lambda status: status in (FINISHED, FAILED)),
+    "message?": str,
+    "seconds": float,
+}
+#: What it holds beside that where the trial came to its end.
+OF_STAGE = {
+    TOKENIZER: {
+        "figures": {...: OrNone(float)}, "collapsed?": [str], "sid_digest": str
+    },
+    TRIAL: {
+        "valid_score": float, "valid_result?": _METRICS, "test_result?": _METRICS,
+        "best_epoch?": OrNone(int), "checkpoint?": OrNone(str),
+    },
+}  # fmt: skip
 Record = dict[str, Any]
 
 
@@ -65,12 +89,11 @@ class TrialStore:
         try:
             header, *self.records = [json.loads(line) for line in whole.split(b"\n")]
             version = header["format_version"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(
                 f"{self.path} is not the trials of a search; give another --output_file"
             ) from error
-        if version > FORMAT_VERSION:
-            raise ConfigError(f"{self.path} is of a later version; update RecBole-GR")
+        require_version(version, FORMAT_VERSION, self.path)
         if isinstance(header.get("settings"), dict):  # the first versions kept some of these
             header["settings"] = settings_that_count(header["settings"])
         wrong = differences(header, self.header)
@@ -81,7 +104,16 @@ class TrialStore:
             )
 
     def of_stage(self, stage: str) -> dict[int, Record]:
-        """The records of a stage by their number."""
+        """The records of a stage by their number.
+
+        Raises:
+            ConfigError: a line of the file is no record of a trial; says what is wrong with it.
+        """
+        for line, record in enumerate(self.records, 2):
+            require(record, RECORD, self.path, REMEDY, f"line {line}")
+            if record["status"] == FINISHED:
+                shape = OF_STAGE[record["stage"]]
+                require(record, shape, self.path, REMEDY, f"line {line}")
         return {r["number"]: r for r in self.records if r["stage"] == stage}
 
     def add(self, record: Record) -> Record:

@@ -7,9 +7,7 @@ from time import perf_counter
 from typing import Any
 
 from recbole_gr.search.space import Params
-from recbole_gr.search.store import Record
-
-FINISHED, FAILED = "finished", "failed"
+from recbole_gr.search.store import FAILED, FINISHED, Record
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def run_trial(job: Job) -> Record:
     from recbole_gr.single_run import Start, run_model
 
     # A name of its own: one that follows from the time may come back once it was removed.
-    file = f"{job.task.checkpoints}-{job.number}.pth"
+    file = checkpoint_of(job.task.checkpoints, job.number)
     result = run_model(job.task.config(job.params), start=Start(checkpoint=file))
     score = result["best_valid_score"]
     if score is None or score != score:
@@ -126,9 +124,13 @@ def recorded(function: Any, job: Job) -> Record:
     return {**own, **outcome, "seconds": seconds}
 
 
-def discard(checkpoint: str | None) -> None:
+def checkpoint_of(checkpoints: str, number: int) -> str:
+    """The checkpoint of a trial of a search whose checkpoints' names begin in this way."""
+    return f"{checkpoints}-{number}.pth"
+
+
+def discard(checkpoint: str) -> None:
     """Remove what a trial kept that another one has beaten, PIT's warm-up included."""
-    if checkpoint:
-        path = Path(checkpoint)
-        path.unlink(missing_ok=True)
-        path.with_name(f"{path.stem}-warmup{path.suffix}").unlink(missing_ok=True)
+    path = Path(checkpoint)
+    path.unlink(missing_ok=True)
+    path.with_name(f"{path.stem}-warmup{path.suffix}").unlink(missing_ok=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,11 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.settings import read_text
 from recbole_gr.sid.formats import level_name, rows_of, tokens_without_padding
-from recbole_gr.sid.table import SIDTable, named
+from recbole_gr.sid.table import SIDTable, check_codebooks, named
+from recbole_gr.untrusted.archives import load_npy
 
-_TOKEN = re.compile(r"<([A-Za-z]+)_(-?\d+)>")
-# What numpy raises on damaged or foreign files, besides refusing pickles (ValueError).
-_BAD_FILE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_LARGE = 10**18
+_TOKEN = re.compile(r"<([A-Za-z]+)_(-?[0-9]{1,18})>")
 
 
 def write_json(table: SIDTable, path: str | Path, item_tokens: Sequence[str]) -> None:
@@ -60,7 +58,7 @@ def read_json(
         raise ConfigError(f'sid_file {path} must hold {{"item": ["<a_1>", "<b_2>"], ...}}')
     codes = _parse_sids(path, sids)
     rows = rows_of(path, list(sids), len(sids), item_tokens)
-    sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
+    sizes = _sizes(path, codes, sizes)
     meta = {"source": Path(path).name}
     return named(path, lambda: SIDTable.from_item_codes(codes[rows], sizes, meta))
 
@@ -109,8 +107,8 @@ def read_npy(
             ``sizes``, or items without a row.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-    except _BAD_FILE as error:
+        array = load_npy(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"sid_file {path} cannot be read as .npy: {error}") from error
     if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.integer):
         raise ConfigError(
@@ -118,10 +116,17 @@ def read_npy(
             f"it holds {array.dtype} of shape {list(array.shape)}"
         )
     codes = torch.from_numpy(array.astype(np.int64))
-    sizes = sizes or (codes.amax(0).clamp(min=0) + 1).tolist()
+    sizes = _sizes(path, codes, sizes)
     codes = codes[rows_of(path, row_tokens, len(codes), item_tokens)]
     meta = {"source": Path(path).name}
     return named(path, lambda: SIDTable.from_item_codes(codes, sizes, meta))
+
+
+def _sizes(path: str | Path, codes: torch.Tensor, sizes: Sequence[int] | None) -> list[int]:
+    """The codebook sizes given, or those that the codes of a file ask for; checked."""
+    found = list(sizes) if sizes else [code + 1 for code in codes.amax(0).clamp(min=0).tolist()]
+    named(path, lambda: check_codebooks(found, len(codes)))
+    return found
 
 
 def _parse_sids(path: str | Path, sids: Mapping[str, Any]) -> torch.Tensor:
@@ -146,7 +151,8 @@ def _parse_sids(path: str | Path, sids: Mapping[str, Any]) -> torch.Tensor:
         prefixes: dict[str, Any] = {}
         for word in _distinct(path, words):
             match = _TOKEN.fullmatch(word) if isinstance(word, str) else None
-            if match is None and (not isinstance(word, int) or isinstance(word, bool)):
+            whole = type(word) is int and abs(word) < _LARGE
+            if match is None and not whole:
                 raise ConfigError(
                     f"SID file {path}: {word!r} at level {level + 1} is no code; expected "
                     f"'<{level_name(level)}_12>'"
@@ -162,8 +168,9 @@ def _parse_sids(path: str | Path, sids: Mapping[str, Any]) -> torch.Tensor:
     return torch.from_numpy(codes)
 
 
-def _distinct(path: str | Path, words: Iterable[Any]) -> set[Any]:
-    try:
-        return set(words)
-    except TypeError:
-        raise ConfigError(f"SID file {path}: a code must be a token or an integer") from None
+def _distinct(path: str | Path, words: Sequence[Any]) -> set[Any]:
+    # By type first: a set takes 1, 1.0 and True for one and the same, and no lists.
+    odd = set(map(type, words)) - {str, int}
+    if odd & {list, dict}:
+        raise ConfigError(f"SID file {path}: a code must be a token or an integer")
+    return {word for word in words if type(word) in odd} or set(words)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +15,32 @@ import torch
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.sid.formats import rows_of, text, text_array, tokens_without_padding
+from recbole_gr.untrusted.archives import load_npz
+from recbole_gr.untrusted.shapes import NAME, OrNone, Rule, at_least, require, taking
 
 _INT64_MAX = 2**63 - 1
+MOST_LEVELS = 256  # of a file
+LEAST_LARGE = 2**16  # codes that a level of a file may have, however few items there are
+_TEXT = Rule("an array of bytes", lambda value: value.dtype == np.uint8 and value.ndim == 1)
+_ARRAYS = {
+    "codes": Rule("integers of shape [items, levels]", lambda value: _are_integers(value, 2)),
+    "sizes": Rule("integers, one for each level", lambda value: _are_integers(value, 1)),
+    "meta": _TEXT,
+    "item_tokens?": _TEXT,
+    "hash?": _TEXT,
+}
+#: What the `meta` of a table may be that comes from a file.
+META = {
+    "content_levels?": at_least(1),
+    "options?": dict,
+    "file?": NAME,
+    "tokenizer?": str,
+    "content?": OrNone(str),
+    "before_policy?": dict,
+    "fit?": dict,
+}
+_Built = TypeVar("_Built")
+REMEDY = "Write it anew with python -m recbole_gr.tokenize."
 
 
 def sid_keys(codes: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
@@ -171,24 +195,55 @@ class SIDTable:
                 a SID (how many, which first).
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-                changed = "hash" in arrays and text(arrays.pop("hash")) != _hash(arrays)
-                codes = torch.from_numpy(arrays["codes"].astype(np.int64))
-                sizes, meta = arrays["sizes"].tolist(), json.loads(text(arrays["meta"]))
-                stored = None
-                if "item_tokens" in arrays:
-                    stored = text(arrays["item_tokens"]).split("\0")
-        except Exception as error:  # a damaged archive asks for anything, a password too
+            arrays = load_npz(path)
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is not a SID table of this library: {error}") from error
+        require(arrays, _ARRAYS, path, REMEDY)
+        with taking("text", path, REMEDY):
+            changed = "hash" in arrays and text(arrays.pop("hash")) != _hash(arrays)
+            meta, stored = json.loads(text(arrays["meta"])), None
+            if "item_tokens" in arrays:
+                stored = text(arrays["item_tokens"]).split("\0")
+        require(meta, META, path, REMEDY, "meta")
+        codes = torch.from_numpy(arrays["codes"].astype(np.int64))
+        sizes = arrays["sizes"].tolist()
         if changed:
             raise ConfigError(
                 f"SID file {path} was changed after it was written: its contents do not have the "
                 "hash saved with them; write it anew with python -m recbole_gr.tokenize"
             )
+        named(path, lambda: check_codebooks(sizes, len(codes)))
         if item_tokens is not None:
             codes = codes[rows_of(path, stored, len(codes), item_tokens)]
         return named(path, lambda: cls.from_item_codes(codes, sizes, meta))
+
+
+def check_codebooks(sizes: Sequence[int], n_items: int) -> None:
+    """See that codebooks that a file states, or that follow from its codes, are no mistake.
+
+    A model holds a vector for each code, so a single code of a billion would take all memory.
+
+    Args:
+        sizes: codebook size of each level.
+        n_items: items of the file.
+
+    Raises:
+        ConfigError: more codes than any tokenizer gives so many items, or far too many levels.
+    """
+    most = max(LEAST_LARGE, n_items)
+    if not 0 < len(sizes) <= MOST_LEVELS:
+        raise ConfigError(f"SIDs have {len(sizes)} levels, and at most {MOST_LEVELS} are read")
+    for level, size in enumerate(sizes, 1):
+        if not 0 < size <= most:
+            raise ConfigError(
+                f"level {level} has codes up to {size - 1}, a codebook of {size}; at most {most} "
+                f"codes are read for {n_items} items. Number the codes of each level from 0, "
+                "without gaps"
+            )
+
+
+def _are_integers(array: np.ndarray, dim: int) -> bool:
+    return array.ndim == dim and array.size > 0 and bool(np.issubdtype(array.dtype, np.integer))
 
 
 def _hash(arrays: Mapping[str, np.ndarray]) -> str:
@@ -213,7 +268,7 @@ def check_codes(item_codes: torch.Tensor, sizes: Sequence[int]) -> None:
         )
 
 
-def named(path: str | Path, build: Callable[[], SIDTable]) -> SIDTable:
+def named(path: str | Path, build: Callable[[], _Built]) -> _Built:
     """Run ``build`` and put the file's name before the message of a ConfigError."""
     try:
         return build()

@@ -21,12 +21,23 @@ from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked
 from recbole_gr.tokenizer.options import Number, codebook_sizes, options_of, positive
+from recbole_gr.untrusted.archives import check_archive, load_tensors
+from recbole_gr.untrusted.shapes import at_least, require, taking, within
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from recbole_gr.config import Settings
 
+REMEDY = "Remove it, and the tokenizer is fitted anew."
+#: What a saved tokenizer holds.
+SAVED = {
+    "tokenizer": str,
+    "dim": at_least(1),
+    "sizes": [at_least(1)],
+    "options": dict,
+    "state_dict": {...: torch.Tensor},
+}
 _CHUNK_VALUES = 2**24  # float64 values of content and distances held at once while encoding
 
 
@@ -223,16 +234,21 @@ class Tokenizer(nn.Module):
         """Read a tokenizer of this class that :meth:`save` wrote; on the CPU.
 
         Raises:
-            ConfigError: the file is of another tokenizer or no tokenizer at all.
+            ConfigError: the file is of another tokenizer, damaged, or no tokenizer at all.
         """
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            name = state["tokenizer"]
+            check_archive(path)
+            state = load_tensors(path, "cpu")
         except Exception as error:
-            raise ConfigError(f"{path} is not a saved tokenizer: {error}") from error
+            raise ConfigError(f"{path} is not a saved tokenizer: {error}. {REMEDY}") from error
+        require(state, SAVED, path, REMEDY)
+        name, weights = state["tokenizer"], state["state_dict"]
         if name != cls.__name__:
             raise ConfigError(f"{path} holds a tokenizer of type {name}, not {cls.__name__}")
-        return cls.of_state(state)
+        most = max((weight.numel() for weight in weights.values()), default=0)
+        require([state["dim"], *state["sizes"]], [within(most)], path, REMEDY, "dim and sizes")
+        with taking("dim, sizes, options and weights", path, REMEDY):
+            return cls.of_state(state)
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Self:

@@ -23,6 +23,7 @@ from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.assessment import assess
 from recbole_gr.tokenizer.options import option
+from recbole_gr.untrusted.archives import load_npy
 
 if TYPE_CHECKING:
     from recbole_gr.config import Settings
@@ -276,11 +277,9 @@ def _cache_name(
 
 
 def _npy_rows(config: Settings, path: str | Path) -> list[str] | None:
-    import numpy as np
-
     tokens = item_file_tokens(config)
     try:
-        n_rows = len(np.load(path, mmap_mode="r", allow_pickle=False))
+        n_rows = len(load_npy(path, mmap=True))
     except (OSError, ValueError, TypeError):
         return None  # read_npy reports what is wrong with the file
     return tokens if tokens is not None and len(tokens) == n_rows else None

@@ -24,10 +24,12 @@ from recbole_gr.trainer.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
+from recbole_gr.trainer.contents import REMEDY, TRAINING, load_optimizer, require_generators
 from recbole_gr.trainer.interrupt import Interrupt, Progress, Steps, stopped_beside
 from recbole_gr.trainer.sharing import SharedEvaluator, SharedSteps, dealt
 from recbole_gr.trainer.tensorboard import of_main_alone
 from recbole_gr.trainer.weights import load_checkpoint_of, load_weights
+from recbole_gr.untrusted.shapes import Shape, require, taking
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -51,10 +53,12 @@ class SafeTrainerMixin(_Base):
         valid_seconds (list[float]): time of each validation.
         buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
         accumulation (int): batches of an optimiser step.
+        resumes_with (dict): the shape of what a training goes on from.
         stopped_file (str | None): the checkpoint to go on from after Ctrl-C.
     """
 
     accumulation = 1
+    resumes_with: Shape = TRAINING
 
     def __init__(self, config: Config, model: AbstractRecommender):
         # RecBole looks for the folder and then makes it: with several processes another one may
@@ -230,15 +234,19 @@ class SafeTrainerMixin(_Base):
         """
         self.saved_model_file = str(resume_file)
         state = self._load_model(resume_file)
+        require(state, self.resumes_with, resume_file, REMEDY)
         check_sources(state.get("files"), self.config, resume_file)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]
-        self.best_valid_result = decode(state["best_valid_result"])
         self.best_epoch = state["best_epoch"]
         self._loader_states = state["loader_states"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self._restore_random_states(state)
+        with taking("best_valid_result", resume_file, REMEDY):
+            self.best_valid_result = decode(state["best_valid_result"])
+        load_optimizer(self.optimizer, state, resume_file)
+        require_generators(state, resume_file)
+        with taking("random_states", resume_file, REMEDY):
+            self._restore_random_states(state)
         self._resumed = True
         if "place" in state:
             self._go_on_at = place = state["place"]
@@ -249,7 +257,8 @@ class SafeTrainerMixin(_Base):
                     f"'{best}', which is missing. Put it there, or train the model again."
                 )
             self.saved_model_file = str(best)
-        self._resume_from(state)
+        with taking("state of training", resume_file, REMEDY):
+            self._resume_from(state)
         self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")
 
     def _restore_random_states(self, state: dict[str, Any]) -> None:

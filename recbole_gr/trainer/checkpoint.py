@@ -17,6 +17,8 @@ from torch import nn
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
+from recbole_gr.untrusted.archives import check_archive, load_tensors
+from recbole_gr.untrusted.shapes import require_version
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -76,11 +78,19 @@ def load_checkpoint(
         ConfigError: the file is missing, truncated, damaged, of another program, or holds pickled
             objects (which are not executed); names the file and the remedy.
     """
-    if not os.path.isfile(path):
+    # A number, which a setting may be, is an open file to Python.
+    if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
         raise ConfigError(f"There is no checkpoint '{path}'.")
-    _require_undamaged(path)
+    if zipfile.is_zipfile(path):  # else cut or of another program: what torch says is clearer
+        try:
+            check_archive(path)
+        except ValueError as error:
+            raise ConfigError(
+                f"'{path}' is damaged ({error}): it is not what was written. Take a copy of it, or "
+                "train the model again."
+            ) from error
     try:
-        state = torch.load(path, map_location=map_location, weights_only=True)
+        state = load_tensors(path, map_location)
     except Exception as error:  # torch raises a dozen types here, and the remedy is one
         if "weights_only" in str(error) or "Unsupported global" in str(error):
             raise ConfigError(
@@ -97,32 +107,8 @@ def load_checkpoint(
             f"'{path}' was not written by RecBole-GR: it has no format_version. Train the model "
             "again."
         )
-    if state["format_version"] > FORMAT_VERSION:
-        raise ConfigError(
-            f"'{path}' has format {state['format_version']}, this version reads up to "
-            f"{FORMAT_VERSION}. Update RecBole-GR."
-        )
+    require_version(state["format_version"], FORMAT_VERSION, path)
     return state
-
-
-def _require_undamaged(path: str | os.PathLike[str]) -> None:
-    """Compare all parts of a checkpoint with their checksums, which torch writes but never reads.
-
-    Raises:
-        ConfigError: a part has changed since it was written.
-    """
-    if not zipfile.is_zipfile(path):
-        return  # cut or of another program: what torch says is clearer
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # a header that was changed asks for anything, a password too
-        damaged = str(error)
-    if damaged is not None:
-        raise ConfigError(
-            f"'{path}' is damaged ({damaged}): it is not what was written. Take a copy of it, or "
-            "train the model again."
-        )
 
 
 def encode(value: Any) -> Any:

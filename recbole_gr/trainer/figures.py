@@ -7,13 +7,29 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.trainer.checkpoint import decode, encode
+from recbole_gr.trainer.contents import FIGURES, GENERATIVE, REMEDY
 from recbole_gr.trainer.generation import GenerationTrainer
+from recbole_gr.untrusted.shapes import at_least, require
 
 if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataloader import AbstractDataLoader
 
     from recbole_gr.model.base import GenerativeRecommender
+
+
+_EPOCHS = [{"epoch": at_least(0), "stage": str, "figures": {...: dict}}]
+
+
+def figures_in(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures of each epoch that a checkpoint holds.
+
+    Raises:
+        ConfigError: they are none.
+    """
+    figures = decode(state["epoch_figures"])
+    require(figures, _EPOCHS, "epoch_figures", REMEDY)
+    return figures
 
 
 class FiguresTrainer(GenerationTrainer):
@@ -27,6 +43,7 @@ class FiguresTrainer(GenerationTrainer):
     """
 
     unlogged: tuple[str, ...] = ()
+    resumes_with = {**GENERATIVE, **FIGURES}
 
     def __init__(self, config: Config, model: GenerativeRecommender):
         super().__init__(config, model)
@@ -53,7 +70,7 @@ class FiguresTrainer(GenerationTrainer):
 
     def _resume_from(self, state: dict[str, Any]) -> None:
         super()._resume_from(state)
-        self.epoch_figures = decode(state["epoch_figures"])
+        self.epoch_figures = figures_in(state)
 
     def _one_line(self, figures: Mapping[str, Mapping[str, float]]) -> str:
         topics = {topic: values for topic, values in figures.items() if topic not in self.unlogged}

@@ -16,6 +16,7 @@ from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.baseline import SafeTrainerMixin
 from recbole_gr.trainer.checkpoint import plain
+from recbole_gr.trainer.contents import GENERATIVE
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
 from recbole_gr.trainer.sharing import Portions
 
@@ -52,11 +53,10 @@ class _GenerationSteps(Trainer):
 
     def __init__(self, config: Config, model: GenerativeRecommender):
         super().__init__(config, model)
-        amp_dtype = config["amp_dtype"] or "bfloat16"
         self.schedule = _one_of(SCHEDULES, config["lr_scheduler"] or "constant", "lr_scheduler")
         self.warmup = _count(config, "warmup_steps", least=0)
         self.accumulation = _count(config, "accumulation_steps", least=1)
-        self.amp_dtype = getattr(torch, _one_of(AMP_DTYPES, amp_dtype, "amp_dtype"))
+        self.amp_dtype = amp_dtype(config)
         self.valid_users = _count(config, "valid_users", least=0)
         self.n_steps = 0  # optimiser steps made
         self.stage = "Train"  # what the progress bar calls an epoch
@@ -192,6 +192,7 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
             (:func:`~recbole_gr.tokenizer.newcomers.fitted_state`).
     """
 
+    resumes_with = GENERATIVE
     content_encoder: dict[str, Any] | None = None
     fitted_tokenizer: dict[str, Any] | None = None
 
@@ -226,6 +227,11 @@ class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
 
     def _resume_from(self, state: dict[str, Any]) -> None:
         self.n_steps = state["n_steps"]
+
+
+def amp_dtype(config: Config) -> torch.dtype:
+    """The type of mixed precision that a configuration asks for (`amp_dtype`)."""
+    return getattr(torch, _one_of(AMP_DTYPES, config["amp_dtype"] or "bfloat16", "amp_dtype"))
 
 
 def _one_of(choices: Sequence[str], value: str, key: str) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.trainer.contents import REMEDY
 from recbole_gr.trainer.weights import load_checkpoint_of
+from recbole_gr.untrusted.shapes import taking
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -33,6 +35,11 @@ def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
         ConfigError: the checkpoint is of another model or data set, or does not fit otherwise.
     """
     saved = load_checkpoint_of(config, file, map_location=config["device"])["state_dict"]
+    with taking("weights", file, REMEDY):
+        _take_over(model, saved, file)
+
+
+def _take_over(model: AbstractRecommender, saved: dict[str, torch.Tensor], file: str) -> None:
     present = model.state_dict()
     if saved.keys() != present.keys():
         odd = sorted(saved.keys() ^ present.keys())

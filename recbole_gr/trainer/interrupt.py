@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from recbole_gr import processes
+from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import random_states, restore_random_states
 
 STOPPED = "-stopped"  # what the name of such a checkpoint ends in, before its suffix
@@ -86,6 +87,12 @@ class Steps:
         batches = iter(self._loader)
         if self._after is not None and self.passes == 1:
             self.done = self._after["batches"]
+            if self.done > len(self):
+                raise ConfigError(
+                    f"resume: the checkpoint was saved after {self.done} batches of an epoch, "
+                    f"which has {len(self)} with these settings. Give those of the run that was "
+                    "stopped."
+                )
             for _ in range(self.done):  # drawn again: the order of batches comes from the seed
                 next(batches)
             restore_random_states(self._after["random"])

@@ -12,9 +12,10 @@ from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
-from recbole_gr.trainer.checkpoint import decode
-from recbole_gr.trainer.figures import FiguresTrainer
+from recbole_gr.trainer.contents import PHASES, REMEDY
+from recbole_gr.trainer.figures import FiguresTrainer, figures_in
 from recbole_gr.trainer.weights import load_checkpoint_of
+from recbole_gr.untrusted.shapes import require, taking
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from recbole_gr.model.pit.model import PIT
 
+_OF_A_WARM_UP = ("phase", "epoch", "best_epoch", "best_valid_score", "epoch_figures")
 STAGES = {1: "Warm-up", 2: "Co-evolve"}
 
 
@@ -44,6 +46,7 @@ class PITTrainer(FiguresTrainer):
     """
 
     unlogged = (SID_HISTOGRAM,)
+    resumes_with = {**FiguresTrainer.resumes_with, **PHASES}
 
     def __init__(self, config: Config, model: PIT):
         super().__init__(config, model)
@@ -117,6 +120,7 @@ class PITTrainer(FiguresTrainer):
             ConfigError: the file is no such checkpoint, or its modules are not this model's.
         """
         state = load_checkpoint_of(self.config, file, map_location=self.device)
+        require(state, {key: self.resumes_with[key] for key in _OF_A_WARM_UP}, file, REMEDY)
         if state["phase"] != 1:
             raise ConfigError(
                 f"warmup_from: '{file}' was saved in the co-evolution. Give the copy that a run "
@@ -135,7 +139,8 @@ class PITTrainer(FiguresTrainer):
             ) from error
         self._epoch = state["epoch"]
         self.best_epoch = state["best_epoch"]
-        self.epoch_figures = decode(state["epoch_figures"])
+        with taking("epoch_figures", file, REMEDY):
+            self.epoch_figures = figures_in(state)
         self.logger.info(f"Warm-up taken from {file}")
         return state["best_valid_score"]
 

@@ -7,6 +7,7 @@ from typing import Any
 from recbole.trainer import trainer as recbole_trainer
 
 from recbole_gr import processes
+from recbole_gr.run_files import logs_are_kept
 
 
 class NoTensorboard:
@@ -15,14 +16,15 @@ class NoTensorboard:
     def add_scalar(self, *args: Any, **kwargs: Any) -> None:
         """Nothing."""
 
-    add_hparams = add_scalar
+    add_hparams = close = add_scalar
 
 
 @contextlib.contextmanager
 def of_main_alone() -> Iterator[None]:
-    """Trainers that are made inside the block write event files in the main process alone."""
+    """Trainers that are made inside the block write event files in the main process alone, and
+    nowhere where no logs are kept."""
     make = recbole_trainer.get_tensorboard
-    if not processes.is_main():
+    if not processes.is_main() or not logs_are_kept():
         recbole_trainer.get_tensorboard = lambda logger: NoTensorboard()
     try:
         yield

@@ -6,11 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import decode, load_checkpoint
+from recbole_gr.trainer.contents import REMEDY, require_weights
+from recbole_gr.untrusted.shapes import taking
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -26,19 +30,66 @@ def load_weights(
     Raises:
         ConfigError: they are of other shapes, or of other SIDs.
     """
-    try:
-        model.load_state_dict(state["state_dict"])
-    except RuntimeError as error:
-        raise ConfigError(
-            f"The weights in '{file}' do not fit this model: it was saved with other settings "
-            f"or other data. {error}"
-        ) from error
-    present = model.other_parameter()
-    others = {name: decode(v, present[name]) for name, v in state["other_parameter"].items()}
-    for name, value in others.items():
-        if isinstance(value, torch.Tensor) and isinstance(present[name], torch.Tensor):
-            others[name] = value.to(present[name].device)
-    model.load_other_parameter(others)
+    with taking("state_dict", file, REMEDY):
+        try:
+            model.load_state_dict(state["state_dict"])
+        except RuntimeError as error:
+            raise ConfigError(
+                f"The weights in '{file}' do not fit this model: it was saved with other settings "
+                f"or other data. {error}"
+            ) from error
+    with taking("other_parameter", file, REMEDY):
+        present = model.other_parameter()
+        others = {name: decode(v, present[name]) for name, v in state["other_parameter"].items()}
+        for name, value in others.items():
+            if isinstance(value, torch.Tensor) and isinstance(present[name], torch.Tensor):
+                others[name] = value.to(present[name].device)
+        model.load_other_parameter(others)
+
+
+@torch.no_grad()
+def require_finite(model: Any, file: str | os.PathLike[str]) -> None:
+    """See that a model can answer: what it has learned are numbers.
+
+    Parameters are finite. Buffers, and what RecBole's models keep outside of both, hold no NaN;
+    -inf is a mask there.
+
+    Args:
+        model: of ours or RecBole's, with the weights of the checkpoint `file`; trees pass.
+        file (str | os.PathLike): for the message.
+
+    Raises:
+        ConfigError: names the first tensor that is not, and what it holds.
+    """
+    if not isinstance(model, nn.Module):
+        return
+    kept: Any = getattr(model, "other_parameter", dict)
+    for name, value in model.named_parameters():
+        if not bool(torch.isfinite(value).all()):
+            raise _not_finite(name, value, file)
+    for name, other in [*model.named_buffers(), *kept().items()]:
+        numbers = _numbers(other)
+        if numbers is not None and bool(numbers.isnan().any()):
+            raise _not_finite(name, numbers, file)
+
+
+def _numbers(value: Any) -> torch.Tensor | None:
+    """The numbers of a tensor (those that are stored where it is sparse) or of an array."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fc":
+        return torch.from_numpy(value)
+    if not isinstance(value, torch.Tensor):
+        return None
+    return value.coalesce().values() if value.layout == torch.sparse_coo else value
+
+
+def _not_finite(name: str, value: torch.Tensor, file: str | os.PathLike[str]) -> ConfigError:
+    what = "NaN" if bool(value.isnan().any()) else "infinity"
+    n_bad = int((~torch.isfinite(value)).sum())
+    return ConfigError(
+        f"'{file}' cannot answer: its tensor {name} holds {what} ({n_bad} of {value.numel()} "
+        "values), the training diverged. Take an earlier checkpoint, or train again with a lower "
+        "learning_rate."
+    )
 
 
 def load_checkpoint_of(
@@ -50,12 +101,14 @@ def load_checkpoint_of(
         dict: as `load_checkpoint`.
 
     Raises:
-        ConfigError: the file cannot be used, or is of another model or data set.
+        ConfigError: the file cannot be used, lacks what a model needs, or is of another model or
+            data set.
     """
     if processes.size() == 1:
         state = load_checkpoint(file, map_location=map_location)
     else:  # where there are several machines, the file is on the first one
         state = processes.from_main(lambda: load_checkpoint(file, map_location="cpu"))
+    require_weights(state, file)
     for key in ("model", "dataset"):
         if state["config"].get(key) != config[key]:
             raise ConfigError(

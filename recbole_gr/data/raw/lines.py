@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import lzma
 import os
 import zipfile
 import zlib
@@ -23,6 +24,8 @@ CHUNK = 1 << 20  # bytes held at a time
 MAX_LINE = 1 << 24  # a longer line means that this is no text file
 EARLY = 1000  # lines after which a file that is mostly broken is given up
 SHOWN = 10  # reasons named in a message
+NOT_WHOLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+LOCKED = (RuntimeError, NotImplementedError)  # zipfile's, of a password or a rare compression
 
 
 class BrokenLine(ValueError):
@@ -175,9 +178,13 @@ class LineFile:
                 ) as bar,
             ):
                 yield from self._decompressed(_counted(file, bar))
-        except zipfile.BadZipFile as error:
+        except NOT_WHOLE as error:
             raise ConfigError(
                 f"{self.name} is not a whole zip file ({error}); download it again"
+            ) from error
+        except LOCKED as error:
+            raise ConfigError(
+                f"{self.name} cannot be unpacked ({error}); unpack it yourself and give the folder"
             ) from error
         except OSError as error:
             raise ConfigError(f"{self.name} cannot be read: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.raw.cells import id_cell, number, text_cell, tokens_cell
-from recbole_gr.data.raw.lines import BrokenLine
+from recbole_gr.data.raw.lines import LOCKED, NOT_WHOLE, BrokenLine
 from recbole_gr.data.raw.reader import Reader
 from recbole_gr.errors import ConfigError
 
@@ -90,7 +90,7 @@ class MovieLens(Reader):
         try:
             with zipfile.ZipFile(self._archive) as archive:
                 names = archive.namelist()
-        except zipfile.BadZipFile as error:
+        except (*NOT_WHOLE, *LOCKED) as error:
             raise ConfigError(
                 f"{self._archive} is not a whole zip file ({error}); download it again"
             ) from error
