@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from recbole.utils import init_seed
@@ -88,8 +89,14 @@ def _run(model: Any, dataset: str | None, settings: Settings, saved: bool) -> di
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
     _check_inputs(configs)
-    folder = report_folder(configs) if processes.is_main() else None
+    if not processes.is_main():
+        return _run_all(configs, saved, None)
+    with report_folder(configs) as folder:
+        return _run_all(configs, saved, folder)
 
+
+def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dict[str, Any] | None:
+    """Train and test the models one by one; the main process reports in `folder`."""
     results, failures = [], []
     for config in configs:
         try:

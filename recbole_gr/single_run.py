@@ -19,7 +19,7 @@ from recbole_gr import memory, processes, registry
 from recbole_gr.buckets import check_edges
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import DiskFull
-from recbole_gr.run_files import checkpoint_file, start_log
+from recbole_gr.run_files import own_checkpoint, start_log
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain, plain_config
@@ -66,7 +66,21 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
 
     Returns:
         dict: as `run_recbole_gr` returns for one model, without `table` and `files`.
+
+    Raises:
+        ConfigError: settings or data cannot be used, or another run has the checkpoint to resume.
     """
+    with contextlib.ExitStack() as until_tested:
+        file = start.checkpoint
+        if file is None and saved and start.train:
+            if processes.is_main():  # it has the name, and tells the others
+                file = until_tested.enter_context(own_checkpoint(config))
+            file = processes.from_main(lambda: file)
+        return _run_model(config, saved, start, file)
+
+
+def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> dict[str, Any]:
+    """As `run_model`, with the best model kept in `file`."""
     from recbole_gr.data import create_dataset, data_preparation
 
     began = perf_counter()
@@ -90,7 +104,8 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
     if start.weights:
         load_grown(model, start.weights, config)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
-    trainer.saved_model_file = start.checkpoint or checkpoint_file(config)
+    if file is not None:  # else nothing is saved
+        trainer.saved_model_file = file
     processes.draw_apart(config["seed"])
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])

@@ -71,7 +71,7 @@ class SafeTrainerMixin(_Base):
         self._identity: dict[str, Any] | None = None
         self._loader_states: list[torch.Tensor] = []
         self._resumed = False
-        self._validates = False
+        self._validates = self._saved = False
         self.stopped_file: str | None = None
         self._interrupt = Interrupt()
         self._place: Progress | None = None
@@ -92,7 +92,7 @@ class SafeTrainerMixin(_Base):
             KeyboardInterrupt: Ctrl-C; the step at hand was finished and, where `saved`,
                 `stopped_file` holds the place.
         """
-        self._train_data = train_data
+        self._train_data, self._saved = train_data, saved
         self._identity = identity_of(train_data._dataset)
         self._validates = bool(valid_data) and self.eval_step > 0
         for generator, state in zip(_generators(train_data), self._loader_states):
@@ -210,9 +210,15 @@ class SafeTrainerMixin(_Base):
             self.logger.info(f"Saved {file}")
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """For trainers that pre-train (S3Rec, RaCT): the same, at a file of their choice."""
-        save_checkpoint(saved_model_file, self._checkpoint_state(epoch))
-        self.saved_model_file = saved_model_file
+        """For trainers that pre-train (S3Rec, RaCT): the same, also at a file of their choice.
+
+        That is named by model and epoch alone, so another run may write it too: what is tested is
+        this run's own.
+        """
+        state = self._checkpoint_state(epoch)
+        save_checkpoint(saved_model_file, state)
+        if self._saved:
+            save_checkpoint(self.saved_model_file, state)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: weights, optimizer, counters, random states, order of batches.

@@ -24,6 +24,12 @@ def stopped_beside(checkpoint: str | os.PathLike[str]) -> Path:
     return best.with_stem(f"{best.stem}{STOPPED}")
 
 
+def best_of(checkpoint: str | os.PathLike[str]) -> Path:
+    """The way back from `stopped_beside`; any other checkpoint is its own."""
+    path = Path(checkpoint)
+    return path.with_stem(path.stem.removesuffix(STOPPED))
+
+
 class Interrupt:
     """Ctrl-C as a wish while an epoch is trained, and an exception at once anywhere else.
 
