@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +17,17 @@ import torch
 import torch.multiprocessing as mp
 
 from recbole_gr import processes
+from recbole_gr.command_line import HungUp, Terminated, stopped_as_by_ctrl_c
 from recbole_gr.errors import ConfigError, ModelsFailed
 from recbole_gr.processes import Place, port_in_use
 
 PORT = 5678  # RecBole's
+GRACE = 10.0  # seconds for the other processes to end once one has failed
+# What a process may end with that is no fault of the code, the special ones first.
+_KNOWN: tuple[type[BaseException], ...] = (
+    ConfigError, ModelsFailed, Terminated, HungUp, KeyboardInterrupt,
+)  # fmt: skip
+_STOPS = tuple(kind.__name__ for kind in _KNOWN if issubclass(kind, KeyboardInterrupt))
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -97,6 +106,7 @@ def run_processes(
 
     Raises:
         ConfigError: the layout cannot be used, or ``body`` raised one.
+        KeyboardInterrupt: a signal to stop came, to this process or to one of those it started.
         RuntimeError: ``body`` raised something else, with its traceback; the others were ended.
     """
     if processes.announced():
@@ -110,27 +120,71 @@ def run_processes(
         check()
     layout = layout._replace(port=_port(layout))
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.start_processes(
-            _work, (layout, torch.get_num_threads(), body, request, folder), layout.nproc,
-            join=False, start_method="spawn",
-        )  # fmt: skip
-        try:
-            while not context.join():
-                pass
-        except KeyboardInterrupt:  # the processes got it too
-            for process in context.processes:
-                process.join(30)
-            raise _error_in(folder, KeyboardInterrupt()) from None
-        except mp.ProcessExitedException as error:
-            raise _error_in(folder, error) from None
-        finally:
-            for process in context.processes:
-                if process.is_alive():
-                    process.terminate()
-        if list(Path(folder).glob("error-*")):  # stopped by Ctrl-C, which is no failure
-            raise _error_in(folder, KeyboardInterrupt())
+        with stopped_as_by_ctrl_c():
+            context = mp.start_processes(
+                _work, (layout, torch.get_num_threads(), body, request, folder), layout.nproc,
+                join=False, start_method="spawn",
+            )  # fmt: skip
+            try:
+                error = _end_of(context.processes, folder)
+            finally:
+                _end(context.processes)
+        if error is not None:
+            raise error
         outcome = Path(folder, "outcome")
         return torch.load(outcome, weights_only=True) if outcome.is_file() else None
+
+
+def _end_of(workers: Sequence[Any], folder: str) -> BaseException | None:
+    """Wait until all processes of this machine have ended; what one of them failed with, or None.
+
+    A signal to stop goes to all of them, and they end when they have saved their place; a second
+    one does not wait. Where one fails the others cannot go on.
+    """
+    waiting = {worker.sentinel: worker for worker in workers}
+    stop: KeyboardInterrupt | None = None
+    killed = None  # the first that a signal has ended
+    kill_at: float | None = None
+    while waiting:
+        patience = None if kill_at is None else max(0.0, kill_at - time.monotonic())
+        try:
+            ended = [waiting.pop(sentinel) for sentinel in connection.wait(list(waiting), patience)]
+        except KeyboardInterrupt as told:
+            if stop is not None:
+                raise
+            stop = told
+            for worker in waiting.values():
+                worker.terminate()  # one that has got the same signal takes it for that
+            continue
+        for worker in ended:
+            worker.join()
+        failed = [worker for worker in ended if worker.exitcode]
+        if failed and stop is None and kill_at is None and not _told_to_stop(folder):
+            killed = next((worker for worker in failed if worker.exitcode < 0), None)
+            kill_at = time.monotonic() + GRACE
+            for worker in waiting.values():
+                worker.terminate()
+        elif kill_at is not None and time.monotonic() >= kill_at:
+            for worker in waiting.values():
+                worker.kill()  # it waits in a call that no signal ends
+    if not any(worker.exitcode for worker in workers):
+        return None
+    if killed is not None:
+        return _killed(workers.index(killed), -killed.exitcode)
+    error = _error_in(folder, stop)
+    return type(stop)(*error.args) if stop and isinstance(error, KeyboardInterrupt) else error
+
+
+def _killed(number: int, by: int) -> RuntimeError:
+    """The error of a process that a signal has ended."""
+    return RuntimeError(f"process {number} of this machine was ended by {signal.Signals(by).name}")
+
+
+def _end(workers: Iterable[Any]) -> None:
+    """End what is still there; no signal waits."""
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def _port(layout: Layout) -> int | None:
@@ -157,7 +211,8 @@ def _work(
     file = None if layout.port else str(Path(folder, "meeting"))
     processes.announce(Place(rank, layout.world_size, index, layout.ip, layout.port, file))
     try:
-        outcome = body(*request)
+        with stopped_as_by_ctrl_c():
+            outcome = body(*request)
         if rank == 0:
             torch.save(outcome, Path(folder, "outcome"))
     except BaseException as error:
@@ -170,8 +225,7 @@ def _work(
 
 def _keep_error(file: Path, rank: int, error: BaseException) -> None:
     """For the process that started this one; the first error of a run is the cause of others."""
-    known = (ConfigError, ModelsFailed, KeyboardInterrupt)
-    kind = next((kind for kind in known if isinstance(error, kind)), RuntimeError)
+    kind = next((kind for kind in _KNOWN if isinstance(error, kind)), RuntimeError)
     text = str(error)
     if kind is RuntimeError:
         text = f"process {rank} of the run failed:\n{traceback.format_exc()}"
@@ -179,15 +233,29 @@ def _keep_error(file: Path, rank: int, error: BaseException) -> None:
     torch.save({**record, "table": getattr(error, "table", None)}, file)
 
 
-def _error_in(folder: str, otherwise: BaseException) -> BaseException:
-    """The first error that a process has kept; ``otherwise`` where there is none."""
+def _kept(folder: str) -> list[dict[str, Any]]:
+    """The errors that processes have kept, the first one first."""
     kept = [torch.load(file, weights_only=True) for file in Path(folder).glob("error-*")]
+    return sorted(kept, key=lambda record: record["time"])
+
+
+def _told_to_stop(folder: str) -> bool:
+    """Whether the first error is a signal to stop, after which the others stop by themselves."""
+    return any(record["kind"] in _STOPS for record in _kept(folder)[:1])
+
+
+def _error_in(folder: str, stop: KeyboardInterrupt | None) -> BaseException:
+    """The first error that a process has kept; ``stop``, or an unknown one, where there is none."""
+    kept = _kept(folder)
     if not kept:
-        return otherwise
-    first = min(kept, key=lambda record: record["time"])
+        return stop or RuntimeError("a process of the run ended without a word; see its output")
+    first = kept[0]
+    if first["kind"] in _STOPS:  # the one that has saved the place says how to go on
+        stops = (record for record in kept if record["kind"] in _STOPS)
+        first = next((record for record in stops if record["text"]), first)
     if first["kind"] == "ModelsFailed":
         return ModelsFailed(first["text"], first["table"])
-    kinds = {"ConfigError": ConfigError, "KeyboardInterrupt": KeyboardInterrupt}
+    kinds = {kind.__name__: kind for kind in _KNOWN}
     return kinds.get(first["kind"], RuntimeError)(*filter(None, [first["text"]]))
 
 

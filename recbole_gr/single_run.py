@@ -155,10 +155,12 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
 
 @contextlib.contextmanager
 def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
-    """Give a training that ends early, by Ctrl-C or on a full disk, the message that it needs."""
+    """Give a training that ends early, by a signal or on a full disk, the message that it needs."""
     try:
         yield
     except (KeyboardInterrupt, DiskFull) as error:
+        if not processes.is_main():  # the main process has the files
+            raise
         file = trainer.saved_model_file
         if getattr(trainer, "stopped_file", None):
             hint = f"--resume={trainer.stopped_file} goes on from there."
@@ -166,7 +168,10 @@ def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
             hint = f"--resume={file} goes on from the best epoch so far."
         else:
             hint = "Nothing was saved yet."
-        raise type(error)(f"{error} {hint}".strip()) from None
+        message = f"{error} {hint}".strip()
+        if type(error) is not KeyboardInterrupt:  # nobody may be looking
+            logging.getLogger().warning("Stopped. %s", message)
+        raise type(error)(message) from None
 
 
 def build_model(

@@ -8,11 +8,13 @@ import process_bodies
 import process_roles
 import pytest
 import torch
+from kill_and_resume import equal
 from recbole.trainer import KGTrainer
 from runs import NEGATIVES, RUNS, SMALL, arguments
 from tiny import write_tiny_dataset
 
 from recbole_gr import launch, load_data_and_model, processes, registry
+from recbole_gr.command_line import Terminated
 from recbole_gr.config import Config
 from recbole_gr.data.frequency import training_counts
 from recbole_gr.errors import ConfigError
@@ -220,6 +222,24 @@ def test_a_resumed_run_ends_as_one_without_interruption(data, tmp_path):
     for name, weight in ours["state_dict"].items():
         assert torch.equal(weight, theirs["state_dict"][name]), name
     assert len(ours["random_states_of_others"]) == 1
+
+
+def test_processes_stop_after_the_same_step_whichever_was_told(data, tmp_path):
+    ((_, command),) = commands({"TIGER": SHARED["TIGER"]}, data, tmp_path, epochs=2).items()
+    outcome = run_processes(process_bodies.stopped, (str(tmp_path), command), {"nproc": 2})
+    whole, going_on, n_steps, file = outcome
+    assert n_steps == 2 and file.endswith("-stopped.pth")
+    assert going_on["test_result"] == whole["test_result"]
+    assert going_on["best_valid_result"] == whole["best_valid_result"]
+    ours, theirs = (load_checkpoint(run["checkpoint"]) for run in (whole, going_on))
+    assert equal(theirs, ours)
+    (one,), (other,) = (state["random_states_of_others"] for state in (ours, theirs))
+    assert torch.equal(one["torch"], other["torch"])  # process 1 has drawn the same dropout
+
+
+def test_a_signal_to_one_process_stops_all():
+    with pytest.raises(Terminated):
+        run_processes(process_roles.is_told_to_stop, (), {"nproc": 2})
 
 
 def test_what_processes_tell_each_other():

@@ -298,8 +298,8 @@ class ContinualRun:
         start = Start(semantic_ids, weights, str(checkpoint), train)
         try:
             result = lead(config, (period, method.model, own), start)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("The same command goes on from there.") from None
+        except KeyboardInterrupt as stop:
+            raise type(stop)("The same command goes on from there.") from None
         seconds = result["seconds_per_epoch"] or 0.0
         kept = ("best_valid_score", "best_valid_result", "test_result", "test_targets",
                 "test_buckets", "best_epoch", "epochs_run", "seconds_per_epoch", "parameters",

@@ -23,7 +23,13 @@ from recbole_gr.trainer.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
-from recbole_gr.trainer.interrupt import Interrupt, Progress, Steps, stopped_beside
+from recbole_gr.trainer.interrupt import (
+    Interrupt,
+    Progress,
+    Steps,
+    restore_random_of,
+    stopped_beside,
+)
 from recbole_gr.trainer.sharing import SharedEvaluator, SharedSteps, dealt
 from recbole_gr.trainer.tensorboard import of_main_alone
 from recbole_gr.trainer.weights import load_checkpoint_of, load_weights
@@ -50,7 +56,7 @@ class SafeTrainerMixin(_Base):
         valid_seconds (list[float]): time of each validation.
         buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
         accumulation (int): batches of an optimiser step.
-        stopped_file (str | None): the checkpoint to go on from after Ctrl-C.
+        stopped_file (str | None): the checkpoint to go on from after Ctrl-C; in process 0.
     """
 
     accumulation = 1
@@ -89,8 +95,8 @@ class SafeTrainerMixin(_Base):
         """As RecBole's; after `resume_checkpoint` the batches go on where they stopped.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; the step at hand was finished and, where `saved`,
-                `stopped_file` holds the place.
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the step at hand was finished and, where
+                `saved`, `stopped_file` of the main process holds the place.
         """
         self._train_data, self._saved = train_data, saved
         self._identity = identity_of(train_data._dataset)
@@ -102,15 +108,8 @@ class SafeTrainerMixin(_Base):
         if self._go_on_at is not None and self._go_on_at["batches"] is None:
             self.__dict__["_train_epoch"] = self._trained_already  # before the method
         processes.take_weights_of_main(self.model)
-        if processes.size() > 1:  # they would stop at different steps
+        with self._interrupt.watch(self._save_place if saved else None):
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
-        with self._interrupt.watch():
-            try:
-                return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
-            except KeyboardInterrupt:
-                if saved:
-                    self._save_place()
-                raise
 
     def _train_epoch(
         self, train_data: AbstractDataLoader, epoch_idx: int, *args: Any, **kwargs: Any
@@ -131,8 +130,7 @@ class SafeTrainerMixin(_Base):
         """In the place of `_train_epoch`, once: it was trained before Ctrl-C, not yet validated."""
         del self._train_epoch
         place, self._go_on_at = self._go_on_at or {}, None
-        restore_random_states(place["random"])
-        processes.draw_apart(torch.initial_seed())
+        restore_random_of(place)
         self._epoch = epoch_idx
         self._place = Progress(epoch_idx)
         return place["loss"]
@@ -187,8 +185,8 @@ class SafeTrainerMixin(_Base):
 
     def _save_place(self) -> None:
         """Save where training stands beside the best checkpoint, which stays as it is."""
-        state = self._place.state() if self._place else None
-        if self._place is None or state is None:
+        state = self._place.state(self._interrupt.agreed) if self._place else None
+        if self._place is None or state is None or not processes.is_main():
             return
         best, file = Path(self.saved_model_file), stopped_beside(self.saved_model_file)
         state["place"].update(best=best.name, has_best=best.is_file())
@@ -243,7 +241,7 @@ class SafeTrainerMixin(_Base):
         if "place" in state:
             self._go_on_at = place = state["place"]
             best = Path(resume_file).with_name(place["best"])
-            if place["has_best"] and not best.is_file():
+            if place["has_best"] and processes.is_main() and not best.is_file():
                 raise ConfigError(
                     f"'{resume_file}' was saved at Ctrl-C, and the best epoch before it in "
                     f"'{best}', which is missing. Put it there, or train the model again."
