@@ -27,6 +27,7 @@ from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_model, get_trainer
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
+from recbole_gr.tokenizer.fitting import hash_of
 from recbole_gr.tokenizer.options import positive
 from recbole_gr.trainer.checkpoint import (
     load_checkpoint,
@@ -146,19 +147,24 @@ def cached_item_vectors(
 
 def save_item_vectors(path: str | Path, result: ItemVectors) -> None:
     """Write :class:`ItemVectors` to one file of tensors and plain values, whole or not at all."""
-    save_checkpoint(path, {"item_vectors": result._asdict()})
+    digest = hash_of({**result.state, "": result.vectors})
+    save_checkpoint(path, {"item_vectors": result._asdict(), "hash": digest})
 
 
 def load_item_vectors(path: str | Path) -> ItemVectors:
     """Read what :func:`save_item_vectors` wrote; nothing is unpickled.
 
     Raises:
-        ConfigError: the file is missing, damaged or something else.
+        ConfigError: the file is missing, damaged, changed or something else.
     """
-    state = load_checkpoint(path, map_location="cpu").get("item_vectors")
+    kept = load_checkpoint(path, map_location="cpu")
+    state = kept.get("item_vectors")
     if not isinstance(state, dict) or set(state) != set(ItemVectors._fields):
         raise ConfigError(f"{path} holds no collaborative item vectors; remove it")
-    return ItemVectors(**state)
+    result = ItemVectors(**state)
+    if kept.get("hash") != hash_of({**result.state, "": result.vectors}):
+        raise ConfigError(f"{path} was changed: its vectors do not have the hash kept with them")
+    return result
 
 
 def grown(

@@ -23,8 +23,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file so that a reader, or the next run after a crash, never sees half of it.
 
     Yields a temporary path in the folder of `path` (made if it is missing) with the same suffix,
-    for the caller to write. On a normal exit it replaces `path` in one step; if the block raises,
-    it is removed and an older `path` stays as it was.
+    for the caller to write. On a normal exit it is brought to the disk and replaces `path` in one
+    step; if the block raises, it is removed and an older `path` stays as it was.
 
         with atomic_write("saved/table.npy") as tmp:
             numpy.save(tmp, array)
@@ -44,7 +44,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
+        _sync(tmp)  # or its name may reach the disk before its contents
         os.replace(tmp, path)
+        with contextlib.suppress(OSError):  # not every system lets a folder be opened or synced
+            _sync(path.parent)
     except Exception as error:
         reason = _want_of_space(error)
         if reason is None:
@@ -56,6 +59,15 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         ) from error
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _want_of_space(error: BaseException | None) -> str | None:

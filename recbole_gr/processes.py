@@ -317,4 +317,4 @@ def _packed(value: Any) -> Tensor:
 
 def _unpacked(packed: Tensor) -> Any:
     # On the CPU: a tensor of another process's GPU would end up there.
-    return torch.load(io.BytesIO(packed.numpy()), weights_only=True, map_location="cpu")
+    return torch.load(io.BytesIO(packed.numpy().tobytes()), weights_only=True, map_location="cpu")

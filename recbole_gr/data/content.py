@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ class ItemContent:
         vectors (FloatTensor): [n_items, d]; row i belongs to RecBole's item id i, row 0 (padding)
             is zero, and so are the rows of items about which nothing is known.
         source (str): which of `SOURCES` they come from.
-        digest (str): sha256 of what they were made from; equal inputs give equal digests.
+        digest (str): sha256 of the vectors themselves, with source and items.
         item_tokens (list[str]): [n_items] the data set's own names of the items, "[PAD]" first.
     """
 
@@ -58,7 +59,8 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
     - `auto`: the first that the data set offers of embedding, preload (with `content_field`), text
       and collaborative.
 
-    What takes time to compute is kept in `content_cache_dir`, named by the hash of its inputs.
+    What takes time to compute is kept in `content_cache_dir`, named by the hash of its inputs and
+    with its own hash inside: a file that was changed is made anew.
 
     Args:
         config (Config): the configuration of a run.
@@ -122,7 +124,7 @@ def _default_content_file(config: Config) -> str:
 
 
 def _embedding(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+    config: Config, dataset: GenerativeDataset, tokens: list[str]
 ) -> tuple[np.ndarray, str]:
     path = config["content_file"] or _default_content_file(config)
     vectors = vectors_of_file(config, tokens, path, "content_file")
@@ -130,7 +132,7 @@ def _embedding(
 
 
 def _preload(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+    config: Config, dataset: GenerativeDataset, tokens: list[str]
 ) -> tuple[np.ndarray, str]:
     fields = config["preload_weight"] or {}
     wanted = config["content_field"] or (list(fields.values())[0] if len(fields) == 1 else None)
@@ -153,33 +155,33 @@ def _preload(
 
 
 def _text(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+    config: Config, dataset: GenerativeDataset, tokens: list[str]
 ) -> tuple[np.ndarray, str]:
     item_file, fields, rows = _text_columns(config, tokens)
     terms = text.item_terms(item_file, fields, rows[1:])
     _require_text(terms, item_file, fields)
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
-    digest = digest_of("text", tokens, "\x1e".join("\x1f".join(t) for t in terms), dim, seed)
+    inputs = digest_of("text", tokens, "\x1e".join("\x1f".join(t) for t in terms), dim, seed)
     return _cached(
-        config, "text", digest, len(tokens),
+        config, "text", inputs, tokens,
         lambda: _with_padding(text.tfidf_vectors(terms, dim, seed)),
     )
 
 
 def _sentence(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+    config: Config, dataset: GenerativeDataset, tokens: list[str]
 ) -> tuple[np.ndarray, str]:
     item_file, fields, rows = _text_columns(config, tokens)
     texts = text.item_sentences(item_file, fields, rows[1:])
     _require_text(texts, item_file, fields)
     encoder = config["text_encoder"]
-    digest = digest_of("sentence", tokens, "\x1e".join(texts), encoder)
+    inputs = digest_of("sentence", tokens, "\x1e".join(texts), encoder)
     device = str(config["device"]) if config["device"] is not None else None
     return _cached(
         config,
         "sentence",
-        digest,
-        len(tokens),
+        inputs,
+        tokens,
         lambda: _with_padding(
             text.sentence_vectors(texts, encoder, device, config["show_progress"])
         ),
@@ -211,14 +213,14 @@ def _require_text(
 
 
 def _collaborative(
-    config: Config, dataset: GenerativeDataset, tokens: Sequence[str]
+    config: Config, dataset: GenerativeDataset, tokens: list[str]
 ) -> tuple[np.ndarray, str]:
     """Items in the space of the users that have them: SVD of the degree-normalised matrix."""
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
     matrix = dataset.inter_matrix(form="csr").T.tocsr().astype(np.float32)  # (n_items, n_users)
     matrix.sum_duplicates()
     matrix.data[:] = 1.0  # an item counts once for a user, however often it was taken
-    digest = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed)
+    inputs = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed)
 
     def compute() -> np.ndarray:
         from scipy.sparse import diags
@@ -229,7 +231,7 @@ def _collaborative(
 
         return text.reduce_dimensions(inverse_root(1) @ matrix @ inverse_root(0), dim, seed)
 
-    return _cached(config, "collaborative", digest, len(tokens), compute)
+    return _cached(config, "collaborative", inputs, tokens, compute)
 
 
 def digest_of(*parts: Any) -> str:
@@ -248,20 +250,31 @@ def digest_of(*parts: Any) -> str:
 
 
 def _cached(
-    config: Config, source: str, digest: str, n_items: int, compute: Callable[[], np.ndarray]
+    config: Config, source: str, inputs: str, tokens: list[str], compute: Callable[[], np.ndarray]
 ) -> tuple[np.ndarray, str]:
-    """Vectors from the cache if they are there and whole, else computed and kept."""
+    """Vectors from the cache if they are there and what was written, else computed and kept.
+
+    Args:
+        config (Config): names the folder.
+        source (str): which of `SOURCES` they come from.
+        inputs (str): hash of what they are made from.
+        tokens (list[str]): [n_items] names of the items.
+        compute (callable): makes them, float32 [n_items, d].
+
+    Returns:
+        tuple: the vectors, and the hash of these very vectors.
+    """
     folder = config["content_cache_dir"] or os.path.join("saved", "content")
-    path = Path(folder) / f"{config['dataset']}-{source}-{digest[:16]}.npy"
+    path = Path(folder) / f"{config['dataset']}-{source}-{inputs[:16]}.npz"
     if path.is_file():
-        try:
-            vectors = np.load(path, allow_pickle=False)
-            if vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == n_items:
+        with contextlib.suppress(Exception):  # a damaged archive asks for anything
+            with np.load(path, allow_pickle=False) as file:
+                vectors, kept = file["vectors"], bytes(file["sha256"]).hex()
+            if (digest := digest_of(source, tokens, vectors)) == kept:
                 return vectors, digest
-        except (ValueError, OSError, EOFError):
-            pass
-        getLogger().warning("%s is damaged and made anew", path)
+        getLogger().warning("%s is damaged or was changed, and made anew", path)
     vectors = compute()
-    with atomic_write(path) as tmp:
-        np.save(tmp, vectors)
+    digest = digest_of(source, tokens, vectors)
+    with atomic_write(path) as tmp, open(tmp, "wb") as out:
+        np.savez(out, vectors=vectors, sha256=np.frombuffer(bytes.fromhex(digest), np.uint8))
     return vectors, digest

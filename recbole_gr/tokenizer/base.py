@@ -19,7 +19,7 @@ from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked
+from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked, hash_of
 from recbole_gr.tokenizer.options import Number, codebook_sizes, options_of, positive
 
 if TYPE_CHECKING:
@@ -207,23 +207,26 @@ class Tokenizer(nn.Module):
         return SIDTable.from_item_codes(codes.cpu(), sizes, meta)
 
     def save(self, path: str | Path) -> None:
-        """Write options and weights to one file, without pickled objects."""
+        """Write options and weights, with their hash, to one file, without pickled objects."""
+        weights = {name: value.cpu() for name, value in self.state_dict().items()}
         state = {
             "tokenizer": type(self).__name__,
             "dim": self.dim,
             "sizes": list(self.sizes),
             "options": self.options,
-            "state_dict": {name: value.cpu() for name, value in self.state_dict().items()},
+            "state_dict": weights,
+            "hash": hash_of(weights),
         }
-        with atomic_write(path) as temporary:
-            torch.save(state, temporary)
+        # Given a path, torch keeps to itself why the system would not write.
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a tokenizer of this class that :meth:`save` wrote; on the CPU.
 
         Raises:
-            ConfigError: the file is of another tokenizer or no tokenizer at all.
+            ConfigError: the file is of another tokenizer or no tokenizer at all, or was changed.
         """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -232,6 +235,8 @@ class Tokenizer(nn.Module):
             raise ConfigError(f"{path} is not a saved tokenizer: {error}") from error
         if name != cls.__name__:
             raise ConfigError(f"{path} holds a tokenizer of type {name}, not {cls.__name__}")
+        if state.get("hash", "") not in ("", hash_of(state["state_dict"])):
+            raise ConfigError(f"{path} was changed: its weights do not have the hash in it")
         tokenizer = cls(state["options"], state["dim"])
         tokenizer._resize(state["sizes"])
         tokenizer.load_state_dict(state["state_dict"])
