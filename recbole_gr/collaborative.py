@@ -264,17 +264,13 @@ def _train(
         trainer.tensorboard.close()
         trainer.tensorboard = NoTensorboard()  # these are not the losses of the run's model
         trainer.saved_model_file = os.path.join(folder, "sasrec.pth")
+        trainer.rate_key = "cf_learning_rate" if previous is None else "cf_continual_learning_rate"
         progress = bool(nested["show_progress"])
         score, _ = trainer.fit(train, valid or None, verbose=False, show_progress=progress)
         best = load_checkpoint(trainer.saved_model_file, map_location="cpu")["state_dict"]
     # A copy of just these values: a view would carry the padding row along.
     state = {name: value.detach().clone() for name, value in best.items()}
     vectors = state[ITEMS][1:].clone()
-    if not bool(torch.isfinite(vectors).all()):
-        raise ConfigError(
-            f"the collaborative vectors diverged: lower the learning rate "
-            f"({nested['learning_rate']}; cf_learning_rate, cf_continual_learning_rate)"
-        )
     figures = {
         "epochs": len(trainer.epoch_seconds),
         "best_epoch": trainer.best_epoch,

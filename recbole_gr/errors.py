@@ -12,6 +12,11 @@ class ConfigError(ValueError):
     """
 
 
+class Diverged(ConfigError):
+    """A training whose loss, weights or scores are no numbers any more: its settings are to blame,
+    which only shows in training."""
+
+
 class ModelsFailed(RuntimeError):
     """Some models of a run failed; the others finished and are in the report.
 

@@ -10,7 +10,7 @@ from recbole.utils import init_seed
 
 from recbole_gr import processes, registry, report
 from recbole_gr.config import Config
-from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
 from recbole_gr.launch import run_processes
 from recbole_gr.manifest import write_manifest
 from recbole_gr.report_buckets import bucket_table
@@ -102,7 +102,8 @@ def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dic
         try:
             results.append(run_model(config, saved=saved))
         except Exception as error:
-            if len(configs) == 1 or (isinstance(error, ConfigError) and not results):
+            unusable = isinstance(error, ConfigError) and not isinstance(error, Diverged)
+            if len(configs) == 1 or (unusable and not results):
                 raise  # nothing is trained yet that could be lost
             if isinstance(error, ConfigError):
                 logging.getLogger().error("%s failed: %s", config["model"], error)

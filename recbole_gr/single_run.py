@@ -17,7 +17,7 @@ from recbole.utils import EvaluatorType, init_seed
 
 from recbole_gr import memory, processes, registry
 from recbole_gr.buckets import check_edges
-from recbole_gr.errors import ConfigError
+from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.files import DiskFull
 from recbole_gr.run_files import own_checkpoint, start_log
 from recbole_gr.sid.table import SIDTable
@@ -155,9 +155,15 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
 
 @contextlib.contextmanager
 def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
-    """Give a training that ends early, by a signal or on a full disk, the message that it needs."""
+    """Give a training that ends early, by a signal, on a full disk or since it diverged, the
+    message that it needs."""
     try:
         yield
+    except Diverged as error:
+        best = getattr(trainer, "best_epoch", -1)
+        kept = f"Its best epoch, {best}, is kept in {trainer.saved_model_file}."
+        kept = kept if saved and os.path.isfile(trainer.saved_model_file) else "Nothing was saved."
+        raise Diverged(f"{error} {kept}") from error
     except (KeyboardInterrupt, DiskFull) as error:
         if not processes.is_main():  # the main process has the files
             raise

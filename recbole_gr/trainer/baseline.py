@@ -23,6 +23,7 @@ from recbole_gr.trainer.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
+from recbole_gr.trainer.divergence import NamesDivergence
 from recbole_gr.trainer.interrupt import (
     Interrupt,
     Progress,
@@ -38,12 +39,9 @@ if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataloader import AbstractDataLoader
     from recbole.model.abstract_recommender import AbstractRecommender
-    from recbole.trainer import Trainer as _Base  # what the mixin goes before
-else:
-    _Base = object
 
 
-class SafeTrainerMixin(_Base):
+class SafeTrainerMixin(NamesDivergence):
     """Goes before a RecBole `Trainer` class and replaces what it saves and loads.
 
     RecBole pickles its Config into each checkpoint, which torch >= 2.6 refuses to load by default,
