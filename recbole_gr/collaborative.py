@@ -25,6 +25,7 @@ from recbole.utils.argument_list import dataset_arguments
 from recbole_gr.config import Config
 from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
+from recbole_gr.files import require_writable
 from recbole_gr.registry import get_model, get_trainer
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
 from recbole_gr.tokenizer.fitting import hash_of
@@ -139,6 +140,7 @@ def cached_item_vectors(
                 return result
             except ConfigError as error:
                 logging.getLogger().warning("%s; they are trained anew", error)
+        require_writable(folder, "set another sid_dir")
         result = _train(nested, dataset, loaders, previous)
     save_item_vectors(path, result)
     logging.getLogger().info("Collaborative item vectors kept in %s", path)

@@ -123,7 +123,7 @@ def export(
         ConfigError: something given cannot be used, or the model's search is not a graph.
     """
     from recbole_gr.errors import ConfigError
-    from recbole_gr.files import atomic_write
+    from recbole_gr.files import atomic_write, require_writable
     from recbole_gr.inference import Recommender
 
     path = Path(path)
@@ -132,6 +132,7 @@ def export(
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < NEEDED_TORCH:
         needed = ".".join(map(str, NEEDED_TORCH))
         raise ConfigError(f"torch {torch.__version__}: to export needs torch {needed} or later")
+    require_writable(path.parent, "give another --output")
     overrides.setdefault("show_progress", False)
     recommender = Recommender.load(checkpoint, model, with_users=False, **overrides)
     width = _check(recommender, k, max_excluded)
@@ -139,7 +140,8 @@ def export(
     inputs = _examples(recommender, 3, width)
     program = _record(search, inputs, recommender.config["model"])
     with atomic_write(path) as temporary:
-        torch.export.save(program, temporary)
+        with open(temporary, "wb") as file:  # given a path, torch does not say that a disk is full
+            torch.export.save(program, file)
         _compare(temporary, search, recommender, width)
         description = _description(recommender, checkpoint, temporary, k, width)
     with atomic_write(path.with_suffix(".json")) as temporary:

@@ -37,10 +37,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         DiskFull: there is no space for it; names the file, the space left and the remedy.
+        ConfigError: it cannot be written there for another reason.
     """
     path = Path(path)
-    # Same folder: os.replace is atomic only within one file system.
-    tmp = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    tmp = _temporary(path)  # same folder: os.replace is atomic only within one file system
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
@@ -51,6 +51,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     except Exception as error:
         reason = _want_of_space(error)
         if reason is None:
+            own = (tmp, path, *path.parents)
+            if isinstance(error, OSError) and error.filename and Path(error.filename) in own:
+                raise _unwritable(path, error, "Give another place") from error
             raise
         tmp.unlink(missing_ok=True)
         raise DiskFull(
@@ -58,7 +61,40 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"{_free(path)} free). What it was to replace is whole. Make room and run again."
         ) from error
     finally:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is gone, or could not be made
+            tmp.unlink()
+
+
+def require_writable(folder: str | os.PathLike[str], remedy: str) -> None:
+    """Make a folder if it is missing, and see that files can be written there: before the work
+    whose outcome they are to hold.
+
+    Args:
+        folder (str | os.PathLike): where.
+        remedy (str): what to do otherwise, such as "set another result_dir".
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    folder = Path(folder)
+    probe = _temporary(folder / "probe")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise _unwritable(folder, error, remedy[0].upper() + remedy[1:]) from error
+
+
+def _unwritable(path: Path, error: OSError, remedy: str) -> ConfigError:
+    files = [place for place in (path, *path.parents) if place.is_file()]
+    why = f"'{files[0]}' is a file, not a folder" if files and error.errno != errno.EISDIR else ""
+    why = why or error.strerror or str(error)
+    return ConfigError(f"'{path}' cannot be written: {why}. {remedy}, or make this one writable.")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
 
 
 def _sync(path: Path) -> None:
@@ -76,6 +112,8 @@ def _want_of_space(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return error.strerror
+        if isinstance(error, OSError) and "requested and" in str(error):  # numpy's, without a code
+            return str(error)
         error = error.__cause__ or error.__context__
     return None
 

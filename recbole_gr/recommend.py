@@ -98,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> None:
     from recbole_gr.errors import ConfigError
+    from recbole_gr.files import require_writable
     from recbole_gr.settings import own_arguments, parse_arguments, parse_value
 
     own, rest = own_arguments(arguments, OWN)
@@ -109,6 +110,8 @@ def _run(arguments: list[str]) -> None:
     output = Path(own["output"]) if "output" in own else None
     if output is not None and output.suffix not in FORMATS:
         raise ConfigError(f"--output={output}: the name must end in {' or '.join(FORMATS)}")
+    if output is not None:
+        require_writable(output.parent, "give another --output")
     users = _tokens(own["user"]) if "user" in own else None
     if "users_file" in own:
         users = _lines(own["users_file"])

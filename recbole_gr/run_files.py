@@ -19,6 +19,7 @@ from recbole.utils import init_logger
 
 from recbole_gr import processes
 from recbole_gr.errors import ConfigError
+from recbole_gr.files import require_writable
 from recbole_gr.trainer.interrupt import best_of, stopped_beside
 
 try:
@@ -48,8 +49,9 @@ def start_log(config: Config) -> str | None:
         root.setLevel(logging.ERROR)
         return None
     before = set(root.handlers)
-    # RecBole's two folders. It looks for them and then makes them, and runs may start together.
-    Path("log", config["model"]).mkdir(parents=True, exist_ok=True)
+    # RecBole's folders. It looks for them and then makes them, and runs may start together.
+    for folder in (Path("log", config["model"]), "log_tensorboard"):
+        require_writable(folder, "start the run in another working directory")
     make, logging.FileHandler = logging.FileHandler, _OwnLogFile  # type: ignore[assignment,misc]
     try:
         init_logger(config)
@@ -92,7 +94,6 @@ def _hold(path: Path) -> int | None:
         int: what `_release` takes; None where another one holds it.
     """
     mark = in_use(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         new = not mark.exists()
         try:
@@ -138,6 +139,7 @@ def held(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
         ConfigError: another process has it.
     """
     path = Path(os.path.abspath(path))
+    require_writable(path.parent, remedy)
     descriptor = _hold(path)
     if descriptor is None:
         raise ConfigError(
@@ -158,13 +160,14 @@ def own_checkpoint(config: Config) -> Iterator[str]:
     something to save.
 
     Raises:
-        ConfigError: another run goes on from the same checkpoint.
+        ConfigError: another run goes on from the same checkpoint, or its folder is not writable.
     """
     if config["resume"]:
         file = best_of(config["resume"])
         with held(file, "go on from a copy of the checkpoint"):
             yield str(file)
         return
+    require_writable(config["checkpoint_dir"], "set another checkpoint_dir")
     name = f"{config['model']}-{config['dataset']}-{_time()}.pth"
     for candidate in _numbered(Path(config["checkpoint_dir"], name)):
         descriptor = _hold(candidate)
@@ -191,7 +194,7 @@ def report_folder(configs: Sequence[Config]) -> Iterator[Path]:
 def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """`path`, or the first of `path-2`, `path-3`... that was not there and is made now; removed at
     the end if nothing came into it."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    require_writable(Path(path).parent, "set another result_dir")
     for candidate in _numbered(Path(path)):
         try:
             candidate.mkdir()

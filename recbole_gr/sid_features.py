@@ -81,6 +81,7 @@ def _sid_features(
     from recbole_gr.data.frequency import training_counts
     from recbole_gr.data.sid_fields import write_sid_dataset
     from recbole_gr.errors import ConfigError
+    from recbole_gr.files import require_writable
     from recbole_gr.registry import get_tokenizer
     from recbole_gr.run_files import held
     from recbole_gr.sid.gate import apply_gate
@@ -95,7 +96,9 @@ def _sid_features(
             "do not have; take another, such as R3VAE or RKMeans"
         )
     folder = output or Path("saved") / "sid_features"
-    in_use.enter_context(held(Path(folder, f"{config['dataset']}-sid"), "give another --output"))
+    target = Path(folder, f"{config['dataset']}-sid")
+    require_writable(target, "give another --output")
+    in_use.enter_context(held(target, "give another --output"))
     init_seed(config["seed"], config["reproducibility"])
     train = create_dataset(config).build()[0]
     content = item_content(sid_config, train)

@@ -18,7 +18,7 @@ from recbole.utils import EvaluatorType, init_seed
 from recbole_gr import memory, processes, registry
 from recbole_gr.buckets import check_edges
 from recbole_gr.errors import ConfigError, Diverged
-from recbole_gr.files import DiskFull
+from recbole_gr.files import DiskFull, require_writable
 from recbole_gr.run_files import own_checkpoint, start_log
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.trainer.buckets import ItemBuckets
@@ -72,6 +72,8 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
     """
     with contextlib.ExitStack() as until_tested:
         file = start.checkpoint
+        if processes.is_main() and file is None:  # RecBole makes it also where nothing is saved
+            require_writable(config["checkpoint_dir"], "set another checkpoint_dir")
         if file is None and saved and start.train:
             if processes.is_main():  # it has the name, and tells the others
                 file = until_tested.enter_context(own_checkpoint(config))

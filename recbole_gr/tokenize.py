@@ -126,10 +126,12 @@ def compare_tokenizers(
 def _tokenize(
     config: Config, output: str | Path | None
 ) -> tuple[SIDTable, QualityReport, list[Path]]:
+    from recbole_gr.files import require_writable
     from recbole_gr.run_files import held
 
     source = Path(config["sid_file"]).stem if config["sid_file"] else config["tokenizer"]
     output = Path(output or Path("sids") / f"{config['dataset']}-{source}")
+    require_writable(output, OTHER_OUTPUT)
     with held(output, OTHER_OUTPUT):
         return _tokenize_into(output, config)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
+from recbole_gr.files import atomic_write, require_writable
 from recbole_gr.trainer.checkpoint import plain_config
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Store:
         digest = settings_digest(config)
         name = f"{config['dataset']}-v{FORMAT_VERSION}-{digest[:12]}"
         self.root = Path(config["continual_dir"], name)
+        require_writable(config["continual_dir"], "set another --continual.dir")
         about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
         if not (self.root / "config.json").is_file():
             write_json(self.root / "config.json", about)

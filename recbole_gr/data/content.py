@@ -19,7 +19,7 @@ from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.items import ItemFile
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.files import atomic_write
+from recbole_gr.files import atomic_write, require_writable
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -273,6 +273,7 @@ def _cached(
             if (digest := digest_of(source, tokens, vectors)) == kept:
                 return vectors, digest
         getLogger().warning("%s is damaged or was changed, and made anew", path)
+    require_writable(folder, "set another content_cache_dir")
     vectors = compute()
     digest = digest_of(source, tokens, vectors)
     with atomic_write(path) as tmp, open(tmp, "wb") as out:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.files import require_writable
 from recbole_gr.manifest import finite
 
 FORMAT_VERSION = 1
@@ -34,8 +35,13 @@ class TrialStore:
         self.path = Path(path)
         self.records: list[Record] = []
         self.header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **finite(header)}))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as the search runs)
+        require_writable(self.path.parent, "give another --output_file")
+        try:
+            self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as the search runs)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path} cannot be written: {error.strerror}. Give another --output_file."
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read()
