@@ -29,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         int: exit code: 0, 2 where something given cannot be used, 1 where some of several models
-        failed, 130 where it was stopped by Ctrl-C (143 by SIGTERM, 129 by SIGHUP). The table of
-        results is printed on standard output; the log goes to standard error.
+        failed or a process of the run was killed, 130 where it was stopped by Ctrl-C (143 by
+        SIGTERM, 129 by SIGHUP). The table of results is printed on standard output; the log goes to
+        standard error.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if arguments else 2
     from recbole_gr import run_recbole_gr
     from recbole_gr.command_line import exit_code, stopped_as_by_ctrl_c
-    from recbole_gr.errors import ConfigError, ModelsFailed
+    from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
 
     try:
         with stopped_as_by_ctrl_c():
@@ -48,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except ModelsFailed as error:
         print(error.table)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ProcessKilled as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:

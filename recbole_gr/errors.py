@@ -17,6 +17,10 @@ class Diverged(ConfigError):
     which only shows in training."""
 
 
+class ProcessKilled(RuntimeError):
+    """A process of a run was ended by a signal that it could not answer."""
+
+
 class ModelsFailed(RuntimeError):
     """Some models of a run failed; the others finished and are in the report.
 

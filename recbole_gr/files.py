@@ -2,16 +2,26 @@
 
 import contextlib
 import errno
+import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from recbole_gr.errors import ConfigError
 
 # No space left, the user's quota, the largest file that is allowed.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+# What `atomic_write` calls its files: process, where that runs, and a random number.
+_LEFTOVER = re.compile(r"\..+\.(?P<pid>\d+)-(?:(?P<here>[0-9a-f]{8})-)?[0-9a-f]{8}(?:\.[^.]*)?")
+ABANDONED = 7 * 24 * 3600  # seconds
 
 
 class DiskFull(ConfigError):
@@ -67,7 +77,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def require_writable(folder: str | os.PathLike[str], remedy: str) -> None:
     """Make a folder if it is missing, and see that files can be written there: before the work
-    whose outcome they are to hold.
+    whose outcome they are to hold. What killed runs left there is removed.
 
     Args:
         folder (str | os.PathLike): where.
@@ -82,6 +92,7 @@ def require_writable(folder: str | os.PathLike[str], remedy: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch(exist_ok=False)
         probe.unlink()
+        remove_leftovers(folder)
     except OSError as error:
         raise _unwritable(folder, error, remedy[0].upper() + remedy[1:]) from error
 
@@ -94,7 +105,48 @@ def _unwritable(path: Path, error: OSError, remedy: str) -> ConfigError:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    own = f"{os.getpid()}-{_here()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.stem}.{own}{path.suffix}")
+
+
+@cache
+def _here() -> str:
+    """What process numbers are unique in, as 8 hexadecimal digits: the machine since it started,
+    and the container on it."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of `atomic_write` in a folder and in those below it.
+
+    A file goes if its process was one of this machine and runs no more. Those of other machines,
+    which may share the folder, and of before a restart go once nobody has written them for a week.
+    """
+    for file in (*Path(folder).glob(".*"), *Path(folder).glob("*/.*")):
+        found = _LEFTOVER.fullmatch(file.name)
+        if found is None:
+            continue
+        with contextlib.suppress(OSError):  # it is gone, or not ours to remove
+            if found["here"] == _here():
+                dead = not _runs(int(found["pid"]))
+            else:
+                dead = time.time() - file.stat().st_mtime > ABANDONED
+            if dead:
+                file.unlink()
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 
 from recbole_gr import processes
 from recbole_gr.command_line import HungUp, Terminated, stopped_as_by_ctrl_c
-from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
 from recbole_gr.processes import Place, port_in_use
 
 PORT = 5678  # RecBole's
@@ -28,6 +28,8 @@ _KNOWN: tuple[type[BaseException], ...] = (
     ConfigError, ModelsFailed, Terminated, HungUp, KeyboardInterrupt,
 )  # fmt: skip
 _STOPS = tuple(kind.__name__ for kind in _KNOWN if issubclass(kind, KeyboardInterrupt))
+_RESUME = "--resume="
+_folder: str | None = None  # what the processes of this machine leave for the one that started them
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -107,6 +109,7 @@ def run_processes(
     Raises:
         ConfigError: the layout cannot be used, or ``body`` raised one.
         KeyboardInterrupt: a signal to stop came, to this process or to one of those it started.
+        ProcessKilled: one of the processes was, by the system; names the signal and what is left.
         RuntimeError: ``body`` raised something else, with its traceback; the others were ended.
     """
     if processes.announced():
@@ -170,14 +173,35 @@ def _end_of(workers: Sequence[Any], folder: str) -> BaseException | None:
     if not any(worker.exitcode for worker in workers):
         return None
     if killed is not None:
-        return _killed(workers.index(killed), -killed.exitcode)
+        return _killed(workers.index(killed), -killed.exitcode, folder)
     error = _error_in(folder, stop)
     return type(stop)(*error.args) if stop and isinstance(error, KeyboardInterrupt) else error
 
 
-def _killed(number: int, by: int) -> RuntimeError:
-    """The error of a process that a signal has ended."""
-    return RuntimeError(f"process {number} of this machine was ended by {signal.Signals(by).name}")
+def _killed(number: int, by: int, folder: str) -> ProcessKilled:
+    """The error of a process that a signal has ended, with what is left of the run."""
+    name = signal.Signals(by).name if by in set(signal.Signals) else f"signal {by}"
+    why = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    note = Path(folder, "going-on")
+    hint = note.read_text(encoding="utf-8") if note.is_file() else ""
+    if hint.startswith(_RESUME):
+        kept = hint.removeprefix(_RESUME)
+        hint = f"{hint} goes on from the best epoch so far."
+        hint = hint if os.path.isfile(kept) else "Nothing was saved yet."
+    killed = f"process {number} of this machine was killed by {name}{why}."
+    return ProcessKilled(f"{killed} {hint}".strip())
+
+
+def note_how_to_go_on(checkpoint: str | None) -> None:
+    """Leave word for the process that started this one, should one of them be killed.
+
+    Args:
+        checkpoint (str | None): where the run keeps its best model; None where the command is to be
+            given again.
+    """
+    if _folder is not None:
+        text = f"{_RESUME}{checkpoint}" if checkpoint else "The same command goes on from there."
+        Path(_folder, "going-on").write_text(text, encoding="utf-8")
 
 
 def _end(workers: Iterable[Any]) -> None:
@@ -205,6 +229,8 @@ def _work(
     index: int, layout: Layout, n_threads: int, body: Callable, request: tuple, folder: str
 ) -> None:
     """One process of this machine."""
+    global _folder
+    _folder = folder
     rank = layout.group_offset + index
     # As many threads in all as a run of one process has; torchrun leaves each process one.
     torch.set_num_threads(max(1, n_threads // layout.nproc))

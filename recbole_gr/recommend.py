@@ -197,13 +197,16 @@ def _write(answers: Iterable[Recommendation], titles: Mapping[str, str], output:
 
 
 def _csv_rows(file: TextIO, titles: Mapping[str, str]) -> Callable[[Recommendation], None]:
+    from recbole_gr.markdown import csv_cell
+
     writer = csv.writer(file)
     writer.writerow(["user", "rank", "item", *(["title"] if titles else []), "score"])
 
     def write(answer: Recommendation) -> None:
         for rank, (item, score) in enumerate(zip(answer.items, answer.scores), 1):
             title = [titles.get(item, "")] if titles else []
-            writer.writerow([answer.user or "", rank, item, *title, f"{score:.6g}"])
+            texts = [csv_cell(text) for text in (answer.user or "", rank, item, *title)]
+            writer.writerow([*texts, f"{score:.6g}"])
 
     return write
 

@@ -127,6 +127,15 @@ def _release(path: Path, descriptor: int) -> None:
     os.close(descriptor)
 
 
+def _release_left_marks(folder: Path) -> None:
+    """Remove the marks of killed runs, which hold nothing any more."""
+    for mark in folder.glob(f".*{IN_USE}"):
+        path = mark.with_name(mark.name[1:].removesuffix(IN_USE))
+        descriptor = _hold(path)
+        if descriptor is not None:
+            _release(path, descriptor)
+
+
 @contextlib.contextmanager
 def held(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
     """Inside the block no other process that asks for the name `path` gets it.
@@ -168,6 +177,7 @@ def own_checkpoint(config: Config) -> Iterator[str]:
             yield str(file)
         return
     require_writable(config["checkpoint_dir"], "set another checkpoint_dir")
+    _release_left_marks(Path(config["checkpoint_dir"]))
     name = f"{config['model']}-{config['dataset']}-{_time()}.pth"
     for candidate in _numbered(Path(config["checkpoint_dir"], name)):
         descriptor = _hold(candidate)

@@ -19,6 +19,7 @@ from recbole_gr import memory, processes, registry
 from recbole_gr.buckets import check_edges
 from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.files import DiskFull, require_writable
+from recbole_gr.launch import note_how_to_go_on
 from recbole_gr.run_files import own_checkpoint, start_log
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.trainer.buckets import ItemBuckets
@@ -78,6 +79,8 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
             if processes.is_main():  # it has the name, and tells the others
                 file = until_tested.enter_context(own_checkpoint(config))
             file = processes.from_main(lambda: file)
+        if processes.is_main():
+            note_how_to_go_on(file if start.checkpoint is None else None)
         return _run_model(config, saved, start, file)
 
 

@@ -9,9 +9,10 @@ import pytest
 from recbole.utils import logger as recbole_logger
 from runs import RUNS, SHORT
 
-from recbole_gr import run_files, run_recbole_gr
+from recbole_gr import files, run_files, run_recbole_gr
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError
+from recbole_gr.files import atomic_write
 from recbole_gr.run_files import held, in_use, new_folder, own_checkpoint, report_folder, start_log
 from recbole_gr.tokenize import compare_tokenizers, tokenize
 from recbole_gr.trainer.baseline import SafeTrainerMixin
@@ -73,13 +74,13 @@ def test_two_runs_started_together_keep_their_own_files(settings, monkeypatch):
     for ran, expected in zip(together, alone):
         assert ran["test_result"] == expected["test_result"]
     runs = [*alone, *together]
-    for files in (
+    for own in (
         {run["checkpoint"] for run in runs},
         {run["log"] for run in runs},
         {run["files"]["md"] for run in runs},
         set(Path("log_tensorboard").iterdir()),
     ):
-        assert len(files) == 4
+        assert len(own) == 4
 
 
 @pytest.mark.usefixtures("one_second")
@@ -209,3 +210,47 @@ def test_equal_continual_commands_do_not_work_in_one_folder(settings):
             run_recbole_gr(config_dict=own)
     ((path, remedy),) = taken
     assert Path(path).parent == Path("saved/continual") and "continual.dir" in remedy
+
+
+def test_temporary_files_of_killed_runs_are_removed_by_the_next(config):
+    folder = Path(config["checkpoint_dir"])
+    (folder / "below").mkdir(parents=True)
+    child = os.fork()  # whose process number is free once it has ended
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    here, day = files._here(), 24 * 3600
+
+    def left(name, days=0):
+        file = folder / name
+        file.touch()
+        os.utime(file, (file.stat().st_mtime - days * day,) * 2)
+        return file
+
+    gone = [
+        left(f".a.{child}-{here}-0123abcd.pth"),
+        left(f"below/.a.{child}-{here}-0123abcd.npz"),
+        left(".a.1-89abcdef-0123abcd.pth", days=8),  # of another machine, long ago
+        left(".a.1-0123abcd.pth", days=8),  # as earlier versions wrote them
+        in_use(folder / "b.pth"),
+    ]
+    gone[-1].touch()
+    kept = [
+        left(f".a.{os.getpid()}-{here}-0123abcd.pth"),
+        left(f".a.{child}-89abcdef-0123abcd.pth", days=6),
+        left(f".a.{child}-0123abcd.pth"),
+        left(".mine.pth", days=100),
+        left("a.pth", days=100),
+    ]
+    with held(folder / "c.pth", ""):
+        kept.append(in_use(folder / "c.pth"))
+        with own_checkpoint(config):
+            pass
+        assert not any(file.exists() for file in gone)
+        assert all(file.exists() for file in kept)
+
+
+def test_temporary_files_are_known_as_such(tmp_path):
+    with atomic_write(tmp_path / "a.b.tokenizer.pth") as temporary:
+        temporary.touch()
+        assert files._LEFTOVER.fullmatch(temporary.name)["here"] == files._here()

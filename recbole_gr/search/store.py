@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ class TrialStore:
     """Trials that have ended, in the order in which they did.
 
     The first line says what is searched; each other one is a trial, written and synced as a whole
-    when it ends. What a kill leaves of a line is cut off.
+    when it ends. What a kill leaves of a line is cut off; a line that is damaged costs its trial.
 
     Args:
         path: of the file, made where it is missing.
@@ -63,7 +64,8 @@ class TrialStore:
             self._append(self.header)
             return
         try:
-            header, *self.records = [json.loads(line) for line in whole.split(b"\n")]
+            first, *lines = whole.split(b"\n")
+            header = json.loads(first)
             version = header["format_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ConfigError(
@@ -77,6 +79,14 @@ class TrialStore:
                 f"{self.path} holds another search: {'; '.join(wrong)}. Give what it was started "
                 "with to go on, or another --output_file to start anew."
             )
+        for number, line in enumerate(lines, start=2):
+            record = _record(line)
+            if record is None:
+                logging.getLogger().warning(
+                    "%s, line %d is damaged: its trial is run again", self.path, number
+                )
+            else:
+                self.records.append(record)
 
     def of_stage(self, stage: str) -> dict[int, Record]:
         """The records of a stage by their number."""
@@ -96,6 +106,15 @@ class TrialStore:
     def close(self) -> None:
         """Let others write the file."""
         self._file.close()
+
+
+def _record(line: bytes) -> Record | None:
+    """The trial that a line holds; None where it holds none."""
+    with contextlib.suppress(ValueError):
+        record = json.loads(line)
+        if isinstance(record, dict) and {"stage", "number"} <= set(record):
+            return record
+    return None
 
 
 @contextlib.contextmanager
