@@ -29,7 +29,10 @@ class HungUp(KeyboardInterrupt):
     number = int(getattr(signal, "SIGHUP", 1))
 
 
-STOPS = {int(signal.SIGINT): KeyboardInterrupt, **{k.number: k for k in (Terminated, HungUp)}}
+STOPS: dict[int, type[KeyboardInterrupt]] = {int(signal.SIGINT): KeyboardInterrupt}
+STOPS[Terminated.number] = Terminated
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    STOPS[HungUp.number] = HungUp
 
 
 def exit_code(stopped: KeyboardInterrupt) -> int:

@@ -125,6 +125,7 @@ def export(
     from recbole_gr.errors import ConfigError
     from recbole_gr.files import atomic_write, require_writable
     from recbole_gr.inference import Recommender
+    from recbole_gr.run_files import held
 
     path = Path(path)
     if path.suffix != ".pt2":
@@ -139,13 +140,15 @@ def export(
     search = _search(recommender, k)
     inputs = _examples(recommender, 3, width)
     program = _record(search, inputs, recommender.config["model"])
-    with atomic_write(path) as temporary:
-        with open(temporary, "wb") as file:  # given a path, torch does not say that a disk is full
-            torch.export.save(program, file)
-        _compare(temporary, search, recommender, width)
-        description = _description(recommender, checkpoint, temporary, k, width)
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(description, ensure_ascii=False) + "\n", encoding="utf-8")
+    with held(path, "give another --output"):  # the two files belong together
+        with atomic_write(path) as temporary:
+            with open(temporary, "wb") as file:  # given a path, torch hides that a disk is full
+                torch.export.save(program, file)
+            _compare(temporary, search, recommender, width)
+            description = _description(recommender, checkpoint, temporary, k, width)
+        with atomic_write(path.with_suffix(".json")) as temporary:
+            text = json.dumps(description, ensure_ascii=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
     return description
 
 
