@@ -29,18 +29,21 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         int: exit code: 0, 2 where something given cannot be used, 1 where some of several models
-        failed, 130 where it was stopped by Ctrl-C. The table of results is printed on standard
-        output; the log goes to standard error.
+        failed or a process of the run was killed, 130 where it was stopped by Ctrl-C (143 by
+        SIGTERM, 129 by SIGHUP). The table of results is printed on standard output; the log goes to
+        standard error.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE, end="")
         return 0 if arguments else 2
     from recbole_gr import run_recbole_gr
-    from recbole_gr.errors import ConfigError, ModelsFailed
+    from recbole_gr.command_line import exit_code, stopped_as_by_ctrl_c
+    from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
 
     try:
-        outcome = run_recbole_gr(cmd_args=arguments)
+        with stopped_as_by_ctrl_c():
+            outcome = run_recbole_gr(cmd_args=arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -48,9 +51,12 @@ def main(argv: list[str] | None = None) -> int:
         print(error.table)
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ProcessKilled as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stopped:
         print(f"Stopped. {stopped}".rstrip(), file=sys.stderr)
-        return 130
+        return exit_code(stopped)
     if outcome is None:  # the first machine, or torchrun's first process, has it
         return 0
     print(outcome["table"])

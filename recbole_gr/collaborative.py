@@ -25,8 +25,10 @@ from recbole.utils.argument_list import dataset_arguments
 from recbole_gr.config import Config
 from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
+from recbole_gr.files import require_writable
 from recbole_gr.registry import get_model, get_trainer
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
+from recbole_gr.tokenizer.fitting import hash_of
 from recbole_gr.tokenizer.options import positive
 from recbole_gr.trainer.checkpoint import (
     load_checkpoint,
@@ -143,6 +145,7 @@ def cached_item_vectors(
                 return result
             except ConfigError as error:
                 logging.getLogger().warning("%s; they are trained anew", error)
+        require_writable(folder, "set another sid_dir")
         result = _train(nested, dataset, loaders, previous)
     save_item_vectors(path, result)
     logging.getLogger().info("Collaborative item vectors kept in %s", path)
@@ -151,20 +154,25 @@ def cached_item_vectors(
 
 def save_item_vectors(path: str | Path, result: ItemVectors) -> None:
     """Write :class:`ItemVectors` to one file of tensors and plain values, whole or not at all."""
-    save_checkpoint(path, {"item_vectors": result._asdict()})
+    digest = hash_of({**result.state, "": result.vectors})
+    save_checkpoint(path, {"item_vectors": result._asdict(), "hash": digest})
 
 
 def load_item_vectors(path: str | Path) -> ItemVectors:
     """Read what :func:`save_item_vectors` wrote; nothing is unpickled.
 
     Raises:
-        ConfigError: the file is missing, damaged or something else.
+        ConfigError: the file is missing, damaged, changed or something else.
     """
-    state = load_checkpoint(path, map_location="cpu").get("item_vectors")
+    kept = load_checkpoint(path, map_location="cpu")
+    state = kept.get("item_vectors")
     if not isinstance(state, dict) or set(state) != set(ItemVectors._fields):
         raise ConfigError(f"{path} holds no collaborative item vectors; remove it")
     require(state, _SAVED, path, "Remove it, and they are trained anew.", "item_vectors")
-    return ItemVectors(**state)
+    result = ItemVectors(**state)
+    if kept.get("hash") != hash_of({**result.state, "": result.vectors}):
+        raise ConfigError(f"{path} was changed: its vectors do not have the hash kept with them")
+    return result
 
 
 def grown(
@@ -264,17 +272,13 @@ def _train(
         trainer.tensorboard.close()
         trainer.tensorboard = NoTensorboard()  # these are not the losses of the run's model
         trainer.saved_model_file = os.path.join(folder, "sasrec.pth")
+        trainer.rate_key = "cf_learning_rate" if previous is None else "cf_continual_learning_rate"
         progress = bool(nested["show_progress"])
         score, _ = trainer.fit(train, valid or None, verbose=False, show_progress=progress)
         best = load_checkpoint(trainer.saved_model_file, map_location="cpu")["state_dict"]
     # A copy of just these values: a view would carry the padding row along.
     state = {name: value.detach().clone() for name, value in best.items()}
     vectors = state[ITEMS][1:].clone()
-    if not bool(torch.isfinite(vectors).all()):
-        raise ConfigError(
-            f"the collaborative vectors diverged: lower the learning rate "
-            f"({nested['learning_rate']}; cf_learning_rate, cf_continual_learning_rate)"
-        )
     figures = {
         "epochs": len(trainer.epoch_seconds),
         "best_epoch": trainer.best_epoch,

@@ -1,11 +1,101 @@
-"""What the commands of this package share: usage, log, and errors without a traceback."""
+"""What the commands of this package share: usage, log, signals, and errors without a traceback."""
 
+import contextlib
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import TextIO
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, TextIO
 
 from recbole_gr.errors import ConfigError
+
+# A signal that reaches a process group also reaches its parent, which hands it on.
+SAME_SIGNAL = 5.0  # seconds
+_heard = -SAME_SIGNAL  # when the last signal to stop came
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, at work as Ctrl-C: what schedulers send before they kill."""
+
+    number = int(signal.SIGTERM)
+
+
+class HungUp(KeyboardInterrupt):
+    """SIGHUP, at work as Ctrl-C: the terminal was closed."""
+
+    number = int(getattr(signal, "SIGHUP", 1))
+
+
+STOPS: dict[int, type[KeyboardInterrupt]] = {int(signal.SIGINT): KeyboardInterrupt}
+STOPS[Terminated.number] = Terminated
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    STOPS[HungUp.number] = HungUp
+
+
+def exit_code(stopped: KeyboardInterrupt) -> int:
+    """What a shell expects of a program that a signal has stopped: 130 for Ctrl-C, 143 for SIGTERM,
+    129 for SIGHUP."""
+    return 128 + getattr(stopped, "number", int(signal.SIGINT))
+
+
+def stop_asked_by(number: int) -> type[KeyboardInterrupt] | None:
+    """What to raise for a signal; None for a SIGTERM or SIGHUP that has come already, for it goes
+    to a process and again to the one that started it."""
+    global _heard
+    before, _heard = _heard, monotonic()
+    if number == signal.SIGINT:
+        return KeyboardInterrupt
+    if number == HungUp.number:
+        _leave_terminal()
+    return None if _heard - before < SAME_SIGNAL else STOPS[number]
+
+
+def _leave_terminal() -> None:
+    """What is still printed goes nowhere where the terminal is gone, instead of being an error."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), descriptor)
+
+
+@contextlib.contextmanager
+def on_stop(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Inside the block `handler` takes the signals that ask a process to stop.
+
+    One that is ignored stays so (`nohup`), and so does one that an application has a handler of its
+    own for; only a `handler` of training takes Ctrl-C in any case. In a thread, where Python allows
+    no handlers, nothing changes.
+    """
+    global _heard
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        _heard = -SAME_SIGNAL
+        for number in STOPS:
+            present = signal.getsignal(number)
+            usual = present in (signal.SIG_DFL, signal.default_int_handler, _raise)
+            if usual or (number == signal.SIGINT and handler is not _raise):
+                before[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, kept in before.items():
+            signal.signal(number, kept)
+
+
+def _raise(number: int, _: Any) -> None:
+    stop = stop_asked_by(number)
+    if stop is not None:
+        raise stop
+
+
+def stopped_as_by_ctrl_c() -> contextlib.AbstractContextManager[None]:
+    """Inside the block SIGTERM and SIGHUP are exceptions, as Ctrl-C is."""
+    return on_stop(_raise)
 
 
 def run_command(
@@ -14,6 +104,7 @@ def run_command(
     argv: list[str] | None = None,
     level: int | None = logging.INFO,
     log: TextIO | None = None,
+    stopped: str = "Stopped.",
 ) -> int:
     """Run a command and turn what was given wrongly into a message.
 
@@ -23,9 +114,11 @@ def run_command(
         argv (list[str] | None): arguments without the program's name; None takes `sys.argv`.
         level (int | None): of the log; None leaves logging alone.
         log (file | None): where the log goes; standard error by default.
+        stopped (str): what to say after Ctrl-C, SIGTERM or SIGHUP.
 
     Returns:
-        int: exit code, 2 where something given cannot be used.
+        int: exit code, 2 where something given cannot be used, that of `exit_code` where it was
+        stopped.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
@@ -34,7 +127,11 @@ def run_command(
     if level is not None:
         logging.basicConfig(level=level, format="%(message)s", stream=log or sys.stderr)
     try:
-        return run(arguments) or 0
+        with stopped_as_by_ctrl_c():
+            return run(arguments) or 0
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        print(stopped, file=sys.stderr)
+        return exit_code(stop)

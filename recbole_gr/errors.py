@@ -12,6 +12,15 @@ class ConfigError(ValueError):
     """
 
 
+class Diverged(ConfigError):
+    """A training whose loss, weights or scores are no numbers any more: its settings are to blame,
+    which only shows in training."""
+
+
+class ProcessKilled(RuntimeError):
+    """A process of a run was ended by a signal that it could not answer."""
+
+
 class ModelsFailed(RuntimeError):
     """Some models of a run failed; the others finished and are in the report.
 

@@ -123,8 +123,9 @@ def export(
         ConfigError: something given cannot be used, or the model's search is not a graph.
     """
     from recbole_gr.errors import ConfigError
-    from recbole_gr.files import atomic_write
+    from recbole_gr.files import atomic_write, require_writable
     from recbole_gr.inference import Recommender
+    from recbole_gr.run_files import held
 
     path = Path(path)
     if path.suffix != ".pt2":
@@ -132,18 +133,22 @@ def export(
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < NEEDED_TORCH:
         needed = ".".join(map(str, NEEDED_TORCH))
         raise ConfigError(f"torch {torch.__version__}: to export needs torch {needed} or later")
+    require_writable(path.parent, "give another --output")
     overrides.setdefault("show_progress", False)
     recommender = Recommender.load(checkpoint, model, with_users=False, **overrides)
     width, k = _check(recommender, k, max_excluded), int(k)
     search = _search(recommender, k)
     inputs = _examples(recommender, 3, width)
     program = _record(search, inputs, recommender.config["model"])
-    with atomic_write(path) as temporary:
-        torch.export.save(program, temporary)
-        _compare(temporary, search, recommender, width)
-        description = _description(recommender, checkpoint, temporary, k, width)
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(description, ensure_ascii=False) + "\n", encoding="utf-8")
+    with held(path, "give another --output"):  # the two files belong together
+        with atomic_write(path) as temporary:
+            with open(temporary, "wb") as file:  # given a path, torch hides that a disk is full
+                torch.export.save(program, file)
+            _compare(temporary, search, recommender, width)
+            description = _description(recommender, checkpoint, temporary, k, width)
+        with atomic_write(path.with_suffix(".json")) as temporary:
+            text = json.dumps(description, ensure_ascii=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
     return description
 
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +17,19 @@ import torch
 import torch.multiprocessing as mp
 
 from recbole_gr import processes
-from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.command_line import HungUp, Terminated, stopped_as_by_ctrl_c
+from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
 from recbole_gr.processes import Place, port_in_use
 
 PORT = 5678  # RecBole's
+GRACE = 10.0  # seconds for the other processes to end once one has failed
+# What a process may end with that is no fault of the code, the special ones first.
+_KNOWN: tuple[type[BaseException], ...] = (
+    ConfigError, ModelsFailed, Terminated, HungUp, KeyboardInterrupt,
+)  # fmt: skip
+_STOPS = tuple(kind.__name__ for kind in _KNOWN if issubclass(kind, KeyboardInterrupt))
+_RESUME = "--resume="
+_folder: str | None = None  # what the processes of this machine leave for the one that started them
 _OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -97,6 +108,8 @@ def run_processes(
 
     Raises:
         ConfigError: the layout cannot be used, or ``body`` raised one.
+        KeyboardInterrupt: a signal to stop came, to this process or to one of those it started.
+        ProcessKilled: one of the processes was, by the system; names the signal and what is left.
         RuntimeError: ``body`` raised something else, with its traceback; the others were ended.
     """
     if processes.announced():
@@ -110,27 +123,92 @@ def run_processes(
         check()
     layout = layout._replace(port=_port(layout))
     with tempfile.TemporaryDirectory() as folder:
-        context = mp.start_processes(
-            _work, (layout, torch.get_num_threads(), body, request, folder), layout.nproc,
-            join=False, start_method="spawn",
-        )  # fmt: skip
-        try:
-            while not context.join():
-                pass
-        except KeyboardInterrupt:  # the processes got it too
-            for process in context.processes:
-                process.join(30)
-            raise _error_in(folder, KeyboardInterrupt()) from None
-        except mp.ProcessExitedException as error:
-            raise _error_in(folder, error) from None
-        finally:
-            for process in context.processes:
-                if process.is_alive():
-                    process.terminate()
-        if list(Path(folder).glob("error-*")):  # stopped by Ctrl-C, which is no failure
-            raise _error_in(folder, KeyboardInterrupt())
+        with stopped_as_by_ctrl_c():
+            context = mp.start_processes(
+                _work, (layout, torch.get_num_threads(), body, request, folder), layout.nproc,
+                join=False, start_method="spawn",
+            )  # fmt: skip
+            try:
+                error = _end_of(context.processes, folder)
+            finally:
+                _end(context.processes)
+        if error is not None:
+            raise error
         outcome = Path(folder, "outcome")
         return torch.load(outcome, weights_only=True) if outcome.is_file() else None
+
+
+def _end_of(workers: Sequence[Any], folder: str) -> BaseException | None:
+    """Wait until all processes of this machine have ended; what one of them failed with, or None.
+
+    A signal to stop goes to all of them, and they end when they have saved their place; a second
+    one does not wait. Where one fails the others cannot go on.
+    """
+    waiting = {worker.sentinel: worker for worker in workers}
+    stop: KeyboardInterrupt | None = None
+    killed = None  # the first that a signal has ended
+    kill_at: float | None = None
+    while waiting:
+        patience = None if kill_at is None else max(0.0, kill_at - time.monotonic())
+        try:
+            ended = [waiting.pop(sentinel) for sentinel in connection.wait(list(waiting), patience)]
+        except KeyboardInterrupt as told:
+            if stop is not None:
+                raise
+            stop = told
+            for worker in waiting.values():
+                worker.terminate()  # one that has got the same signal takes it for that
+            continue
+        for worker in ended:
+            worker.join()
+        failed = [worker for worker in ended if worker.exitcode]
+        if failed and stop is None and kill_at is None and not _told_to_stop(folder):
+            killed = next((worker for worker in failed if worker.exitcode < 0), None)
+            kill_at = time.monotonic() + GRACE
+            for worker in waiting.values():
+                worker.terminate()
+        elif kill_at is not None and time.monotonic() >= kill_at:
+            for worker in waiting.values():
+                worker.kill()  # it waits in a call that no signal ends
+    if not any(worker.exitcode for worker in workers):
+        return None
+    if killed is not None:
+        return _killed(workers.index(killed), -killed.exitcode, folder)
+    error = _error_in(folder, stop)
+    return type(stop)(*error.args) if stop and isinstance(error, KeyboardInterrupt) else error
+
+
+def _killed(number: int, by: int, folder: str) -> ProcessKilled:
+    """The error of a process that a signal has ended, with what is left of the run."""
+    name = signal.Signals(by).name if by in set(signal.Signals) else f"signal {by}"
+    why = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    note = Path(folder, "going-on")
+    hint = note.read_text(encoding="utf-8") if note.is_file() else ""
+    if hint.startswith(_RESUME):
+        kept = hint.removeprefix(_RESUME)
+        hint = f"{hint} goes on from the best epoch so far."
+        hint = hint if os.path.isfile(kept) else "Nothing was saved yet."
+    killed = f"process {number} of this machine was killed by {name}{why}."
+    return ProcessKilled(f"{killed} {hint}".strip())
+
+
+def note_how_to_go_on(checkpoint: str | None) -> None:
+    """Leave word for the process that started this one, should one of them be killed.
+
+    Args:
+        checkpoint (str | None): where the run keeps its best model; None where the command is to be
+            given again.
+    """
+    if _folder is not None:
+        text = f"{_RESUME}{checkpoint}" if checkpoint else "The same command goes on from there."
+        Path(_folder, "going-on").write_text(text, encoding="utf-8")
+
+
+def _end(workers: Iterable[Any]) -> None:
+    """End what is still there; no signal waits."""
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
 
 
 def _port(layout: Layout) -> int | None:
@@ -151,13 +229,16 @@ def _work(
     index: int, layout: Layout, n_threads: int, body: Callable, request: tuple, folder: str
 ) -> None:
     """One process of this machine."""
+    global _folder
+    _folder = folder
     rank = layout.group_offset + index
     # As many threads in all as a run of one process has; torchrun leaves each process one.
     torch.set_num_threads(max(1, n_threads // layout.nproc))
     file = None if layout.port else str(Path(folder, "meeting"))
     processes.announce(Place(rank, layout.world_size, index, layout.ip, layout.port, file))
     try:
-        outcome = body(*request)
+        with stopped_as_by_ctrl_c():
+            outcome = body(*request)
         if rank == 0:
             torch.save(outcome, Path(folder, "outcome"))
     except BaseException as error:
@@ -170,8 +251,7 @@ def _work(
 
 def _keep_error(file: Path, rank: int, error: BaseException) -> None:
     """For the process that started this one; the first error of a run is the cause of others."""
-    known = (ConfigError, ModelsFailed, KeyboardInterrupt)
-    kind = next((kind for kind in known if isinstance(error, kind)), RuntimeError)
+    kind = next((kind for kind in _KNOWN if isinstance(error, kind)), RuntimeError)
     text = str(error)
     if kind is RuntimeError:
         text = f"process {rank} of the run failed:\n{traceback.format_exc()}"
@@ -179,15 +259,29 @@ def _keep_error(file: Path, rank: int, error: BaseException) -> None:
     torch.save({**record, "table": getattr(error, "table", None)}, file)
 
 
-def _error_in(folder: str, otherwise: BaseException) -> BaseException:
-    """The first error that a process has kept; ``otherwise`` where there is none."""
+def _kept(folder: str) -> list[dict[str, Any]]:
+    """The errors that processes have kept, the first one first."""
     kept = [torch.load(file, weights_only=True) for file in Path(folder).glob("error-*")]
+    return sorted(kept, key=lambda record: record["time"])
+
+
+def _told_to_stop(folder: str) -> bool:
+    """Whether the first error is a signal to stop, after which the others stop by themselves."""
+    return any(record["kind"] in _STOPS for record in _kept(folder)[:1])
+
+
+def _error_in(folder: str, stop: KeyboardInterrupt | None) -> BaseException:
+    """The first error that a process has kept; ``stop``, or an unknown one, where there is none."""
+    kept = _kept(folder)
     if not kept:
-        return otherwise
-    first = min(kept, key=lambda record: record["time"])
+        return stop or RuntimeError("a process of the run ended without a word; see its output")
+    first = kept[0]
+    if first["kind"] in _STOPS:  # the one that has saved the place says how to go on
+        stops = (record for record in kept if record["kind"] in _STOPS)
+        first = next((record for record in stops if record["text"]), first)
     if first["kind"] == "ModelsFailed":
         return ModelsFailed(first["text"], first["table"])
-    kinds = {"ConfigError": ConfigError, "KeyboardInterrupt": KeyboardInterrupt}
+    kinds = {kind.__name__: kind for kind in _KNOWN}
     return kinds.get(first["kind"], RuntimeError)(*filter(None, [first["text"]]))
 
 

@@ -1,6 +1,11 @@
-"""Markdown tables that are readable as text."""
+"""Tables for people: markdown that is readable as text, and CSV for spreadsheets."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for one if a cell begins so
 
 
 def aligned_table(lines: Sequence[Sequence[str]]) -> str:
@@ -20,3 +25,25 @@ def aligned_table(lines: Sequence[Sequence[str]]) -> str:
         return "| " + " | ".join([line[0].ljust(widths[0]), *cells]) + " |"
 
     return "\n".join(map(text, [lines[0], rule, *lines[1:]]))
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell that a spreadsheet shows and does not compute: text that it would take for a formula
+    gets an apostrophe before it, as in `'=A1`; numbers stay as they are, `-1` among them."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

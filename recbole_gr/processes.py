@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from recbole_gr.errors import ConfigError
 
-# The others wait while process 0 learns SIDs, which may take days. One that ends is noticed at
-# once, by its closed connection.
+# Others wait for days while process 0 learns SIDs. One that ends closes its connection.
 PATIENCE = timedelta(days=30)
 MEETING = timedelta(minutes=10)  # for all machines to be started
 
@@ -249,13 +248,20 @@ def sum_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def largest(value: int) -> int:
+    """The largest ``value`` of all processes, in every process."""
+    everyone = torch.tensor(value)
+    if size() > 1:
+        dist.all_reduce(everyone, dist.ReduceOp.MAX, group=_values)
+    return int(everyone)
+
+
 @torch.no_grad()
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by the sum of the gradients of all processes.
 
     They travel in one piece for each type of number. A parameter that no process used keeps no
-    gradient, so the optimiser goes on leaving it alone; who used which is known without a look at
-    the device, and is told without one.
+    gradient, so the optimiser goes on leaving it alone; who used which is told without the device.
     """
     if size() == 1:
         return
@@ -305,12 +311,10 @@ def _send(packed: Tensor | None) -> Tensor:
 
 
 def _packed(value: Any) -> Tensor:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
+    torch.save(value, buffer := io.BytesIO())
     return torch.frombuffer(bytearray(buffer.getbuffer()), dtype=torch.uint8)
 
 
 def _unpacked(packed: Tensor) -> Any:
     # On the CPU: a tensor of another process's GPU would end up there.
-    buffer = io.BytesIO(packed.numpy().tobytes())
-    return torch.load(buffer, weights_only=True, map_location="cpu")
+    return torch.load(io.BytesIO(packed.numpy().tobytes()), weights_only=True, map_location="cpu")

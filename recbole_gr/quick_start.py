@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from recbole.utils import init_seed
 
 from recbole_gr import processes, registry, report
 from recbole_gr.config import Config
-from recbole_gr.errors import ConfigError, ModelsFailed
+from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
 from recbole_gr.launch import run_processes
 from recbole_gr.manifest import write_manifest
 from recbole_gr.report_buckets import bucket_table
@@ -88,14 +89,21 @@ def _run(model: Any, dataset: str | None, settings: Settings, saved: bool) -> di
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
     _check_inputs(configs)
-    folder = report_folder(configs) if processes.is_main() else None
+    if not processes.is_main():
+        return _run_all(configs, saved, None)
+    with report_folder(configs) as folder:
+        return _run_all(configs, saved, folder)
 
+
+def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dict[str, Any] | None:
+    """Train and test the models one by one; the main process reports in `folder`."""
     results, failures = [], []
     for config in configs:
         try:
             results.append(run_model(config, saved=saved))
         except Exception as error:
-            if len(configs) == 1 or (isinstance(error, ConfigError) and not results):
+            unusable = isinstance(error, ConfigError) and not isinstance(error, Diverged)
+            if len(configs) == 1 or (unusable and not results):
                 raise  # nothing is trained yet that could be lost
             if isinstance(error, ConfigError):
                 logging.getLogger().error("%s failed: %s", config["model"], error)

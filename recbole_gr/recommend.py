@@ -100,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> None:
     from recbole_gr.errors import ConfigError
+    from recbole_gr.files import require_writable
     from recbole_gr.settings import own_arguments, parse_arguments, parse_value
 
     own, rest = own_arguments(arguments, OWN)
@@ -111,6 +112,8 @@ def _run(arguments: list[str]) -> None:
     output = Path(own["output"]) if "output" in own else None
     if output is not None and output.suffix not in FORMATS:
         raise ConfigError(f"--output={output}: the name must end in {' or '.join(FORMATS)}")
+    if output is not None:
+        require_writable(output.parent, "give another --output")
     users = _tokens(own["user"]) if "user" in own else None
     if users == []:
         raise ConfigError(f"--user={own['user']} names no user; write a user token of the data")
@@ -223,13 +226,16 @@ def _write(answers: Iterable[Recommendation], titles: Mapping[str, str], output:
 
 
 def _csv_rows(file: TextIO, titles: Mapping[str, str]) -> Callable[[Recommendation], None]:
+    from recbole_gr.markdown import csv_cell
+
     writer = csv.writer(file)
     writer.writerow(["user", "rank", "item", *(["title"] if titles else []), "score"])
 
     def write(answer: Recommendation) -> None:
         for rank, (item, score) in enumerate(zip(answer.items, answer.scores), 1):
             title = [titles.get(item, "")] if titles else []
-            writer.writerow([answer.user or "", rank, item, *title, f"{score:.6g}"])
+            texts = [csv_cell(text) for text in (answer.user or "", rank, item, *title)]
+            writer.writerow([*texts, f"{score:.6g}"])
 
     return write
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.files import atomic_write
-from recbole_gr.markdown import aligned_table
+from recbole_gr.markdown import aligned_table, csv_text
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.report_epochs import write_epochs
 from recbole_gr.report_redistribution import write_redistribution
@@ -133,11 +131,7 @@ def _markdown_page(results: list[dict[str, Any]]) -> str:
 
 def _csv_text(results: list[dict[str, Any]]) -> str:
     columns, rows = comparison_table(results)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(["" if value is None else value for value in row] for row in rows)
-    return text.getvalue()
+    return csv_text([columns, *rows])
 
 
 def _title(results: list[dict[str, Any]]) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,13 +59,31 @@ def sid_features(
         ConfigError: something in the configuration or the files cannot be used, or the SIDs are
             collapsed (`sid_gate`).
     """
+    given = (config_file_list, config_dict, cmd_args)
+    with contextlib.ExitStack() as until_written:
+        return _sid_features(until_written, dataset, output, hash_size, model, *given)
+
+
+def _sid_features(
+    in_use: contextlib.ExitStack,
+    dataset: str | None,
+    output: str | None,
+    hash_size: int | None,
+    model: str,
+    config_file_list: list[str] | None,
+    config_dict: dict[str, Any] | None,
+    cmd_args: list[str] | None,
+) -> dict[str, Any]:
+    """As `sid_features`; no other run writes the new data set until `in_use` is left."""
     from recbole.utils import init_seed
 
     from recbole_gr.data import create_dataset, item_content
     from recbole_gr.data.frequency import training_counts
     from recbole_gr.data.sid_fields import write_sid_dataset
     from recbole_gr.errors import ConfigError
+    from recbole_gr.files import require_writable
     from recbole_gr.registry import get_tokenizer
+    from recbole_gr.run_files import held
     from recbole_gr.sid.gate import apply_gate
     from recbole_gr.tokenizer.assessment import Behaviour
     from recbole_gr.tokenizer.pipeline import prepare_sid
@@ -76,13 +95,16 @@ def sid_features(
             f"tokenizer {sid_config['tokenizer']} learns from sequences, which click-through data "
             "do not have; take another, such as R3VAE or RKMeans"
         )
+    folder = output or Path("saved") / "sid_features"
+    target = Path(folder, f"{config['dataset']}-sid")
+    require_writable(target, "give another --output")
+    in_use.enter_context(held(target, "give another --output"))
     init_seed(config["seed"], config["reproducibility"])
     train = create_dataset(config).build()[0]
     content = item_content(sid_config, train)
     behaviour = Behaviour(training_counts(train)[1:])
     table, report = prepare_sid(sid_config, content, None, behaviour)
     apply_gate(sid_config, report)
-    folder = output or Path("saved") / "sid_features"
     written = write_sid_dataset(config, table, content.item_tokens, folder, hash_size)
     return {**written, "report": report}
 
@@ -172,26 +194,31 @@ def _run(arguments: list[str]) -> int:
 
     own, rest = own_arguments(arguments, ("output", "hash_size", "compare"))
     models = [name.strip() for name in own.get("compare", "").split(",") if name.strip()]
-    written = sid_features(
-        output=own.get("output"),
-        hash_size=parse_value(own.get("hash_size")),
-        model=models[0] if models else "DeepFM",
-        cmd_args=rest,
-    )
-    print("Written: " + ", ".join(map(str, written["files"])))
-    results = [r for name in models for r in compare_features(written, name, cmd_args=rest)]
-    if results:
-        _print_comparison(results, written["dataset"])
+    with contextlib.ExitStack() as until_compared:
+        written = _sid_features(
+            until_compared,
+            None,
+            own.get("output"),
+            parse_value(own.get("hash_size")),
+            models[0] if models else "DeepFM",
+            None,
+            None,
+            rest,
+        )
+        print("Written: " + ", ".join(map(str, written["files"])))
+        results = [r for name in models for r in compare_features(written, name, cmd_args=rest)]
+        if results:
+            _print_comparison(results, written["dataset"])
     return 0
 
 
 def _print_comparison(results: list[dict[str, Any]], dataset: str) -> None:
     from recbole_gr.report import markdown_table, write_report
     from recbole_gr.report_buckets import bucket_table
-    from recbole_gr.run_files import unused_path
+    from recbole_gr.run_files import new_folder
 
-    folder = unused_path(Path(results[0]["config"]["result_dir"], dataset))
-    files = write_report(results, folder)
+    with new_folder(Path(results[0]["config"]["result_dir"], dataset)) as folder:
+        files = write_report(results, folder)
     print(f"{markdown_table(results)}\n\n{bucket_table(results)}\n\nWritten to {files['md']}.")
 
 

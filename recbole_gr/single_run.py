@@ -17,9 +17,10 @@ from recbole.utils import EvaluatorType, init_seed
 
 from recbole_gr import memory, processes, registry
 from recbole_gr.buckets import check_edges
-from recbole_gr.errors import ConfigError
-from recbole_gr.files import DiskFull
-from recbole_gr.run_files import checkpoint_file, start_log
+from recbole_gr.errors import ConfigError, Diverged
+from recbole_gr.files import DiskFull, require_writable
+from recbole_gr.launch import note_how_to_go_on
+from recbole_gr.run_files import own_checkpoint, start_log
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.newcomers import fitted_state
 from recbole_gr.trainer.buckets import ItemBuckets
@@ -67,7 +68,25 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
 
     Returns:
         dict: as `run_recbole_gr` returns for one model, without `table` and `files`.
+
+    Raises:
+        ConfigError: settings or data cannot be used, or another run has the checkpoint to resume.
     """
+    with contextlib.ExitStack() as until_tested:
+        file = start.checkpoint
+        if processes.is_main() and file is None:  # RecBole makes it also where nothing is saved
+            require_writable(config["checkpoint_dir"], "set another checkpoint_dir")
+        if file is None and saved and start.train:
+            if processes.is_main():  # it has the name, and tells the others
+                file = until_tested.enter_context(own_checkpoint(config))
+            file = processes.from_main(lambda: file)
+        if processes.is_main():
+            note_how_to_go_on(file if start.checkpoint is None else None)
+        return _run_model(config, saved, start, file)
+
+
+def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> dict[str, Any]:
+    """As `run_model`, with the best model kept in `file`."""
     from recbole_gr.data import create_dataset, data_preparation
 
     began = perf_counter()
@@ -95,7 +114,8 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
         assert content is not None  # for items that come later
         trainer.content_encoder = content.encoder
         trainer.fitted_tokenizer = fitted_state(config, sid_table, model)
-    trainer.saved_model_file = start.checkpoint or checkpoint_file(config)
+    if file is not None:  # else nothing is saved
+        trainer.saved_model_file = file
     processes.draw_apart(config["seed"])
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
@@ -145,10 +165,18 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
 
 @contextlib.contextmanager
 def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
-    """Give a training that ends early, by Ctrl-C or on a full disk, the message that it needs."""
+    """Give a training that ends early, by a signal, on a full disk or since it diverged, the
+    message that it needs."""
     try:
         yield
+    except Diverged as error:
+        best = getattr(trainer, "best_epoch", -1)
+        kept = f"Its best epoch, {best}, is kept in {trainer.saved_model_file}."
+        kept = kept if saved and os.path.isfile(trainer.saved_model_file) else "Nothing was saved."
+        raise Diverged(f"{error} {kept}") from error
     except (KeyboardInterrupt, DiskFull) as error:
+        if not processes.is_main():  # the main process has the files
+            raise
         file = trainer.saved_model_file
         if getattr(trainer, "stopped_file", None):
             hint = f"--resume={trainer.stopped_file} goes on from there."
@@ -156,7 +184,10 @@ def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
             hint = f"--resume={file} goes on from the best epoch so far."
         else:
             hint = "Nothing was saved yet."
-        raise type(error)(f"{error} {hint}".strip()) from None
+        message = f"{error} {hint}".strip()
+        if type(error) is not KeyboardInterrupt:  # nobody may be looking
+            logging.getLogger().warning("Stopped. %s", message)
+        raise type(error)(message) from None
 
 
 def build_model(

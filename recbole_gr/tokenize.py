@@ -31,6 +31,8 @@ Several tokenizers are compared in one table and one figure (comparison.md, .csv
 DIR, by default sids/<dataset>-comparison), each with a folder of its own below.
 """
 
+OTHER_OUTPUT = "give another --output"
+
 
 def tokenize(
     dataset: str | None = None,
@@ -88,6 +90,7 @@ def compare_tokenizers(
     from recbole_gr.config import Config
     from recbole_gr.errors import ConfigError
     from recbole_gr.registry import get_tokenizer
+    from recbole_gr.run_files import held
     from recbole_gr.tokenizer.comparison import comparison_row, comparison_table, write_comparison
 
     if len(set(tokenizers)) < len(tokenizers):
@@ -110,18 +113,30 @@ def compare_tokenizers(
         raise ConfigError("sid_file is one table; give one tokenizer, or no sid_file")
     folder = Path(output or Path("sids") / f"{configs[0]['dataset']}-comparison")
     reports, files = {}, []
-    for name, config in zip(tokenizers, configs):
-        memory.reset_peak()
-        _, reports[name], written = _tokenize(config, folder / name.replace(":", "-"))
-        files += written
-    rows = {name: comparison_row(report) for name, report in reports.items()}
-    title = f"Tokenizers on {configs[0]['dataset']}"
-    return reports, comparison_table(rows), [*write_comparison(folder, title, rows), *files]
+    with held(folder, OTHER_OUTPUT):
+        for name, config in zip(tokenizers, configs):
+            memory.reset_peak()
+            _, reports[name], written = _tokenize(config, folder / name.replace(":", "-"))
+            files += written
+        rows = {name: comparison_row(report) for name, report in reports.items()}
+        title = f"Tokenizers on {configs[0]['dataset']}"
+        return reports, comparison_table(rows), [*write_comparison(folder, title, rows), *files]
 
 
 def _tokenize(
     config: Config, output: str | Path | None
 ) -> tuple[SIDTable, QualityReport, list[Path]]:
+    from recbole_gr.files import require_writable
+    from recbole_gr.run_files import held
+
+    source = Path(config["sid_file"]).stem if config["sid_file"] else config["tokenizer"]
+    output = Path(output or Path("sids") / f"{config['dataset']}-{source}")
+    require_writable(output, OTHER_OUTPUT)
+    with held(output, OTHER_OUTPUT):
+        return _tokenize_into(output, config)
+
+
+def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityReport, list[Path]]:
     from recbole.utils import init_seed
 
     from recbole_gr.data import create_dataset, item_content
@@ -137,8 +152,6 @@ def _tokenize(
     reasons = collapse_reasons(report, config["sid_min_distinct"], config["sid_min_utilisation"])
     if reasons:  # judging is what this command is for, so it never stops
         logging.getLogger().warning("Collapsed: %s", "; ".join(reasons))
-    source = Path(config["sid_file"]).stem if config["sid_file"] else config["tokenizer"]
-    output = Path(output or Path("sids") / f"{config['dataset']}-{source}")
     return table, report, write_sids(output, config, table, report, content.item_tokens)
 
 

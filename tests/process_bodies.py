@@ -1,6 +1,7 @@
 """What the processes of test_processes.py do; they import it by name."""
 
 import os
+import signal
 
 import torch
 from recbole.utils import init_seed
@@ -27,6 +28,32 @@ def resumed(folder, straight, first, rest):
     file = processes.from_main(lambda: short["checkpoint"])
     going_on = run_recbole_gr(cmd_args=[*rest, f"--resume={file}"])
     return [whole, going_on]
+
+
+def stopped(folder, arguments):
+    """A run without interruption, and one that goes on after process 1 was told to stop."""
+    os.chdir(folder)
+    whole = run_recbole_gr(cmd_args=arguments)
+    begin, made = torch.optim.Optimizer.__init__, []
+
+    def with_hook(optimizer, *args, **kwargs):
+        begin(optimizer, *args, **kwargs)
+        optimizer.register_step_post_hook(lambda *_: made.append(1) or (len(made) == 2 and stop()))
+
+    def stop():
+        if processes.rank() == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    torch.optim.Optimizer.__init__ = with_hook
+    try:
+        run_recbole_gr(cmd_args=arguments)
+    except KeyboardInterrupt as error:
+        text = str(error)
+    finally:
+        torch.optim.Optimizer.__init__ = begin
+    file = processes.from_main(lambda: text.removeprefix("--resume=").split(" goes")[0])
+    going_on = run_recbole_gr(cmd_args=[*arguments, f"--resume={file}"])
+    return [whole, going_on, len(made), file]
 
 
 def fit(arguments):

@@ -1,5 +1,7 @@
 """Short work for processes that test_processes.py starts; it imports nothing of RecBole's."""
 
+import signal
+
 import torch
 
 from recbole_gr import processes
@@ -22,6 +24,22 @@ def refuses_in_main():
         raise ConfigError("topk: too many")
 
     processes.from_main(check)
+
+
+def is_told_to_stop():
+    """Process 1 gets a SIGTERM while process 0 waits for it."""
+    processes.connect("cpu")
+    if processes.rank() == 1:
+        signal.raise_signal(signal.SIGTERM)
+    processes.sum_(torch.zeros(1))
+
+
+def is_killed():
+    """Process 1 is ended by the system while process 0 waits for it."""
+    processes.connect("cpu")
+    if processes.rank() == 1:
+        signal.raise_signal(signal.SIGKILL)
+    processes.sum_(torch.zeros(1))
 
 
 def who():

@@ -269,7 +269,7 @@ def test_sentence_vectors_are_made_anew_where_the_encoder_in_a_folder_changed(
 
     def vectors(texts, *_):
         made.append(1)
-        return np.ones((len(texts), 2), dtype=np.float32)
+        return np.full((len(texts), 2), len(made), dtype=np.float32)
 
     monkeypatch.setattr(content.text, "sentence_vectors", vectors)
     config = Config("TIGER", "tiny", config_dict={

@@ -11,7 +11,7 @@ import torch
 from runs import RUNS
 from scipy import sparse
 
-from recbole_gr import run_recbole_gr
+from recbole_gr import files, run_recbole_gr
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import DiskFull, atomic_write
 from recbole_gr.trainer.checkpoint import (
@@ -158,6 +158,25 @@ def test_an_interrupted_write_leaves_the_older_file_and_no_rubbish(tmp_path):
         tmp.write_text("ha")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, sync, replace = [], files.os.fsync, files.os.replace
+
+    def synced(descriptor):
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    def replaced(source, target):
+        done.append(Path(target))
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "fsync", synced)
+    monkeypatch.setattr(files.os, "replace", replaced)
+    path = tmp_path / "a.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert done == [temporary, path, tmp_path]
 
 
 def test_numpy_scipy_and_containers_survive_encoding(tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tiny import write_tiny_dataset
 
 from recbole_gr.collaborative import (
     ITEMS,
+    ItemVectors,
     cached_item_vectors,
     grown,
     load_item_vectors,
@@ -17,11 +19,13 @@ from recbole_gr.collaborative import (
     train_item_vectors,
 )
 from recbole_gr.config import Config
+from recbole_gr.continual import vectors
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.signals import tokenizer_signals
 from recbole_gr.data.vector_files import collaborative_file
 from recbole_gr.errors import ConfigError
 from recbole_gr.tokenize import tokenize
+from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 
 SETTINGS = {
     "tokenizer": "DACT", "rqvae_dim": 8, "rqvae_hidden": [16], "codebook_size": 6,
@@ -173,6 +177,18 @@ def test_a_damaged_cache_is_made_anew(make, tmp_path):
     assert torch.equal(load_item_vectors(path).vectors, first.vectors)
 
 
+def test_vectors_that_were_changed_in_the_cache_are_made_anew(make, tmp_path, caplog):
+    first = cached_item_vectors(make())
+    (path,) = tmp_path.rglob("tiny-itemcf-*.pth")
+    state = load_checkpoint(path)
+    state["item_vectors"]["vectors"] = first.vectors.flip(0)
+    save_checkpoint(path, state)
+    with pytest.raises(ConfigError, match="was changed"):
+        load_item_vectors(path)
+    assert torch.equal(cached_item_vectors(make()).vectors, first.vectors)
+    assert "trained anew" in caplog.text
+
+
 def test_vectors_are_saved_without_pickled_objects(make, tmp_path):
     result = train_item_vectors(make())
     save_item_vectors(tmp_path / "v.pth", result)
@@ -229,3 +245,17 @@ def test_in_a_period_the_file_of_the_whole_log_is_not_taken_by_itself(make, tmp_
     period = {"data_path": str(folder), "continual_period": 0, **PERIODS}
     assert collaborative_file(make(**period)) is None
     assert collaborative_file(make(cf_file="mine.npy", **period)) == "mine.npy"
+
+
+def test_vectors_of_a_period_that_were_changed_are_made_anew(tmp_path, monkeypatch, caplog):
+    fresh = ItemVectors(torch.ones(3, 2), {"w": torch.ones(1)}, {})
+    monkeypatch.setattr(vectors, "train_item_vectors", lambda *_: fresh)
+    content = SimpleNamespace(item_tokens=["[PAD]", "a", "b", "c"])
+    items = SimpleNamespace(folder=tmp_path, config={"cf_file": None}, train=None, content=content)
+    save_checkpoint(
+        tmp_path / "cf.pth",
+        {"item_vectors": fresh._replace(vectors=torch.zeros(3, 2))._asdict(), "hash": "another"},
+    )
+    assert torch.equal(vectors.CollaborativeVectors().advance(items), fresh.vectors)
+    assert "trained anew" in caplog.text
+    assert torch.equal(load_item_vectors(tmp_path / "cf.pth").vectors, fresh.vectors)

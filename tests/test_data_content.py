@@ -392,12 +392,39 @@ def test_computed_content_is_cached_by_its_inputs(folder, monkeypatch):
         for change in ({"content_dim": 3}, {"seed": 1}, {"text_fields": ["genre"]}):
             with pytest.raises(AssertionError, match="cache"):
                 make_content(folder, item_content="text", **({"content_dim": 4} | change))
-    (cached,) = (folder / "content").glob("tiny-text-*.npy")
+    (cached,) = (folder / "content").glob("tiny-text-*.npz")
     cached.write_bytes(cached.read_bytes()[:-40])
     assert torch.equal(
         make_content(folder, item_content="text", content_dim=4).vectors, first.vectors
     )
     assert not list((folder / "content").glob(".*")), "no temporary files stay behind"
+
+
+def test_vectors_that_were_changed_in_the_cache_are_made_anew(folder, caplog):
+    first = make_content(folder, item_content="text", content_dim=4)
+    (cached,) = (folder / "content").glob("tiny-text-*.npz")
+    with np.load(cached) as file:
+        arrays = dict(file)
+    np.savez(cached, **{**arrays, "vectors": arrays["vectors"][[0, 2, 1, *range(3, 21)]]})
+    again = make_content(folder, item_content="text", content_dim=4)
+    assert torch.equal(again.vectors, first.vectors) and again.digest == first.digest
+    assert "changed, and made anew" in caplog.text
+    with np.load(cached) as file:
+        assert np.array_equal(file["vectors"], arrays["vectors"])
+
+
+def test_the_digest_is_that_of_the_vectors_however_they_came_about(folder, monkeypatch):
+    first = make_content(folder, item_content="text", content_dim=4)
+    (cached,) = (folder / "content").glob("tiny-text-*.npz")
+    cached.unlink()
+    made = text_module.tfidf_vectors
+
+    def doubled(*given):
+        vectors, encoder = made(*given)
+        return 2 * vectors, encoder
+
+    monkeypatch.setattr(text_module, "tfidf_vectors", doubled)
+    assert make_content(folder, item_content="text", content_dim=4).digest != first.digest
 
 
 def test_the_digest_of_a_vector_file_follows_its_values(folder):

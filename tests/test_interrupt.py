@@ -1,5 +1,6 @@
 """Ctrl-C at any moment of training: what comes after `--resume` is what would have come anyway."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -9,13 +10,15 @@ from kill_and_resume import equal
 from runs import RUNS
 
 from recbole_gr import files, run_recbole_gr
+from recbole_gr.command_line import HungUp, Terminated, run_command, stopped_as_by_ctrl_c
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.interrupt import STOPPED, Interrupt, Steps
+from run_recbole_gr import main
 
 
-def press():
-    signal.raise_signal(signal.SIGINT)
+def press(number=signal.SIGINT):
+    signal.raise_signal(number)
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def settings(tiny_folder, tmp_path):
 def count(monkeypatch):
     """A list that grows by each optimiser step; `at` presses Ctrl-C in the steps it names."""
 
-    def watch(at=()):
+    def watch(at=(), number=signal.SIGINT):
         made, begin = [], torch.optim.Optimizer.__init__
 
         def with_hook(optimizer, *args, **kwargs):
@@ -45,7 +48,7 @@ def count(monkeypatch):
             def after(*_):
                 made.append(len(made))
                 if made[-1] in at:
-                    press()
+                    press(number)
 
             optimizer.register_step_post_hook(after)
 
@@ -176,3 +179,72 @@ def test_a_second_time_does_not_wait():
                 press()
     assert seen == [0, 1, 2, 3, 4, 5]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+STOPS = {signal.SIGTERM: (Terminated, 143), signal.SIGHUP: (HungUp, 129)}
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_schedulers_and_closed_terminals_do_what_ctrl_c_does(
+    number, settings, count, monkeypatch, tmp_path, capsys
+):
+    given = settings("SASRec")
+    whole = run_recbole_gr(config_dict=given)
+    own = {**given, "checkpoint_dir": str(tmp_path / "own")}
+    count([1], number)
+    code = main([f"--{key}={value}" for key, value in own.items()])
+    assert code == STOPS[number][1]
+    monkeypatch.undo()
+    own["resume"] = capsys.readouterr().err.rpartition("Stopped. --resume=")[2].split(" goes")[0]
+    report = run_recbole_gr(config_dict=own)
+    assert STOPPED in own["resume"] and report["test_result"] == whole["test_result"]
+    assert equal(load_checkpoint(report["checkpoint"]), load_checkpoint(whole["checkpoint"]))
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_commands_without_training_end_with_the_code_of_the_signal(number, capsys):
+    before = signal.getsignal(number)
+    assert run_command(lambda _: press(number), "usage", ["--a=1"]) == STOPS[number][1]
+    assert capsys.readouterr().err == "Stopped.\n" and signal.getsignal(number) is before
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(capsys):
+    assert run_command(lambda _: press(), "usage", ["--a=1"], stopped="Stopped. Again.") == 130
+    assert capsys.readouterr().err == "Stopped. Again.\n"
+
+
+@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None], ids=["nohup", "own"])
+def test_signals_that_are_ignored_or_handled_stay_so(number, handler):
+    before = signal.signal(number, handler)
+    try:
+        with stopped_as_by_ctrl_c(), Interrupt().watch():
+            press(number)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_to_the_process_and_to_its_parent_counts_once():
+    interrupt, seen = Interrupt(), []
+    with pytest.raises(Terminated), interrupt.watch():
+        for batch in Steps(range(10), interrupt, every=3, after=None):
+            seen.append(batch)
+            if batch in (3, 4):
+                press(signal.SIGTERM)
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_is_printed_after_the_terminal_was_closed_is_no_error(monkeypatch):
+    main_end, terminal = os.openpty()
+    os.close(main_end)
+    copies = [os.dup(descriptor) for descriptor in (1, 2)]
+    try:
+        for descriptor in (1, 2):
+            os.dup2(terminal, descriptor)
+        with pytest.raises(HungUp), stopped_as_by_ctrl_c():
+            press(signal.SIGHUP)
+        os.write(2, b"still there?")
+    finally:
+        for descriptor, copy in zip((1, 2), copies):
+            os.dup2(copy, descriptor)

@@ -12,6 +12,7 @@ from tiny import write_tiny_dataset
 from recbole_gr import Recommender
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation, item_content, text
+from recbole_gr.data.content_cache import digest_of
 from recbole_gr.data.encoder import encoded_texts
 from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
@@ -71,8 +72,10 @@ def test_vectors_from_the_cache_come_with_their_encoder(content_of, monkeypatch,
         again, _ = content_of()
         assert same_rows(again, cells) and torch.equal(again.vectors, first.vectors)
     # Vectors that another machine made along other axes.
-    (vectors,) = Path("saved/content").glob("*.npy")
-    np.save(vectors, np.load(vectors)[:, ::-1].copy())
+    (file,) = Path("saved/content").glob("*.npz")
+    vectors = np.load(file)["vectors"][:, ::-1].copy()
+    sha256 = bytes.fromhex(digest_of("text", first.item_tokens, vectors))
+    np.savez(file, vectors=vectors, sha256=np.frombuffer(sha256, np.uint8))
     assert content_of()[0].encoder["source"] == "text" and "made elsewhere" in caplog.text
     with pytest.raises(ConfigError, match="could not be made again; remove them"):
         encoded_texts(content_of()[0].encoder, cells)

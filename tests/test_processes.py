@@ -8,14 +8,16 @@ import process_bodies
 import process_roles
 import pytest
 import torch
+from kill_and_resume import equal
 from recbole.trainer import KGTrainer
 from runs import NEGATIVES, RUNS, SMALL, arguments
 from tiny import write_tiny_dataset
 
 from recbole_gr import launch, load_data_and_model, processes, registry
+from recbole_gr.command_line import Terminated
 from recbole_gr.config import Config
 from recbole_gr.data.frequency import training_counts
-from recbole_gr.errors import ConfigError
+from recbole_gr.errors import ConfigError, ProcessKilled
 from recbole_gr.launch import layout_of, run_processes
 from recbole_gr.trainer.baseline import safe_trainer
 from recbole_gr.trainer.buckets import ItemBuckets
@@ -220,6 +222,49 @@ def test_a_resumed_run_ends_as_one_without_interruption(data, tmp_path):
     for name, weight in ours["state_dict"].items():
         assert torch.equal(weight, theirs["state_dict"][name]), name
     assert len(ours["random_states_of_others"]) == 1
+
+
+def test_processes_stop_after_the_same_step_whichever_was_told(data, tmp_path):
+    ((_, command),) = commands({"TIGER": SHARED["TIGER"]}, data, tmp_path, epochs=2).items()
+    outcome = run_processes(process_bodies.stopped, (str(tmp_path), command), {"nproc": 2})
+    whole, going_on, n_steps, file = outcome
+    assert n_steps == 2 and file.endswith("-stopped.pth")
+    assert going_on["test_result"] == whole["test_result"]
+    assert going_on["best_valid_result"] == whole["best_valid_result"]
+    ours, theirs = (load_checkpoint(run["checkpoint"]) for run in (whole, going_on))
+    assert equal(theirs, ours)
+    (one,), (other,) = (state["random_states_of_others"] for state in (ours, theirs))
+    assert torch.equal(one["torch"], other["torch"])  # process 1 has drawn the same dropout
+
+
+def test_a_signal_to_one_process_stops_all():
+    with pytest.raises(Terminated):
+        run_processes(process_roles.is_told_to_stop, (), {"nproc": 2})
+
+
+def test_a_process_that_is_killed_is_named_with_its_signal():
+    with pytest.raises(ProcessKilled, match=r"^process 1 of this machine was killed by SIGKILL, p"):
+        run_processes(process_roles.is_killed, (), {"nproc": 2})
+
+
+def test_what_is_left_after_a_kill_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(launch, "_folder", str(tmp_path))
+    file = tmp_path / "a.pth"
+    launch.note_how_to_go_on(str(file))
+    assert str(launch._killed(1, 11, str(tmp_path))).endswith("by SIGSEGV. Nothing was saved yet.")
+    file.touch()
+    killed = launch._killed(0, 9, str(tmp_path))
+    assert f"for want of memory. --resume={file} goes on from the best epoch" in str(killed)
+    launch.note_how_to_go_on(None)
+    assert "The same command goes on" in str(launch._killed(0, 9, str(tmp_path)))
+
+    def run(**_):
+        raise killed
+
+    monkeypatch.setattr("recbole_gr.quick_start.run_recbole_gr", run)
+    assert main(["--model=Pop"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: process 0") and "Traceback" not in message
 
 
 def test_what_processes_tell_each_other():

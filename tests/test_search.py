@@ -19,7 +19,7 @@ from recbole_gr.search.command import main
 from recbole_gr.search.runner import search
 from recbole_gr.search.space import draws, grid, read_space
 from recbole_gr.search.stages import choose_tokenizers
-from recbole_gr.search.store import TrialStore
+from recbole_gr.search.store import TrialStore, open_store
 from recbole_gr.search.trial import run_trial
 
 SPACE = """\
@@ -174,6 +174,23 @@ def test_a_store_loses_what_was_half_written_and_nothing_else(tmp_path):
         lines = path.read_bytes().splitlines()
         assert path.read_bytes().endswith(b"\n") and len(lines) == max(1, n_whole)
         assert all(json.loads(line) for line in lines)
+
+
+def test_a_damaged_line_costs_its_trial_alone(tmp_path, caplog):
+    path, header = tmp_path / "a.jsonl", {"model": "TIGER"}
+    with open_store(path, header) as store:
+        for number in range(4):
+            store.add({"stage": "trial", "number": number})
+    lines = path.read_bytes().split(b"\n")
+    lines[2], lines[4] = lines[2][:-3] + b"\xff\x00", b"[1]"
+    path.write_bytes(b"\n".join(lines))
+    with open_store(path, header) as store:
+        assert [record["number"] for record in store.records] == [0, 2]
+        store.add({"stage": "trial", "number": 1})
+    for number in (3, 5):
+        assert f"a.jsonl, line {number} is damaged: its trial is run again" in caplog.text
+    with open_store(path, header) as store:
+        assert sorted(store.of_stage("trial")) == [0, 1, 2]
 
 
 def test_two_searches_do_not_write_one_file(tmp_path):

@@ -111,6 +111,16 @@ def test_a_damaged_cache_is_learned_anew(config, fits):
     assert len(fits) == 2
 
 
+def test_a_tokenizer_that_was_changed_beside_its_table_is_learned_anew(config, fits, caplog):
+    table, _ = prepare_sid(config, item_content())
+    (path,) = pipeline.Path(config["sid_dir"]).glob("*.tokenizer.pth")
+    state = torch.load(path, weights_only=True)
+    state["state_dict"] = {name: value + 1 for name, value in state["state_dict"].items()}
+    torch.save(state, path)
+    assert prepare_sid(config, item_content())[0].digest() == table.digest() and len(fits) == 2
+    assert "was changed" in caplog.text
+
+
 def test_unique_sids_from_a_file_are_taken_as_they_are(config, tmp_path, fits):
     table, _ = prepare_sid(config, item_content())
     for name, write in [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_gr import export, load_data_and_model, recommend, registry, verify
+from recbole_gr import Recommender, export, load_data_and_model, recommend, registry, verify
 from recbole_gr.compat import without_pickles
 from recbole_gr.defaults import default_settings
 from recbole_gr.errors import ConfigError
@@ -205,3 +205,29 @@ def test_odd_names_of_models_are_unknown_ones(name, checkpoint):
         registry.get_model(name)
     with pytest.raises(ConfigError, match=r"file\.pth.*of model"):
         load_data_and_model(checkpoint(model=name))
+
+
+def test_texts_of_new_items_load_no_encoder_that_a_checkpoint_alone_names(trained, monkeypatch):
+    loaded = []
+
+    def vectors(texts, encoder, device):
+        loaded.append(encoder)
+        return np.ones((len(texts), 8), dtype=np.float32)
+
+    monkeypatch.setattr("recbole_gr.data.text.sentence_vectors", vectors)
+    result = trained("PIT")
+    state = load_checkpoint(result["checkpoint"])
+    state["content"] = {
+        "source": "sentence", "columns": {"title": "token_seq"}, "separator": " ",
+        "text_encoder": "somebody/encoder-with-code",
+    }  # fmt: skip
+    monkeypatch.setattr("recbole_gr.restore.load_checkpoint", lambda *_, **__: state)
+    own = Recommender.load(result["checkpoint"], show_progress=False)
+    with pytest.raises(ConfigError, match="text_encoder 'somebody/encoder-with-code'.*yourself"):
+        own.add_items({"new": "winter garden"})
+    assert not loaded
+    trusting = Recommender.load(
+        result["checkpoint"], show_progress=False, text_encoder="mine/encoder"
+    )
+    trusting.add_items({"new": "winter garden"})
+    assert loaded == ["mine/encoder"]

@@ -15,6 +15,7 @@ import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
+from recbole_gr.markdown import csv_cell
 
 N_BINS = 10
 
@@ -106,7 +107,7 @@ def drift_report(
         )
     drift = collaborative_drift(before.cpu(), now[:n].cpu())
     changed = changed.cpu().bool()
-    columns = {"item": [str(token) for token in item_tokens], "cf_drift": drift.numpy()}
+    columns = {"item": [csv_cell(str(token)) for token in item_tokens], "cf_drift": drift.numpy()}
     if confidence is not None:
         confidence = confidence[:n].detach().cpu().double()
         columns["drift_confidence"] = confidence.numpy()

@@ -1,7 +1,5 @@
 """The table of a continual run: periods and methods, with churn and what they cost."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from recbole_gr.files import atomic_write
-from recbole_gr.markdown import aligned_table
+from recbole_gr.markdown import aligned_table, csv_text
 
 _METRICS = ("recall", "hit", "ndcg", "precision", "map", "mrr")  # in this order
 
@@ -32,9 +30,7 @@ def write_continual_report(
     with atomic_write(files["md"]) as tmp:
         tmp.write_text(f"# Periods and methods\n\n{table}\n\n{_LEGEND}\n", encoding="utf-8")
     with atomic_write(files["csv"]) as tmp:
-        page = io.StringIO()
-        csv.writer(page, lineterminator="\n").writerows([columns, *rows])
-        tmp.write_text(page.getvalue(), encoding="utf-8")
+        tmp.write_text(csv_text([columns, *rows]), encoding="utf-8")
     with atomic_write(files["json"]) as tmp:
         tmp.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     with atomic_write(files["png"]) as tmp:

@@ -32,7 +32,7 @@ from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.content import item_content
 from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import write_continual_manifest
-from recbole_gr.run_files import report_folder, start_log
+from recbole_gr.run_files import held, report_folder, start_log
 from recbole_gr.single_run import Start, check_catalogue
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.contents import CONFIG
@@ -119,10 +119,13 @@ class ContinualRun:
 
     def _run_periods(self) -> dict[str, Any]:
         start_log(self.config)
-        logger = logging.getLogger()
         self.store = Store(self.config)
-        logger.info("Everything of every period is kept in %s", self.store.root)
-        folder = report_folder([self.config])
+        logging.getLogger().info("Everything of every period is kept in %s", self.store.root)
+        other = "give another --continual.dir"
+        with held(self.store.root, other), report_folder([self.config]) as folder:
+            return self._periods_reported_in(folder)
+
+    def _periods_reported_in(self, folder: Path) -> dict[str, Any]:
         vectors = CollaborativeVectors()
         readers = [registry.get_model(self.recommender).needs_content]
         readers += [chain.tokenizer_class for chain in self.chains.values()]
@@ -137,7 +140,7 @@ class ContinualRun:
             files["manifest"] = write_continual_manifest(
                 self.models, self.config, self.given.settings, results, folder
             )
-        logger.info("Results in %s", folder)
+        logging.getLogger().info("Results in %s", folder)
         return {
             "results": results, "table": table, "bucket_table": None,
             "folder": str(self.store.root), "files": files,
@@ -298,8 +301,8 @@ class ContinualRun:
         start = Start(semantic_ids, weights, str(checkpoint), train)
         try:
             result = lead(config, (period, method.model, own), start)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("The same command goes on from there.") from None
+        except KeyboardInterrupt as stop:
+            raise type(stop)("The same command goes on from there.") from None
         seconds = result["seconds_per_epoch"] or 0.0
         kept = ("best_valid_score", "best_valid_result", "test_result", "test_targets",
                 "test_buckets", "best_epoch", "epochs_run", "seconds_per_epoch", "parameters",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.sources import FILE_KEYS, SOURCES, changes, sources_of
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
+from recbole_gr.files import atomic_write, require_writable
 from recbole_gr.trainer.checkpoint import plain_config
 from recbole_gr.untrusted.shapes import require
 
@@ -64,6 +64,7 @@ class Store:
         digest = settings_digest(config)
         self.root = parent / f"{dataset}-v{FORMAT_VERSION}-{digest[:12]}"
         file, sources = self.root / "config.json", sources_of(config)
+        require_writable(parent, "set another --continual.dir")
         about = read_json(file)
         if about is None or not _holds_something(self.root):
             self._refuse_older(parent.glob(f"{glob.escape(dataset)}-v1-*"), config)

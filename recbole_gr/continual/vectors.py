@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,10 +46,13 @@ class CollaborativeVectors:
         if items.config["cf_file"]:
             self.now = collaborative_vectors(items.config, items.train)
             return self.now
-        file = items.folder / "cf.pth"
+        file, result = items.folder / "cf.pth", None
         if file.is_file():
-            result = load_item_vectors(file)
-        else:
+            try:
+                result = load_item_vectors(file)
+            except ConfigError as error:
+                logging.getLogger().warning("%s; they are trained anew", error)
+        if result is None:
             result = train_item_vectors(items.config, self._state)
             save_item_vectors(file, result)
         self._state, self.now = result.state, result.vectors

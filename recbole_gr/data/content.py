@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -15,14 +14,13 @@ import torch
 
 from recbole_gr.data import text
 from recbole_gr.data.atomic import atomic_path
+from recbole_gr.data.content_cache import cache_folder, cached_vectors, digest_of
 from recbole_gr.data.encoder import kept_encoder
 from recbole_gr.data.items import ItemFile
 from recbole_gr.data.sources import folder_sha256
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
-from recbole_gr.untrusted.archives import load_npy
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -44,7 +42,7 @@ class ItemContent:
         vectors (FloatTensor): [n_items, d]; row i belongs to RecBole's item id i, row 0 (padding)
             is zero, and so are the rows of items about which nothing is known.
         source (str): which of `SOURCES` they come from.
-        digest (str): sha256 of what they were made from; equal inputs give equal digests.
+        digest (str): sha256 of the vectors themselves, with source and items.
         item_tokens (list[str]): [n_items] the data set's own names of the items, "[PAD]" first.
         encoder (dict | None): plain data by which vectors of items that come later can be made, see
             :func:`~recbole_gr.data.encoder.encoded_texts`: `source`, and for texts what encodes
@@ -69,7 +67,8 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
     - `auto`: the first that the data set offers of embedding, preload (with `content_field`), text
       and collaborative.
 
-    What takes time to compute is kept in `content_cache_dir`, named by the hash of its inputs.
+    What takes time to compute is kept in `content_cache_dir`, named by the hash of its inputs and
+    with its own hash inside: a file that was changed is made anew.
 
     Args:
         config (Config): the configuration of a run.
@@ -133,13 +132,13 @@ def _default_content_file(config: Config) -> str:
     return atomic_path(config, "itememb.npy")
 
 
-def _embedding(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
+def _embedding(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made:
     path = config["content_file"] or _default_content_file(config)
     vectors = vectors_of_file(config, tokens, path, "content_file")
     return vectors, digest_of("embedding", tokens, vectors), None
 
 
-def _preload(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
+def _preload(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made:
     fields = config["preload_weight"] or {}
     wanted = config["content_field"] or (list(fields.values())[0] if len(fields) == 1 else None)
     id_field = next((key for key, value in fields.items() if wanted in (key, value)), None)
@@ -160,20 +159,20 @@ def _preload(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) 
     return vectors, digest_of("preload", tokens, vectors), None
 
 
-def _text(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
+def _text(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made:
     item_file, fields, rows = _text_columns(config, tokens)
     terms = text.item_terms(item_file, fields, rows[1:])
     _require_text(terms, item_file, fields)
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
-    digest = digest_of("text", tokens, "\x1e".join("\x1f".join(t) for t in terms), dim, seed)
-    file = Path(_cache_folder(config), f"{config['dataset']}-text-{digest[:16]}.encoder.pth")
+    inputs = digest_of("text", tokens, "\x1e".join("\x1f".join(t) for t in terms), dim, seed)
+    file = Path(cache_folder(config), f"{config['dataset']}-text-{inputs[:16]}.encoder.pth")
 
     def compute() -> np.ndarray:
         vectors, tfidf = text.tfidf_vectors(terms, dim, seed)
         save_checkpoint(file, {"encoder": tfidf.plain()})
         return _with_padding(vectors)
 
-    vectors, digest = _cached(config, "text", digest, len(tokens), compute)
+    vectors, digest = cached_vectors(config, "text", inputs, tokens, compute)
     tfidf = _kept_tfidf(file, terms, vectors)
     if tfidf is None:  # vectors of an earlier version, or the file was lost
         compute()
@@ -200,20 +199,20 @@ def _kept_tfidf(file: Path, terms: list[list[str]], vectors: np.ndarray) -> dict
     return plain if same else None
 
 
-def _sentence(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
+def _sentence(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made:
     item_file, fields, rows = _text_columns(config, tokens)
     texts = text.item_sentences(item_file, fields, rows[1:])
     _require_text(texts, item_file, fields)
     encoder = config["text_encoder"]
     # Of an encoder in a folder its files count, which another training may have replaced.
     by = folder_sha256(encoder) if encoder and os.path.isdir(encoder) else encoder
-    digest = digest_of("sentence", tokens, "\x1e".join(texts), by)
+    inputs = digest_of("sentence", tokens, "\x1e".join(texts), by)
     device = str(config["device"]) if config["device"] is not None else None
-    vectors, digest = _cached(
+    vectors, digest = cached_vectors(
         config,
         "sentence",
-        digest,
-        len(tokens),
+        inputs,
+        tokens,
         lambda: _with_padding(
             text.sentence_vectors(texts, encoder, device, config["show_progress"])
         ),
@@ -245,13 +244,13 @@ def _require_text(
         )
 
 
-def _collaborative(config: Config, dataset: GenerativeDataset, tokens: Sequence[str]) -> Made:
+def _collaborative(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made:
     """Items in the space of the users that have them: SVD of the degree-normalised matrix."""
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
     matrix = dataset.inter_matrix(form="csr").T.tocsr().astype(np.float32)  # (n_items, n_users)
     matrix.sum_duplicates()
     matrix.data[:] = 1.0  # an item counts once for a user, however often it was taken
-    digest = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed)
+    inputs = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed)
 
     def compute() -> np.ndarray:
         from scipy.sparse import diags
@@ -262,44 +261,4 @@ def _collaborative(config: Config, dataset: GenerativeDataset, tokens: Sequence[
 
         return text.reduce_dimensions(inverse_root(1) @ matrix @ inverse_root(0), dim, seed)
 
-    return *_cached(config, "collaborative", digest, len(tokens), compute), None
-
-
-def digest_of(*parts: Any) -> str:
-    """sha256 in hexadecimal of arrays, strings, numbers and lists of strings."""
-    sha = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            data = np.ascontiguousarray(part)
-            head, body = f"{data.dtype}{data.shape}", data.data.cast("B") if data.size else b""
-        else:
-            head, body = (
-                type(part).__name__,
-                ("\x1f".join(part) if isinstance(part, list) else str(part)).encode(),
-            )
-        sha.update(f"{head}:{len(body)}:".encode())
-        sha.update(body)
-    return sha.hexdigest()
-
-
-def _cache_folder(config: Config) -> str:
-    return config["content_cache_dir"] or os.path.join("saved", "content")
-
-
-def _cached(
-    config: Config, source: str, digest: str, n_items: int, compute: Callable[[], np.ndarray]
-) -> tuple[np.ndarray, str]:
-    """Vectors from the cache if they are there and whole, else computed and kept."""
-    path = Path(_cache_folder(config)) / f"{config['dataset']}-{source}-{digest[:16]}.npy"
-    if path.is_file():
-        try:
-            vectors = load_npy(path)
-            if vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == n_items:
-                return vectors, digest
-        except (ValueError, OSError):
-            pass
-        getLogger().warning("%s is damaged and made anew", path)
-    vectors = compute()
-    with atomic_write(path) as tmp:
-        np.save(tmp, vectors)
-    return vectors, digest
+    return *cached_vectors(config, "collaborative", inputs, tokens, compute), None

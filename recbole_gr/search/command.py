@@ -38,12 +38,9 @@ OWN = (*TEXTS, *NUMBERS, *SWITCHES)
 
 def main(argv: list[str] | None = None) -> int:
     """Search as the arguments say; exit code 0, 1 where every trial failed, 2 where something given
-    cannot be used, 130 where it was stopped by Ctrl-C."""
-    try:
-        return run_command(_run, USAGE, argv, logging.INFO)
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from the last trial that ended.", file=sys.stderr)
-        return 130
+    cannot be used, 130 where it was stopped by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)."""
+    stopped = "Stopped. The same command goes on from the last trial that ended."
+    return run_command(_run, USAGE, argv, logging.INFO, stopped=stopped)
 
 
 def find(**options: Any) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """The outcome of a search: its trials in the order of their validation, and the best command."""
 
-import csv
-import io
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from recbole_gr.files import atomic_write
-from recbole_gr.markdown import aligned_table
+from recbole_gr.markdown import aligned_table, csv_text
 from recbole_gr.search.store import Record
 from recbole_gr.search.trial import FINISHED, Task
 from recbole_gr.tokenizer.comparison import COLUMNS
@@ -89,16 +87,14 @@ def trial_csv(trials: list[Record]) -> str:
     names = _names(trial["params"] for trial in trials)
     splits = ("valid_result", "test_result")
     metrics = {s: _names(trial.get(s) or {} for trial in trials) for s in splits}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     heads = [f"{split.partition('_')[0]} {name}" for split in splits for name in metrics[split]]
-    writer.writerow(["trial", *names, "valid score", *heads, "seconds", "status", "message"])
+    lines = [["trial", *names, "valid score", *heads, "seconds", "status", "message"]]
     for trial in trials:
         values = [(trial.get(s) or {}).get(name, "") for s in splits for name in metrics[s]]
         params = [_text(trial["params"].get(name, "")) for name in names]
         last = [trial["seconds"], trial["status"], trial.get("message", "")]
-        writer.writerow([trial["number"], *params, trial.get("valid_score", ""), *values, *last])
-    return text.getvalue()
+        lines.append([trial["number"], *params, trial.get("valid_score", ""), *values, *last])
+    return csv_text(lines)
 
 
 def best_command(task: Task, record: Record) -> str:

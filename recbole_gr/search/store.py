@@ -3,12 +3,14 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.files import require_writable
 from recbole_gr.manifest import finite
 from recbole_gr.untrusted.shapes import OrNone, Rule, at_least, require, require_version
 
@@ -49,7 +51,7 @@ class TrialStore:
     """Trials that have ended, in the order in which they did.
 
     The first line says what is searched; each other one is a trial, written and synced as a whole
-    when it ends. What a kill leaves of a line is cut off.
+    when it ends. What a kill leaves of a line is cut off; a line that is damaged costs its trial.
 
     Args:
         path: of the file, made where it is missing.
@@ -64,8 +66,13 @@ class TrialStore:
         self.path = Path(path)
         self.records: list[Record] = []
         self.header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **finite(header)}))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as the search runs)
+        require_writable(self.path.parent, "give another --output_file")
+        try:
+            self._file = open(self.path, "a+b")  # noqa: SIM115 (open as long as the search runs)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path} cannot be written: {error.strerror}. Give another --output_file."
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._read()
@@ -87,7 +94,8 @@ class TrialStore:
             self._append(self.header)
             return
         try:
-            header, *self.records = [json.loads(line) for line in whole.split(b"\n")]
+            first, *lines = whole.split(b"\n")
+            header = json.loads(first)
             version = header["format_version"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ConfigError(
@@ -102,6 +110,14 @@ class TrialStore:
                 f"{self.path} holds another search: {'; '.join(wrong)}. Give what it was started "
                 "with to go on, or another --output_file to start anew."
             )
+        for number, line in enumerate(lines, start=2):
+            record = _record(line)
+            if record is None:
+                logging.getLogger().warning(
+                    "%s, line %d is damaged: its trial is run again", self.path, number
+                )
+            else:
+                self.records.append(record)
 
     def of_stage(self, stage: str) -> dict[int, Record]:
         """The records of a stage by their number.
@@ -130,6 +146,15 @@ class TrialStore:
     def close(self) -> None:
         """Let others write the file."""
         self._file.close()
+
+
+def _record(line: bytes) -> Record | None:
+    """The trial that a line holds; None where it holds none."""
+    with contextlib.suppress(ValueError):
+        record = json.loads(line)
+        if isinstance(record, dict) and {"stage", "number"} <= set(record):
+            return record
+    return None
 
 
 @contextlib.contextmanager

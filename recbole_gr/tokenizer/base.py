@@ -19,7 +19,7 @@ from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked
+from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked, hash_of
 from recbole_gr.tokenizer.options import Number, codebook_sizes, options_of, positive
 from recbole_gr.untrusted.archives import check_archive, load_tensors
 from recbole_gr.untrusted.shapes import at_least, require, taking, within
@@ -218,23 +218,26 @@ class Tokenizer(nn.Module):
         return SIDTable.from_item_codes(codes.cpu(), sizes, meta)
 
     def save(self, path: str | Path) -> None:
-        """Write options and weights to one file, without pickled objects."""
+        """Write options and weights, with their hash, to one file, without pickled objects."""
+        weights = {name: value.cpu() for name, value in self.state_dict().items()}
         state = {
             "tokenizer": type(self).__name__,
             "dim": self.dim,
             "sizes": list(self.sizes),
             "options": self.options,
-            "state_dict": {name: value.cpu() for name, value in self.state_dict().items()},
+            "state_dict": weights,
+            "hash": hash_of(weights),
         }
-        with atomic_write(path) as temporary:
-            torch.save(state, temporary)
+        # Given a path, torch keeps to itself why the system would not write.
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a tokenizer of this class that :meth:`save` wrote; on the CPU.
 
         Raises:
-            ConfigError: the file is of another tokenizer, damaged, or no tokenizer at all.
+            ConfigError: the file is of another tokenizer, was changed, or is no tokenizer at all.
         """
         try:
             check_archive(path)
@@ -245,6 +248,8 @@ class Tokenizer(nn.Module):
         name, weights = state["tokenizer"], state["state_dict"]
         if name != cls.__name__:
             raise ConfigError(f"{path} holds a tokenizer of type {name}, not {cls.__name__}")
+        if state.get("hash", "") not in ("", hash_of(weights)):
+            raise ConfigError(f"{path} was changed: its weights do not have the hash in it")
         most = max((weight.numel() for weight in weights.values()), default=0)
         require([state["dim"], *state["sizes"]], [within(most)], path, REMEDY, "dim and sizes")
         with taking("dim, sizes, options and weights", path, REMEDY):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recbole_gr.files import atomic_write
-from recbole_gr.markdown import aligned_table
+from recbole_gr.markdown import aligned_table, csv_text
 
 if TYPE_CHECKING:
     from recbole_gr.sid.quality import QualityReport
@@ -80,14 +78,10 @@ def write_comparison(
 ) -> list[Path]:
     """Write ``comparison.md``, ``.csv``, ``.json`` and ``.png``; returns their paths."""
     paths = [Path(folder, f"comparison.{kind}") for kind in ("md", "csv", "json", "png")]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["tokenizer", *COLUMNS])
-    for name, row in rows.items():
-        writer.writerow([name, *("" if row[key] is None else row[key] for key in COLUMNS)])
+    lines = [[name, *(row[key] for key in COLUMNS)] for name, row in rows.items()]
     texts = [
         f"# {title}\n\n{comparison_table(rows)}\n",
-        table.getvalue(),
+        csv_text([["tokenizer", *COLUMNS], *lines]),
         json.dumps(rows, indent=2) + "\n",
     ]
     for path, content in zip(paths, texts):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
+from recbole_gr.files import atomic_write, require_writable
 from recbole_gr.memory import peak_memory
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.sid.collision import resolve
@@ -185,6 +185,7 @@ def _learned_table(
             return _of_file(table, path), report_of(table, _fitted(tokenizer, path))
         except ConfigError as error:
             logging.getLogger().warning("%s; the SIDs are learned anew", error)
+    require_writable(path.parent, "set another sid_dir")
     show = option(config, "show_progress")
     tokenizer.to(option(config, "device") or "cpu")
     progress = True if show is None else bool(show)
@@ -204,7 +205,11 @@ def _learned_table(
     }
     table = replace(table, meta=meta)
     tokenizer.save(tokenizer_file(path))
-    table.save(path, content.item_tokens)
+    try:
+        table.save(path, content.item_tokens)
+    except BaseException:  # a tokenizer without its table is of no use
+        tokenizer_file(path).unlink(missing_ok=True)
+        raise
     logging.getLogger().info(
         "%s learned SIDs in %.1f s: %s; kept in %s", fit.tokenizer, fit.seconds, fit.figures, path
     )

@@ -25,7 +25,14 @@ from recbole_gr.trainer.checkpoint import (
     save_checkpoint,
 )
 from recbole_gr.trainer.contents import REMEDY, TRAINING, load_optimizer, require_generators
-from recbole_gr.trainer.interrupt import Interrupt, Progress, Steps, stopped_beside
+from recbole_gr.trainer.divergence import NamesDivergence
+from recbole_gr.trainer.interrupt import (
+    Interrupt,
+    Progress,
+    Steps,
+    restore_random_of,
+    stopped_beside,
+)
 from recbole_gr.trainer.sharing import SharedEvaluator, SharedSteps, dealt
 from recbole_gr.trainer.tensorboard import of_main_alone
 from recbole_gr.trainer.weights import load_checkpoint_of, load_weights
@@ -35,12 +42,9 @@ if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataloader import AbstractDataLoader
     from recbole.model.abstract_recommender import AbstractRecommender
-    from recbole.trainer import Trainer as _Base  # what the mixin goes before
-else:
-    _Base = object
 
 
-class SafeTrainerMixin(_Base):
+class SafeTrainerMixin(NamesDivergence):
     """Goes before a RecBole `Trainer` class and replaces what it saves and loads.
 
     RecBole pickles its Config into each checkpoint, which torch >= 2.6 refuses to load by default,
@@ -54,7 +58,7 @@ class SafeTrainerMixin(_Base):
         buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
         accumulation (int): batches of an optimiser step.
         resumes_with (dict): the shape of what a training goes on from.
-        stopped_file (str | None): the checkpoint to go on from after Ctrl-C.
+        stopped_file (str | None): the checkpoint to go on from after Ctrl-C; in process 0.
     """
 
     accumulation = 1
@@ -77,7 +81,7 @@ class SafeTrainerMixin(_Base):
         self._sources: Sources = {}
         self._loader_states: list[torch.Tensor] = []
         self._resumed = False
-        self._validates = False
+        self._validates = self._saved = False
         self.stopped_file: str | None = None
         self._interrupt = Interrupt()
         self._place: Progress | None = None
@@ -95,10 +99,10 @@ class SafeTrainerMixin(_Base):
         """As RecBole's; after `resume_checkpoint` the batches go on where they stopped.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C; the step at hand was finished and, where `saved`,
-                `stopped_file` holds the place.
+            KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the step at hand was finished and, where
+                `saved`, `stopped_file` of the main process holds the place.
         """
-        self._train_data = train_data
+        self._train_data, self._saved = train_data, saved
         self._identity = identity_of(train_data._dataset)
         self._sources = sources_of(self.config) if processes.is_main() else {}
         self._validates = bool(valid_data) and self.eval_step > 0
@@ -109,15 +113,8 @@ class SafeTrainerMixin(_Base):
         if self._go_on_at is not None and self._go_on_at["batches"] is None:
             self.__dict__["_train_epoch"] = self._trained_already  # before the method
         processes.take_weights_of_main(self.model)
-        if processes.size() > 1:  # they would stop at different steps
+        with self._interrupt.watch(self._save_place if saved else None):
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
-        with self._interrupt.watch():
-            try:
-                return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
-            except KeyboardInterrupt:
-                if saved:
-                    self._save_place()
-                raise
 
     def _train_epoch(
         self, train_data: AbstractDataLoader, epoch_idx: int, *args: Any, **kwargs: Any
@@ -138,8 +135,7 @@ class SafeTrainerMixin(_Base):
         """In the place of `_train_epoch`, once: it was trained before Ctrl-C, not yet validated."""
         del self._train_epoch
         place, self._go_on_at = self._go_on_at or {}, None
-        restore_random_states(place["random"])
-        processes.draw_apart(torch.initial_seed())
+        restore_random_of(place)
         self._epoch = epoch_idx
         self._place = Progress(epoch_idx)
         return place["loss"]
@@ -195,8 +191,8 @@ class SafeTrainerMixin(_Base):
 
     def _save_place(self) -> None:
         """Save where training stands beside the best checkpoint, which stays as it is."""
-        state = self._place.state() if self._place else None
-        if self._place is None or state is None:
+        state = self._place.state(self._interrupt.agreed) if self._place else None
+        if self._place is None or state is None or not processes.is_main():
             return
         best, file = Path(self.saved_model_file), stopped_beside(self.saved_model_file)
         state["place"].update(best=best.name, has_best=best.is_file())
@@ -218,9 +214,15 @@ class SafeTrainerMixin(_Base):
             self.logger.info(f"Saved {file}")
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """For trainers that pre-train (S3Rec, RaCT): the same, at a file of their choice."""
-        save_checkpoint(saved_model_file, self._checkpoint_state(epoch))
-        self.saved_model_file = saved_model_file
+        """For trainers that pre-train (S3Rec, RaCT): the same, also at a file of their choice.
+
+        That is named by model and epoch alone, so another run may write it too: what is tested is
+        this run's own.
+        """
+        state = self._checkpoint_state(epoch)
+        save_checkpoint(saved_model_file, state)
+        if self._saved:
+            save_checkpoint(self.saved_model_file, state)
 
     def resume_checkpoint(self, resume_file: str | os.PathLike[str]) -> None:
         """Go on from a checkpoint: weights, optimizer, counters, random states, order of batches.
@@ -251,7 +253,7 @@ class SafeTrainerMixin(_Base):
         if "place" in state:
             self._go_on_at = place = state["place"]
             best = Path(resume_file).with_name(place["best"])
-            if place["has_best"] and not best.is_file():
+            if place["has_best"] and processes.is_main() and not best.is_file():
                 raise ConfigError(
                     f"'{resume_file}' was saved at Ctrl-C, and the best epoch before it in "
                     f"'{best}', which is missing. Put it there, or train the model again."

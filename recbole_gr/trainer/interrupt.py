@@ -1,18 +1,21 @@
-"""Ctrl-C in training: the step at hand is finished, and training goes on from there later."""
+"""Ctrl-C in training: the step at hand is finished, and training goes on from there later.
+
+SIGTERM (schedulers) and SIGHUP (a closed terminal) do the same. Several processes stop after the
+same step, whichever of them was told.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from recbole_gr import processes
+from recbole_gr.command_line import STOPS, on_stop, stop_asked_by
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import random_states, restore_random_states
 
@@ -25,40 +28,63 @@ def stopped_beside(checkpoint: str | os.PathLike[str]) -> Path:
     return best.with_stem(f"{best.stem}{STOPPED}")
 
 
+def best_of(checkpoint: str | os.PathLike[str]) -> Path:
+    """The way back from `stopped_beside`; any other checkpoint is its own."""
+    path = Path(checkpoint)
+    return path.with_stem(path.stem.removesuffix(STOPPED))
+
+
 class Interrupt:
     """Ctrl-C as a wish while an epoch is trained, and an exception at once anywhere else.
 
     Attributes:
-        wanted (bool): Ctrl-C was pressed while an epoch was trained.
+        heard (type | None): the exception of the last signal that came.
+        wanted (type | None): that of one that came while an epoch was trained.
         training (bool): there is a step to finish, so the wish waits for its end.
+        agreed (bool): all processes have stopped at this place.
     """
 
     def __init__(self) -> None:
-        self.wanted = self.training = False
+        self.heard: type[KeyboardInterrupt] | None = None
+        self.wanted: type[KeyboardInterrupt] | None = None
+        self.training = self.agreed = False
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Handle SIGINT inside the block; in a thread, where Python allows no handlers, nothing
-        changes."""
-        self.wanted = self.training = False
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._pressed)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def watch(self, stopped: Callable[[], None] | None = None) -> Iterator[None]:
+        """Handle SIGINT, SIGTERM and SIGHUP inside the block (see `on_stop`); `stopped` is called
+        where they end it."""
+        self.heard = self.wanted = None
+        self.training = self.agreed = False
+        with on_stop(self._pressed):
+            try:
+                yield
+            except (KeyboardInterrupt, RuntimeError) as error:
+                told = processes.size() > 1 and self.heard  # as was one that has gone already
+                if isinstance(error, RuntimeError) and not told:
+                    raise
+                if stopped is not None:
+                    stopped()
+                if isinstance(error, RuntimeError) and told:
+                    raise told from error
+                raise
 
-    def _pressed(self, *_: object) -> None:
+    def _pressed(self, number: int, _: object) -> None:
+        stop = stop_asked_by(number)
+        if stop is None:
+            return
+        self.heard = stop
         if not self.training or self.wanted:  # a second time does not wait
-            raise KeyboardInterrupt
-        self.wanted = True
+            raise stop
+        self.wanted = stop
 
     def obey(self) -> None:
-        """Raise the KeyboardInterrupt that is wanted, if it is."""
-        if self.wanted:
-            raise KeyboardInterrupt
+        """Raise the KeyboardInterrupt that is wanted, if it is, here or in another process; all of
+        them come here together."""
+        own = next((number for number, stop in STOPS.items() if stop is self.wanted), 0)
+        number = processes.largest(own)
+        if number:
+            self.agreed = True
+            raise STOPS[number]
 
 
 class Steps:
@@ -95,8 +121,7 @@ class Steps:
                 )
             for _ in range(self.done):  # drawn again: the order of batches comes from the seed
                 next(batches)
-            restore_random_states(self._after["random"])
-            processes.draw_apart(torch.initial_seed())
+            restore_random_of(self._after)
         self._interrupt.training = True
         for batch in batches:
             yield batch
@@ -110,6 +135,22 @@ class Steps:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
+
+
+def _random_of_all() -> dict[str, Any]:
+    """The generators of all processes, in the main one; every process must call it."""
+    of_all = processes.gather(random_states()) or [random_states()]
+    return {"random": of_all[0], **({"random_of_others": of_all[1:]} if of_all[1:] else {})}
+
+
+def restore_random_of(place: Mapping[str, Any]) -> None:
+    """Put the generators into the states of a place that training is to go on from."""
+    of_all = [place["random"], *place.get("random_of_others", ())]
+    if processes.rank() < len(of_all):
+        restore_random_states(of_all[processes.rank()])
+    else:  # saved by fewer processes
+        restore_random_states(of_all[0])
+        processes.draw_apart(torch.initial_seed())
 
 
 class Progress:
@@ -131,21 +172,27 @@ class Progress:
         self._steps = None
 
     def end(self, loss: Any, before: dict) -> None:
-        """The epoch is trained; its validation comes next, `before` which counters are these."""
-        ended = {"batches": None, "loss": loss, "random": random_states()}
+        """The epoch is trained; its validation comes next, `before` which counters are these. All
+        processes come here together."""
+        ended = {"batches": None, "loss": loss, **_random_of_all()}
         self._ended = {**before, "place": ended}
 
-    def state(self) -> dict | None:
+    def state(self, agreed: bool) -> dict | None:
         """The place for a checkpoint, None where it cannot be come back to.
+
+        Args:
+            agreed (bool): all processes are at it and ask for it.
 
         Returns:
             dict: what `before` held, and as `place` the number of `batches` trained (None: all,
-            with their `loss`) and the generators after them (`random`).
+            with their `loss`) and the generators after them (`random`, `random_of_others`).
         """
         if self._ended is not None:
             return self._ended
         # A trainer that goes through the batches more than once has its own ideas of an epoch.
         if self._steps is None or self._before is None or self._steps.passes != 1:
             return None
-        here = {"batches": self._steps.done, "loss": None, "random": random_states()}
+        if processes.size() > 1 and not agreed:
+            return None  # the others are in the middle of a step
+        here = {"batches": self._steps.done, "loss": None, **_random_of_all()}
         return {**self._before, "place": here}

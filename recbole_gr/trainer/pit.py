@@ -165,6 +165,10 @@ class PITTrainer(FiguresTrainer):
             f"{n_sids} SIDs; co-evolution begins"
         )
 
+    def _rates(self) -> str:
+        own = "" if self.model.phase == 1 else ", coevo_rate or i2t_learning_rate"
+        return super()._rates() + own
+
     def _generate_train_loss_output(self, *args: Any) -> str:
         return f"{self.stage}: " + super()._generate_train_loss_output(*args)
 

@@ -18,9 +18,10 @@ from recbole.utils import early_stopping
 
 from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
-from recbole_gr.errors import ConfigError
+from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import encode, plain_config, save_checkpoint
+from recbole_gr.trainer.divergence import overflow_as
 from recbole_gr.trainer.tensorboard import of_main_alone
 from recbole_gr.trainer.weights import load_checkpoint_of
 
@@ -73,12 +74,14 @@ class SafeTreeMixin(_Base):
         self, train_data: AbstractDataLoader, valid_data: AbstractDataLoader
     ) -> None:
         start = perf_counter()
-        super()._train_at_once(train_data, valid_data)
+        with overflow_as(self._diverged):
+            super()._train_at_once(train_data, valid_data)
         self.epoch_seconds.append(perf_counter() - start)
 
     def _valid_epoch(self, valid_data: AbstractDataLoader) -> tuple[float, dict[str, float]]:
         start = perf_counter()
-        score, result = super()._valid_epoch(valid_data)
+        with overflow_as(self._diverged):
+            score, result = super()._valid_epoch(valid_data)
         self.valid_seconds.append(perf_counter() - start)
         # Only whether this is the best so far is wanted here; RecBole counts the patience.
         if early_stopping(score, self.best_valid_score, 0, 0, bigger=self.valid_metric_bigger)[3]:
@@ -86,6 +89,12 @@ class SafeTreeMixin(_Base):
             # RecBole does the same, but only after it has saved the checkpoint.
             self.best_valid_result = result
         return score, result
+
+    def _diverged(self, why: str) -> Diverged:
+        return Diverged(
+            f"{self.config['model']} diverged in epoch {len(self.epoch_seconds)} ({why}): lower "
+            "the learning rate among the parameters of its trees."
+        )
 
     def _save_checkpoint(self, epoch: int) -> None:
         trees = bytearray(Path(self.temp_best_file).read_bytes())
