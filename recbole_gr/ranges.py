@@ -120,6 +120,11 @@ def check_filters(given: Mapping[str, Any]) -> None:
             "{rating: '[3,inf)'}"
         )
     for column, wanted in values.items():
+        if not wanted:
+            raise ConfigError(
+                f"val_interval: {{{column!r}: {wanted!r}}} says nothing; give an interval such as "
+                "'[3,inf)' or a list of tokens"
+            )
         if not isinstance(wanted, (list, tuple, set)):  # of tokens
             intervals(wanted, f"val_interval of {column!r} (of tokens it is a list)")
     share = given.get("max_missing")

@@ -205,6 +205,10 @@ def build_model(
         parts.append(vectors)
     try:
         return config.model_class(*parts).to(config["device"])
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{config['model']} needs the package '{error.name}': pip install {error.name}"
+        ) from error
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         own = getattr(config.model_class, "generative", False)
         if own or isinstance(error, ConfigError):
@@ -270,7 +274,9 @@ def _item_buckets(config: Config, train_dataset: Dataset) -> ItemBuckets | None:
     from recbole_gr.data.frequency import training_counts
 
     edges = check_edges(config["eval_buckets"])
-    return ItemBuckets(edges, training_counts(train_dataset), config) if edges else None
+    if not edges or train_dataset.iid_field is None:  # rows of features alone have no items
+        return None
+    return ItemBuckets(edges, training_counts(train_dataset), config)
 
 
 def check_catalogue(config: Config, dataset: Dataset) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from changes import DROPPED, changed, refused, variants
 
-from recbole_gr.data.content import _cached
+from recbole_gr.data.content_cache import cached_vectors
 from recbole_gr.data.raw.lines import LineFile
 from recbole_gr.data.raw.movielens import MovieLens
 from recbole_gr.data.vector_files import load_array
@@ -169,11 +169,12 @@ def test_an_array_file_whose_head_lies_is_refused_before_any_memory_is_taken(nam
         archive.writestr("codes.npy", HEADS[name])
     with pytest.raises(ConfigError, match=r"a\.npz"):
         SIDTable.load(tmp_path / "a.npz", TOKENS)
-    cache = tmp_path / "tiny-text-0123456789abcdef.npy"
-    cache.write_bytes(HEADS[name])
+    with zipfile.ZipFile(tmp_path / "tiny-text-0123456789abcdef.npz", "w") as archive:
+        archive.writestr("vectors.npy", HEADS[name])
     config = {"content_cache_dir": str(tmp_path), "dataset": "tiny"}
     made = np.ones((2, 2), dtype=np.float32)
-    assert _cached(config, "text", "0123456789abcdef", 2, lambda: made)[0] is made
+    tokens = ["[PAD]", "a"]
+    assert cached_vectors(config, "text", "0123456789abcdef", tokens, lambda: made)[0] is made
 
 
 def locked(content):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 from recbole.utils import InputType, ModelType
 
 from recbole_gr.data.atomic import atomic_path, read_header
+from recbole_gr.data.joined import check_labels
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from recbole_gr.config import Config
 
 PHASES = ("train", "valid", "test")
+_OF_EVERY_LOG = ("user_id", "item_id", "rating", "timestamp")  # load_col's default names them
 _BY_LABEL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
 _FEATURE_KEYS = ("selected_features", "item_attribute")  # of SASRecF and the like, of S3Rec
 
@@ -28,6 +32,12 @@ def check_inter_files(config: Config) -> None:
             item or, for sequential models, time field (the message names the columns found).
     """
     names = config["benchmark_filename"]
+    graph, load = {"kg", "link"}, config["load_col"]
+    if config["MODEL_TYPE"] == ModelType.KNOWLEDGE and load and not graph <= set(load):
+        raise ConfigError(
+            f"load_col: {config['model']} reads a knowledge graph: name columns of the .kg and the "
+            ".link file too, {kg: [head_id, relation_id, tail_id], link: [item_id, entity_id]}"
+        )
     if names is not None and not (isinstance(names, list) and len(names) == len(PHASES)):
         raise ConfigError(
             f"benchmark_filename: {names!r} must name three files, for training, validation and "
@@ -72,6 +82,48 @@ def _check_columns(config: Config, path: str, from_log: bool) -> None:
             )
 
 
+def check_ids(
+    path: str, types: Mapping[str, str], ids: Mapping[str, str], load: Collection[str] | None
+) -> None:
+    """See that the ids of a file are tokens; says which columns of `load_col` it has not.
+
+    Args:
+        path (str): the file.
+        types (dict[str, str]): of its columns.
+        ids (dict[str, str]): columns of ids by the key that names them.
+        load (Collection[str] | None): `load_col` of the file.
+
+    Raises:
+        ConfigError: a column of ids has another type.
+    """
+    for key, field in ids.items():
+        if types.get(field, "token") != "token":
+            raise ConfigError(
+                f"{path}: the column {field!r} ({key}) is of type {types[field]}; ids are tokens"
+            )
+    absent = sorted(set(load or ()) - set(types) - set(_OF_EVERY_LOG))
+    if absent:
+        getLogger().warning("load_col: %s has no column %s", path, ", ".join(absent))
+
+
+def check_order(dataset: Dataset, has_times: bool) -> None:
+    """See that a log can be put in the order that `eval_args` asks for.
+
+    Raises:
+        ConfigError: it has no times, or a split by time is asked for without the order of time.
+    """
+    evaluation = dataset.config["eval_args"] or {}
+    in_order = evaluation.get("order") == "TO"
+    if "TS" in (evaluation.get("split") or {}) and not in_order:
+        raise ConfigError("eval_args: the split TS is by time and needs order: TO")
+    if in_order and not has_times:
+        raise ConfigError(
+            f"eval_args: order: TO needs times; '{dataset.dataset_name}' gives no float column "
+            f"{dataset.time_field!r} (TIME_FIELD; loaded are {list(dataset.inter_feat)}). Name it "
+            "in load_col, or take --eval_args={'order': 'RO'}"
+        )
+
+
 def check_model_fields(config: Config, dataset: Dataset) -> None:
     """See that a data set has the label and the features that the model reads.
 
@@ -83,6 +135,7 @@ def check_model_fields(config: Config, dataset: Dataset) -> None:
         ConfigError: names the key, what there is, and the remedy.
     """
     _check_label(config, dataset)
+    check_labels(dataset)
     known = dataset.item_feat if dataset.item_feat is not None else ()
     for key in _FEATURE_KEYS:
         wanted = config[key]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_gr.files import atomic_write, require_writable
-from recbole_gr.untrusted.archives import check_archive
+from recbole_gr.untrusted.archives import load_npz
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
@@ -59,10 +59,9 @@ def cached_vectors(
     folder = cache_folder(config)
     path = Path(folder) / f"{config['dataset']}-{source}-{inputs[:16]}.npz"
     if path.is_file():
-        with contextlib.suppress(Exception):  # a damaged archive asks for anything
-            check_archive(path)
-            with np.load(path, allow_pickle=False) as file:
-                vectors, kept = file["vectors"], bytes(file["sha256"]).hex()
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            file = load_npz(path)
+            vectors, kept = file["vectors"], bytes(file["sha256"]).hex()
             if (digest := digest_of(source, tokens, vectors)) == kept:
                 return vectors, digest
         getLogger().warning("%s is damaged or was changed, and made anew", path)

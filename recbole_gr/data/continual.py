@@ -170,11 +170,15 @@ class ContinualMixin(ExactDataset):
         self.set_field_property(PART, FeatureType.TOKEN, FeatureSource.INTERACTION, 1)
         self._rest_fields = np.append(self._rest_fields, PART)  # those that get ids of their own
         self.inter_feat = feat
-        for name, field in (("user_feat", self.uid_field), ("item_feat", self.iid_field)):
+        for name in self.feat_name_list:  # what will appear later is not known yet
             side = getattr(self, name)
-            if side is not None:  # what will appear later is not known yet
-                side = side[side[field].isin(set(feat[field]))]
-                setattr(self, name, side.reset_index(drop=True))
+            for group, field in (("user_id", self.uid_field), ("item_id", self.iid_field)):
+                for column in self.alias[group] if name != "inter_feat" else ():
+                    if column in side and self.field2type[column] == FeatureType.TOKEN:
+                        side = side[side[column].isin(set(feat[field]))]
+            setattr(self, name, side.reset_index(drop=True))
+        if hasattr(self, "_filter_link"):  # of a knowledge graph: links of these items alone
+            self._filter_link()
 
     def _periods_of(self, feat: pd.DataFrame) -> np.ndarray:
         cuts, field = self.config["continual_cuts"], self.config["continual_field"]

@@ -13,8 +13,11 @@ from recbole.data.dataset import dataset as recbole_dataset
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gr.data.atomic import AtomicTable, read_table
+from recbole_gr.data.checks import check_ids, check_order
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
-from recbole_gr.data.filters import check_rows_left, check_value_filter, within
+from recbole_gr.data.filters import check_rows_left, check_value_filter, rows_of_listed, within
+from recbole_gr.data.forms import check_forms
+from recbole_gr.data.joined import check_links, check_names, check_types, check_values
 from recbole_gr.data.numbers import numbers, ranks
 from recbole_gr.errors import ConfigError
 from recbole_gr.ranges import check_filters, intervals
@@ -61,7 +64,9 @@ class ExactDataset(_AnyDataset):
     # Reading
 
     def _get_field_from_config(self) -> None:
+        check_forms(self.config.final_config_dict)
         super()._get_field_from_config()
+        self._of_first: dict[str, dict[str, str]] = {}  # benchmark file, its columns by type
         # RecBole's presets of benchmark files read it by this name, whatever the item field is.
         self.item_id_list_field = self.item_list_field
 
@@ -77,6 +82,7 @@ class ExactDataset(_AnyDataset):
             return None
         separator, encoding = self.config["field_separator"], self.config["encoding"]
         table = read_table(filepath, separator, encoding, load)
+        self._check_header(filepath, source, table, load)
         columns = [name for name in table.cells if name not in (unload or ())]
         if not columns:
             getLogger().warning("%s: no column of it is loaded (load_col, unload_col)", filepath)
@@ -84,6 +90,9 @@ class ExactDataset(_AnyDataset):
         if not len(table.cells):
             raise ConfigError(f"{filepath} has a header and no rows; write some, or remove it")
         table = self._usable(filepath, source, table, columns)
+        if source == "link" and {self.iid_field, self.config["ENTITY_ID_FIELD"]} <= {*columns}:
+            links = table.cells[self.iid_field], table.cells[self.config["ENTITY_ID_FIELD"]]
+            check_links(*links, table.lines, filepath)
         feat: dict[str, Any] = {}
         for name in columns:
             kind = FeatureType(table.types[name])
@@ -102,6 +111,18 @@ class ExactDataset(_AnyDataset):
                 self._time_ranks = ranks(times, feat[self.time_field])
         # The table of RecBole's module, which compat lends what newer pandas lack.
         return recbole_dataset.pd.DataFrame(feat)
+
+    def _check_header(self, path: str, source: Any, table: AtomicTable, load: Any) -> None:
+        """See that ids are tokens, and that files which are put together have the same columns."""
+        check_ids(path, table.types, {key: self.config[key] for key in _IDS.get(source, ())}, load)
+        if source == FeatureSource.INTERACTION and self.benchmark_filename_list is not None:
+            own = {name: table.types[name] for name in table.cells}
+            if self._of_first.setdefault("columns", own) != own:
+                raise ConfigError(
+                    f"{path} has the columns {own}, where the first of benchmark_filename has "
+                    f"{self._of_first['columns']}; they must have the same, or load_col take no "
+                    "others"
+                )
 
     def _set_properties(self, name: str, kind: FeatureType, source: Any) -> None:
         self.field2source[name] = source
@@ -215,6 +236,12 @@ class ExactDataset(_AnyDataset):
             for feat in self.field2feats(field):
                 feat.drop(feat.index[~within(feat[field], wanted)], inplace=True)
 
+    def _filter_inter_by_user_or_item(self) -> None:
+        for feat, field in ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field)):
+            if feat is not None and self.config["filter_inter_by_user_or_item"]:
+                file = f"{self.dataset_name}.{'user' if feat is self.user_feat else 'item'}"
+                self.inter_feat = rows_of_listed(self.inter_feat, feat, field, file)
+
     def _data_filtering(self) -> None:
         check_filters(self.config.final_config_dict)
         super()._data_filtering()
@@ -231,21 +258,17 @@ class ExactDataset(_AnyDataset):
         super()._reset_index()
 
     def _fill_nan(self) -> None:
-        for name in self.feat_name_list:
-            feat = getattr(self, name)
-            for field in feat:
-                if self.field2type[field] != FeatureType.FLOAT or not feat[field].isna().any():
-                    continue
-                getLogger().warning(
-                    "%d of %d rows of %s in '%s' have no %s; they take the mean of the others",
-                    feat[field].isna().sum(), len(feat), name.removesuffix("_feat"),
-                    self.dataset_name, field,
-                )  # fmt: skip
+        feats = {name.removesuffix("_feat"): getattr(self, name) for name in self.feat_name_list}
+        # Row 0 of users and items is padding.
+        rows = {name: f[1:] if name in ("user", "item") else f for name, f in feats.items()}
+        check_values(rows, self.field2type, self.dataset_name)
         super()._fill_nan()
 
     # Order
 
     def _data_processing(self) -> None:
+        check_names(self)
+        check_types(self)
         super()._data_processing()
         if self._time_ranks is not None and self._evaluation("order") == "TO":
             self._sort_by_time()
@@ -281,15 +304,8 @@ class ExactDataset(_AnyDataset):
 
     def build(self) -> list[Dataset]:
         """RecBole's splits; see its `Dataset.build`."""
-        in_order = self._evaluation("order") == "TO"
-        if self._splits_by_time() and not in_order:
-            raise ConfigError("eval_args: the split TS is by time and needs order: TO")
-        if in_order and self.benchmark_filename_list is None and self._time_ranks is None:
-            raise ConfigError(
-                f"eval_args: order: TO needs times; '{self.dataset_name}' gives no float column "
-                f"{self.time_field!r} (TIME_FIELD; loaded are {list(self.inter_feat)}). Name it in "
-                "load_col, or take --eval_args={'order': 'RO'}"
-            )
+        if self.benchmark_filename_list is None:
+            check_order(self, self._time_ranks is not None)
         splits = super().build()
         for split in (*splits, self):
             columns = split.inter_feat.interaction

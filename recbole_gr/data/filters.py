@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -65,6 +66,35 @@ def within(values: pd.Series, wanted: Any) -> pd.Series:
         above = values >= low if left == "[" else values > low
         found |= above & (values <= high if right == "]" else values < high)
     return found
+
+
+def rows_of_listed(
+    inter: pd.DataFrame, feat: pd.DataFrame, field: str, file: str
+) -> pd.DataFrame:
+    """The interactions of users or items that have a line in their own file; counts the others.
+
+    Args:
+        inter (pandas.DataFrame): interactions.
+        feat (pandas.DataFrame): the rows of the file.
+        field (str): the column of ids.
+        file (str): its name.
+
+    Raises:
+        ConfigError: none has.
+    """
+    listed = inter[field].isin(feat[field])
+    if not listed.any():
+        raise ConfigError(
+            f"no {field} of the interactions has a line in {file}, where ids look like "
+            f"{str(feat[field].iloc[0])!r} and not {str(inter[field].iloc[0])!r}; give the file of "
+            "these data, or --filter_inter_by_user_or_item=False"
+        )
+    if not listed.all():
+        getLogger().warning(
+            "%d of %d interactions are left out, as their %s has no line in %s "
+            "(filter_inter_by_user_or_item)", (~listed).sum(), len(listed), field, file,
+        )  # fmt: skip
+    return inter[listed]
 
 
 def check_rows_left(rows: Sized, name: str, config: Settings) -> None:

@@ -25,7 +25,7 @@ def training_counts(dataset: Dataset) -> torch.Tensor:
     rows = dataset.inter_feat
     counts = torch.bincount(rows[dataset.iid_field], minlength=dataset.item_num)
     list_field = dataset.item_list_field
-    if list_field in rows:
+    if list_field in rows and hasattr(dataset, "item_list_length_field"):  # a sequential one
         first = rows[list_field][rows[dataset.item_list_length_field] == 1, 0]
         counts = counts + torch.bincount(first, minlength=dataset.item_num)
     counts[0] = 0

@@ -10,6 +10,7 @@ import pandas as pd
 
 from recbole_gr.errors import ConfigError
 
+LARGEST = float(np.finfo(np.float32).max)  # of what models read
 EXACT_DIGITS = 15  # two different decimals of so few digits are two different float64
 
 
@@ -32,7 +33,8 @@ def numbers(cells: Sequence[str] | np.ndarray, lines: np.ndarray, where: str) ->
     except ValueError:
         values = np.array([_number(cell) for cell in cells], dtype=np.float64)
     missing = np.array([not cell for cell in cells], dtype=bool)
-    bad = ~np.isfinite(values) & ~missing
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.abs(values) <= LARGEST) & ~missing
     bad |= np.array(["_" in cell for cell in cells], dtype=bool)  # 1_000 is a number to Python
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
@@ -67,7 +69,8 @@ def ranks(cells: Sequence[str] | np.ndarray, values: np.ndarray) -> np.ndarray:
     if not len(values):
         return np.zeros(0, dtype=np.int64)
     place = np.unique(values, return_inverse=True)[1].ravel().astype(np.int64)
-    if max(map(len, cells)) <= EXACT_DIGITS:
+    plain = not any("e" in cell or "E" in cell for cell in cells)  # 1e-400 is 0 to float64
+    if plain and max(map(len, cells)) <= EXACT_DIGITS:
         return place
     text_of, texts = pd.factorize(np.asarray(cells, dtype=object))
     place_of_text = np.zeros(len(texts), dtype=np.int64)

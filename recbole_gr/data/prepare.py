@@ -84,12 +84,23 @@ def create_dataset(config: Config) -> Dataset:
             else getattr(recbole_datasets, DATASET_CLASSES[config["MODEL_TYPE"]])
         )
     made_of = continual if is_continual(config) else exact
+    if config["benchmark_filename"] and issubclass(dataset_class, recbole_datasets.DIENDataset):
+        raise ConfigError(
+            "benchmark_filename: DIEN draws items that a user did not take for every step of a "
+            "history, which samples that are made already do not tell; give the log as one file"
+        )
     try:
         return made_of(dataset_class)(config)
-    except ValueError as error:  # RecBole's, where it meets a setting that contradicts the files
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"the data set '{config['dataset']}' cannot be read: {error}") from error
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+        # RecBole's, where it meets a setting that contradicts the files.
+        getLogger().debug("the data set cannot be read", exc_info=True)
+        raise ConfigError(
+            f"the data set '{config['dataset']}' cannot be read with its settings "
+            f"({type(error).__name__}: {error}); do load_col and the keys that name columns fit "
+            "the files? --state=DEBUG shows where"
+        ) from error
 
 
 def data_preparation(
@@ -185,6 +196,14 @@ def _check_targets(config: Config, splits: list[Dataset]) -> None:
                 f"the data set {config['dataset']!r} has no {name} targets after the split {split}"
                 f" ({len(splits[0])} for training). {_why_none(config)}"
             )
+        labels = part.inter_feat[part.label_field] if part.label_field in part.inter_feat else None
+        if name in asked and labels is not None and "AUC" in map(str.upper, config["metrics"]):
+            if len(labels.unique()) < 2:
+                raise ConfigError(
+                    f"metrics: AUC tells the liked from the others, and all {len(part)} rows of "
+                    f"{config['dataset']!r} for {name} have the label {float(labels[0]):g}; give "
+                    "more data, another split, or metrics without AUC"
+                )
 
 
 def _why_none(config: Config) -> str:

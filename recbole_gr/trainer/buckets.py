@@ -101,8 +101,11 @@ class ItemBuckets:
         scores, labels = torch.cat(self._scores), torch.cat(self._labels)
         bucket = torch.cat(self._of_row)
         for number in range(len(self.names)):
-            rows = bucket == number
-            yield int(rows.sum()), {"rec.score": scores[rows], "data.label": labels[rows]}
+            rows = (bucket == number).nonzero().squeeze(1)
+            n_rows = len(rows)
+            if n_rows == 1:  # RecBole's means need two, and are the same of a row taken twice
+                rows = rows.repeat(2)
+            yield n_rows, {"rec.score": scores[rows], "data.label": labels[rows]}
 
 
 def _measure(
