@@ -230,7 +230,13 @@ class Recommender:
     def _user_rows(self, users: Iterable | None) -> torch.Tensor:
         """Ids [B] of user tokens, or of all users with a history."""
         if self.histories is None:
-            raise ConfigError("the users' histories were not loaded (with_users=False)")
+            why = (
+                "of benchmark files, which hold samples and not what users have taken, there are "
+                "none; give histories"
+                if self.dataset.benchmark_filename_list is not None
+                else "they were not loaded (with_users=False)"
+            )
+            raise ConfigError(f"users: their histories are not known: {why}")
         taken = self.histories.lengths()
         if users is None:
             return taken.nonzero().squeeze(1)

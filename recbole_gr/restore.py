@@ -131,7 +131,9 @@ def _restored(
     config = restored_config(state, file, model, overrides, learns="sid" not in state)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
-    histories = Histories.known(dataset) if with_histories else None
+    # Benchmark files have no log; a recommender on them answers for histories that are given.
+    is_log = dataset.benchmark_filename_list is None
+    histories = Histories.known(dataset) if with_histories and is_log else None
     loaders = data_preparation(config, dataset)
     train_dataset = loaders[0]._dataset
     if state.get("data"):  # not in those of the first versions

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recbole.utils import InputType, ModelType
 
 from recbole_gr.data.atomic import atomic_path, read_header
+from recbole_gr.data.forms import check_forms
 from recbole_gr.data.joined import check_labels
 from recbole_gr.errors import ConfigError
 
@@ -28,9 +29,11 @@ def check_inter_files(config: Config) -> None:
     """See that the interaction files are there with the fields that the model needs.
 
     Raises:
-        ConfigError: a file is absent (the message names the path expected) or has no usable user,
-            item or, for sequential models, time field (the message names the columns found).
+        ConfigError: a setting does not have its form, a file is absent (the message names the path
+            expected) or has no usable user, item or, for sequential models, time field (the message
+            names the columns found).
     """
+    check_forms(config.final_config_dict)
     names = config["benchmark_filename"]
     graph, load = {"kg", "link"}, config["load_col"]
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE and load and not graph <= set(load):

@@ -16,7 +16,6 @@ from recbole_gr.data.atomic import AtomicTable, read_table
 from recbole_gr.data.checks import check_ids, check_order
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
 from recbole_gr.data.filters import check_rows_left, check_value_filter, rows_of_listed, within
-from recbole_gr.data.forms import check_forms
 from recbole_gr.data.joined import check_links, check_names, check_types, check_values
 from recbole_gr.data.numbers import numbers, ranks
 from recbole_gr.errors import ConfigError
@@ -64,7 +63,6 @@ class ExactDataset(_AnyDataset):
     # Reading
 
     def _get_field_from_config(self) -> None:
-        check_forms(self.config.final_config_dict)
         super()._get_field_from_config()
         self._of_first: dict[str, dict[str, str]] = {}  # benchmark file, its columns by type
         # RecBole's presets of benchmark files read it by this name, whatever the item field is.

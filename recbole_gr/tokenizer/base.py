@@ -37,6 +37,7 @@ SAVED = {
     "sizes": [at_least(1)],
     "options": dict,
     "state_dict": {...: torch.Tensor},
+    "hash?": str,
 }
 _CHUNK_VALUES = 2**24  # float64 values of content and distances held at once while encoding
 
@@ -248,7 +249,7 @@ class Tokenizer(nn.Module):
         name, weights = state["tokenizer"], state["state_dict"]
         if name != cls.__name__:
             raise ConfigError(f"{path} holds a tokenizer of type {name}, not {cls.__name__}")
-        if state.get("hash", "") not in ("", hash_of(weights)):
+        if state.get("hash", own := hash_of(weights)) != own:  # the first versions kept none
             raise ConfigError(f"{path} was changed: its weights do not have the hash in it")
         most = max((weight.numel() for weight in weights.values()), default=0)
         require([state["dim"], *state["sizes"]], [within(most)], path, REMEDY, "dim and sizes")
