@@ -6,13 +6,12 @@ goes from one period to the next.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -32,8 +31,7 @@ from recbole_gr.tokenizer.fitting import hash_of
 from recbole_gr.tokenizer.options import positive
 from recbole_gr.trainer.checkpoint import (
     load_checkpoint,
-    random_states,
-    restore_random_states,
+    random_states_kept,
     save_checkpoint,
 )
 from recbole_gr.trainer.tensorboard import NoTensorboard
@@ -108,7 +106,7 @@ def train_item_vectors(
     their width, padding row, warm start and the items that never move speak for a SASRec with
     sampled negatives that goes on from period to period.
     """
-    with _random_states_kept():
+    with random_states_kept():
         return _train(*_prepare(config, previous), previous)
 
 
@@ -126,7 +124,7 @@ def cached_item_vectors(
     Raises:
         ConfigError: as there; or SASRec would see other items than ``item_tokens``.
     """
-    with _random_states_kept():
+    with random_states_kept():
         nested, dataset, loaders = _prepare(config, previous)
         tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
         if item_tokens is not None and tokens != [str(token) for token in item_tokens]:
@@ -313,12 +311,3 @@ def _digest(
 def _option(config: Config, key: str) -> Any:
     value = config[key]
     return CollaborativeRQVAE.default_options()[key] if value is None else value
-
-
-@contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
-    states = random_states()
-    try:
-        yield
-    finally:
-        restore_random_states(states)

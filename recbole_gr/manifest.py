@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import math
 import os
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recbole_gr.data.sources import sha256
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.trainer.checkpoint import plain, versions
@@ -206,17 +206,6 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def sha256(path: str | os.PathLike[str]) -> str | None:
-    """The hash of a file's bytes (hexadecimal), None where there is no such file."""
-    if not os.path.isfile(path):
-        return None
-    sha = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
 
 
 def _get(config: Config | dict[str, Any], key: str) -> Any:

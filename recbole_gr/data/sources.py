@@ -105,9 +105,13 @@ def check_sources(kept: Sources | None, config: Config, file: str | os.PathLike[
 
 def sha256(path: str | os.PathLike[str]) -> str | None:
     """The hash of a file's bytes (hexadecimal), None where there is no such file."""
-    from recbole_gr.manifest import sha256  # a module above this package
-
-    return sha256(path)
+    if not os.path.isfile(path):
+        return None
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
 
 
 def folder_sha256(folder: str | os.PathLike[str]) -> str:

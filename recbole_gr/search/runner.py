@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_gr.data.sources import FILE_KEYS
+from recbole_gr.data.sources import FILE_KEYS, sha256
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.manifest import data_hashes, sha256
+from recbole_gr.manifest import data_hashes
 from recbole_gr.search import stages
 from recbole_gr.search.algorithms import Listed, algorithm, check_algorithm
 from recbole_gr.search.report import write_search_report

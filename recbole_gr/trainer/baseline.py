@@ -14,7 +14,6 @@ from recbole.utils import early_stopping
 from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
 from recbole_gr.data.sources import Sources, check_sources, sources_of
-from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.buckets import ItemBuckets, collecting
 from recbole_gr.trainer.checkpoint import (
     decode,
@@ -30,6 +29,7 @@ from recbole_gr.trainer.interrupt import (
     Interrupt,
     Progress,
     Steps,
+    best_beside,
     restore_random_of,
     stopped_beside,
 )
@@ -251,14 +251,8 @@ class SafeTrainerMixin(NamesDivergence):
             self._restore_random_states(state)
         self._resumed = True
         if "place" in state:
-            self._go_on_at = place = state["place"]
-            best = Path(resume_file).with_name(place["best"])
-            if place["has_best"] and processes.is_main() and not best.is_file():
-                raise ConfigError(
-                    f"'{resume_file}' was saved at Ctrl-C, and the best epoch before it in "
-                    f"'{best}', which is missing. Put it there, or train the model again."
-                )
-            self.saved_model_file = str(best)
+            self._go_on_at = state["place"]
+            self.saved_model_file = str(best_beside(resume_file, state["place"]))
         with taking("state of training", resume_file, REMEDY):
             self._resume_from(state)
         self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")

@@ -13,7 +13,7 @@ from recbole_gr.data.sources import SOURCES
 from recbole_gr.errors import ConfigError
 from recbole_gr.sid.table import META, check_codebooks
 from recbole_gr.tokenizer.base import SAVED as TOKENIZER
-from recbole_gr.trainer.checkpoint import random_states, restore_random_states
+from recbole_gr.trainer.checkpoint import random_states_kept, restore_random_states
 from recbole_gr.untrusted.shapes import (
     ANY,
     NAME,
@@ -143,11 +143,7 @@ def require_generators(state: Mapping[str, Any], file: str | os.PathLike[str]) -
     with taking("loader_states", file, REMEDY):
         for generator in state["loader_states"]:
             torch.Generator().set_state(generator.cpu())
-    kept = random_states()
-    try:
-        with taking("random_states", file, REMEDY):
-            for part in (state, state.get("place")):
-                if part is not None:
-                    restore_random_states(part["random" if part is not state else "random_states"])
-    finally:
-        restore_random_states(kept)
+    with random_states_kept(), taking("random_states", file, REMEDY):
+        for part in (state, state.get("place")):
+            if part is not None:
+                restore_random_states(part["random" if part is not state else "random_states"])

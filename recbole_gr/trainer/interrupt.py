@@ -34,6 +34,21 @@ def best_of(checkpoint: str | os.PathLike[str]) -> Path:
     return path.with_stem(path.stem.removesuffix(STOPPED))
 
 
+def best_beside(stopped: str | os.PathLike[str], place: Mapping[str, Any]) -> Path:
+    """The best checkpoint beside one that was saved at a stop, of which `place` tells.
+
+    Raises:
+        ConfigError: there was one, and it is missing.
+    """
+    best = Path(stopped).with_name(place["best"])
+    if place["has_best"] and processes.is_main() and not best.is_file():
+        raise ConfigError(
+            f"'{stopped}' was saved at Ctrl-C, and the best epoch before it in '{best}', which is "
+            "missing. Put it there, or train the model again."
+        )
+    return best
+
+
 class Interrupt:
     """Ctrl-C as a wish while an epoch is trained, and an exception at once anywhere else.
 
