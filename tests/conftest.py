@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: a generated data set and configurations for it."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -29,6 +30,15 @@ from run_recbole_gr import main  # noqa: E402
 # The same examples in every run: a failure is to be found where it was made.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """In the background of a shell, or under nohup, some are ignored, also in what is run; and ray
+    leaves a handler of its own."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -157,12 +157,14 @@ def test_tree_parzen_follows_from_seed_and_scores_and_learns_from_them(tmp_path)
 
 # The store
 
+FAILED_TRIAL = {"stage": "trial", "params": {}, "status": "failed", "seconds": 1.0}
+
 
 def test_a_store_loses_what_was_half_written_and_nothing_else(tmp_path):
     path, header = tmp_path / "a.jsonl", {"model": "TIGER"}
     store = TrialStore(path, header)
     for number in range(3):
-        store.add({"stage": "trial", "number": number, "valid_score": float("nan")})
+        store.add({**FAILED_TRIAL, "number": number, "valid_score": float("nan")})
     store.close()
     whole = path.read_bytes()
     for cut in range(len(whole)):
@@ -180,13 +182,13 @@ def test_a_damaged_line_costs_its_trial_alone(tmp_path, caplog):
     path, header = tmp_path / "a.jsonl", {"model": "TIGER"}
     with open_store(path, header) as store:
         for number in range(4):
-            store.add({"stage": "trial", "number": number})
+            store.add({**FAILED_TRIAL, "number": number})
     lines = path.read_bytes().split(b"\n")
     lines[2], lines[4] = lines[2][:-3] + b"\xff\x00", b"[1]"
     path.write_bytes(b"\n".join(lines))
     with open_store(path, header) as store:
         assert [record["number"] for record in store.records] == [0, 2]
-        store.add({"stage": "trial", "number": 1})
+        store.add({**FAILED_TRIAL, "number": 1})
     for number in (3, 5):
         assert f"a.jsonl, line {number} is damaged: its trial is run again" in caplog.text
     with open_store(path, header) as store:

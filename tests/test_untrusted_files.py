@@ -11,7 +11,7 @@ from recbole_gr import Recommender, verify
 from recbole_gr.errors import ConfigError
 from recbole_gr.restore import restore
 from recbole_gr.search.stages import Best
-from recbole_gr.search.store import TrialStore
+from recbole_gr.search.store import TrialStore, open_store
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.contents import require_weights
 from recbole_gr.trainer.trees import with_trees
@@ -221,17 +221,19 @@ def test_a_format_that_is_no_version_is_refused(version, tmp_path):
         TrialStore(tmp_path / "s.jsonl", {})
 
 
-def test_the_trials_of_a_search_are_whole_and_have_no_other_file_removed(tmp_path):
+def test_the_trials_of_a_search_are_whole_and_have_no_other_file_removed(tmp_path, caplog):
     file, whole = tmp_path / "s.jsonl", {"stage": "trial", "number": 0, "params": {}}
     whole |= {"status": "finished", "valid_score": 0.5, "seconds": 1.0}
     for key in whole:
         for to in (DROPPED, [1], None):
             file.unlink(missing_ok=True)
-            store = TrialStore(file, {})
-            store.records.append(changed(whole, (key,), to))
-            with pytest.raises(ConfigError, match=rf"s\.jsonl.*line 2.*{key}"):
-                store.of_stage("trial")
-            store.close()
+            with open_store(file, {}) as store:
+                store.add(changed(whole, (key,), to))
+            caplog.clear()
+            with open_store(file, {}) as store:
+                assert not store.of_stage("trial")
+            assert f"s.jsonl, line 2 is damaged: its trial is run again ('{file}'" in caplog.text
+            assert key in caplog.text
     kept = tmp_path / "kept.pth"
     kept.touch()
     own = [tmp_path / f"s-{number}.pth" for number in (0, 1)]

@@ -23,7 +23,7 @@ FREE_KEYS = frozenset(
 )
 TOKENIZER, TRIAL = "tokenizer", "trial"  # the stages
 FINISHED, FAILED = "finished", "failed"
-REMEDY = "Give another --output_file to start anew."
+REMEDY = "Nothing needs to be done."
 _METRICS = OrNone({...: OrNone(float)})
 #: What the line of a trial holds.
 RECORD = {
@@ -111,25 +111,15 @@ class TrialStore:
                 "with to go on, or another --output_file to start anew."
             )
         for number, line in enumerate(lines, start=2):
-            record = _record(line)
-            if record is None:
+            try:
+                self.records.append(_record(line, self.path))
+            except (ValueError, RecursionError) as error:
                 logging.getLogger().warning(
-                    "%s, line %d is damaged: its trial is run again", self.path, number
+                    "%s, line %d is damaged: its trial is run again (%s)", self.path, number, error
                 )
-            else:
-                self.records.append(record)
 
     def of_stage(self, stage: str) -> dict[int, Record]:
-        """The records of a stage by their number.
-
-        Raises:
-            ConfigError: a line of the file is no record of a trial; says what is wrong with it.
-        """
-        for line, record in enumerate(self.records, 2):
-            require(record, RECORD, self.path, REMEDY, f"line {line}")
-            if record["status"] == FINISHED:
-                shape = OF_STAGE[record["stage"]]
-                require(record, shape, self.path, REMEDY, f"line {line}")
+        """The records of a stage by their number."""
         return {r["number"]: r for r in self.records if r["stage"] == stage}
 
     def add(self, record: Record) -> Record:
@@ -148,13 +138,17 @@ class TrialStore:
         self._file.close()
 
 
-def _record(line: bytes) -> Record | None:
-    """The trial that a line holds; None where it holds none."""
-    with contextlib.suppress(ValueError):
-        record = json.loads(line)
-        if isinstance(record, dict) and {"stage", "number"} <= set(record):
-            return record
-    return None
+def _record(line: bytes, path: Path) -> Record:
+    """The trial that a line holds.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    record = json.loads(line)
+    require(record, RECORD, path, REMEDY)
+    if record["status"] == FINISHED:
+        require(record, OF_STAGE[record["stage"]], path, REMEDY)
+    return record
 
 
 @contextlib.contextmanager
