@@ -231,8 +231,10 @@ class ExactDataset(_AnyDataset):
     def _filter_by_field_value(self) -> None:
         for field, wanted in (self.config["val_interval"] or {}).items():
             check_value_filter(field, wanted, self.field2type)
-            for feat in self.field2feats(field):
-                feat.drop(feat.index[~within(feat[field], wanted)], inplace=True)
+            for name in self.feat_name_list:
+                feat = getattr(self, name)
+                if field in feat:
+                    setattr(self, name, feat[within(feat[field], wanted)])
 
     def _filter_inter_by_user_or_item(self) -> None:
         for feat, field in ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field)):

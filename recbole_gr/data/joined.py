@@ -58,7 +58,7 @@ def check_types(dataset: Dataset) -> None:
     """
     types, config = dataset.field2type, dataset.config
     for group, names in dataset.alias.items():
-        for name in names:
+        for name in map(str, names):
             if name not in types:
                 raise ConfigError(f"alias_of_{group}: no column {name!r} is loaded (load_col)")
             if types[name] not in (FeatureType.TOKEN, FeatureType.TOKEN_SEQ):
