@@ -74,19 +74,19 @@ def check_types(dataset: Dataset) -> None:
             if types.get(name) not in (FeatureType.FLOAT, FeatureType.FLOAT_SEQ):
                 kind = types[name].value if name in types else "no loaded"
                 raise ConfigError(f"{key}: {name!r} is a {kind} column; it takes float columns")
-    for key, names in (("threshold", config["threshold"] or ()), ("LABEL_FIELD", [None])):
-        for name in names:
-            field = name or dataset.label_field
-            if key == "threshold" and field not in dataset.inter_feat:
-                raise ConfigError(
-                    f"threshold: no column {field!r} of the interactions is loaded; there are "
-                    f"{list(dataset.inter_feat)} (load_col)"
-                )
-            if types.get(field, FeatureType.FLOAT) != FeatureType.FLOAT:
-                raise ConfigError(
-                    f"{key}: {field!r} is a {types[field].value} column; what is liked is told by "
-                    "a number, so write `:float` in the header"
-                )
+    for field in config["threshold"] or ():
+        if field not in dataset.inter_feat:
+            raise ConfigError(
+                f"threshold: no column {field!r} of the interactions is loaded; there are "
+                f"{list(dataset.inter_feat)} (load_col)"
+            )
+    labels = [("threshold", field) for field in config["threshold"] or ()]
+    for key, field in (*labels, ("LABEL_FIELD", dataset.label_field)):
+        if types.get(field, FeatureType.FLOAT) != FeatureType.FLOAT:
+            raise ConfigError(
+                f"{key}: {field!r} is a {types[field].value} column; what is liked is told by a "
+                "number, so write `:float` in the header"
+            )
 
 
 def check_values(feats: Mapping[str, Any], types: Mapping[str, FeatureType], name: str) -> None:
