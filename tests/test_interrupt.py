@@ -143,6 +143,49 @@ def test_stopped_while_the_best_checkpoint_is_written(settings, monkeypatch, tmp
     assert report["test_result"] == whole["test_result"]
 
 
+@pytest.mark.parametrize("name", ["TIGER", "SASRec"])
+@pytest.mark.parametrize("twice", [False, True])
+def test_stopped_between_two_epochs(name, twice, settings, count, monkeypatch, tmp_path):
+    """Before the first batch of an epoch, and of one that was resumed in its middle."""
+    given = settings(name, eval_step=3)
+    steps = count()
+    whole = run_recbole_gr(config_dict=given)
+    own = {**given, "checkpoint_dir": str(tmp_path / "own")}
+    per_epoch = len(steps) // 3
+    if twice:
+        monkeypatch.undo()
+        count([per_epoch + per_epoch // 2])
+        with pytest.raises(KeyboardInterrupt, match=STOPPED) as stopped:
+            run_recbole_gr(config_dict=own)
+        own["resume"] = str(stopped.value).removeprefix("--resume=").split(" goes")[0]
+    monkeypatch.undo()
+    made, init = [], Steps.__init__
+
+    def stop(self, *args):
+        init(self, *args)
+        made.append(self)
+        if len(made) == (1 if twice else 2):
+            self._when_begun = True
+
+    def begin(self):
+        if self.__dict__.pop("_when_begun", False):
+            press()
+        return steps_of(self)
+
+    steps_of = Steps.__iter__
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "__init__", stop)
+        patch.setattr(Steps, "__iter__", begin)
+        with pytest.raises(KeyboardInterrupt, match=STOPPED) as stopped:
+            run_recbole_gr(config_dict=own)
+    own["resume"] = str(stopped.value).removeprefix("--resume=").split(" goes")[0]
+    steps = count()
+    report = run_recbole_gr(config_dict=own)
+    assert len(steps) == per_epoch * 3 - per_epoch - (per_epoch // 2 + 1 if twice else 0)
+    assert report["test_result"] == whole["test_result"]
+    assert equal(load_checkpoint(report["checkpoint"]), load_checkpoint(whole["checkpoint"]))
+
+
 def test_the_best_epoch_must_lie_beside_what_was_stopped(settings, count, monkeypatch, tmp_path):
     given = settings("TIGER")
     steps = count()

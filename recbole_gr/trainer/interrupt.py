@@ -137,6 +137,7 @@ class Steps:
             for _ in range(self.done):  # drawn again: the order of batches comes from the seed
                 next(batches)
             restore_random_of(self._after)
+            self._after = None
         self._interrupt.training = True
         for batch in batches:
             yield batch
@@ -144,6 +145,16 @@ class Steps:
             # After the last batch the epoch is ended first.
             if self.done % self._every == 0 and self.done < len(self):
                 self._interrupt.obey()
+
+    def place(self) -> dict[str, Any]:
+        """Where the epoch stands, to go on from: `batches` trained, and the generators after them.
+
+        Before the batches of a resumed epoch are reached again it is where that was resumed.
+        """
+        if self._after is not None:
+            kept = ("batches", "loss", "random", "random_of_others")
+            return {key: self._after[key] for key in kept if key in self._after}
+        return {"batches": self.done, "loss": None, **_random_of_all()}
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -205,9 +216,8 @@ class Progress:
         if self._ended is not None:
             return self._ended
         # A trainer that goes through the batches more than once has its own ideas of an epoch.
-        if self._steps is None or self._before is None or self._steps.passes != 1:
+        if self._steps is None or self._before is None or self._steps.passes > 1:
             return None
         if processes.size() > 1 and not agreed:
             return None  # the others are in the middle of a step
-        here = {"batches": self._steps.done, "loss": None, **_random_of_all()}
-        return {**self._before, "place": here}
+        return {**self._before, "place": self._steps.place()}
