@@ -196,6 +196,8 @@ class Recommender:
                 f"new items: {content!r:.100} is no dict of texts or vectors by item token"
             )
         tokens = [str(token) for token in content]
+        if not all(tokens):
+            raise ConfigError("new items: an item needs a token, and one has the empty text")
         known = [token for token in tokens if token in self._item_ids]
         if known:
             raise ConfigError(f"new items: {len(known)} are known already, first {known[0]!r}")

@@ -185,22 +185,28 @@ def _killed(number: int, by: int, folder: str) -> ProcessKilled:
     note = Path(folder, "going-on")
     hint = note.read_text(encoding="utf-8") if note.is_file() else ""
     if hint.startswith(_RESUME):
-        kept = hint.removeprefix(_RESUME)
-        hint = f"{hint} goes on from the best epoch so far."
-        hint = hint if os.path.isfile(kept) else "Nothing was saved yet."
+        best, *began = hint.removeprefix(_RESUME).splitlines()
+        hint = "Nothing was saved yet."
+        if os.path.isfile(best):
+            hint = f"{_RESUME}{best} goes on from the best epoch so far."
+        elif began and os.path.isfile(began[0]):
+            hint = f"{_RESUME}{began[0]} goes on from where this run began."
     killed = f"process {number} of this machine was killed by {name}{why}."
     return ProcessKilled(f"{killed} {hint}".strip())
 
 
-def note_how_to_go_on(checkpoint: str | None) -> None:
+def note_how_to_go_on(checkpoint: str | None, began_with: str | None = None) -> None:
     """Leave word for the process that started this one, should one of them be killed.
 
     Args:
         checkpoint (str | None): where the run keeps its best model; None where the command is to be
             given again.
+        began_with (str | None): the checkpoint that it goes on from.
     """
     if _folder is not None:
-        text = f"{_RESUME}{checkpoint}" if checkpoint else "The same command goes on from there."
+        text = "The same command goes on after what was finished."
+        if checkpoint:
+            text = _RESUME + "\n".join(filter(None, [checkpoint, began_with]))
         Path(_folder, "going-on").write_text(text, encoding="utf-8")
 
 

@@ -81,7 +81,7 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
                 file = until_tested.enter_context(own_checkpoint(config))
             file = processes.from_main(lambda: file)
         if processes.is_main():
-            note_how_to_go_on(file if start.checkpoint is None else None)
+            note_how_to_go_on(file if start.checkpoint is None else None, config["resume"])
         return _run_model(config, saved, start, file)
 
 

@@ -5,6 +5,7 @@ from data_helpers import Generative, make_config
 
 from recbole_gr.data import atomic, create_dataset
 from recbole_gr.data.atomic import read_header, read_table
+from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
@@ -184,6 +185,8 @@ def test_a_file_of_a_header_alone_is_refused(model, tmp_path):
     columns = {"inter": ["user_id", "item_id", "rating", "timestamp"], "item": ["item_id", "name"]}
     with pytest.raises(ConfigError, match="odd.item has a header and no rows"):
         read(tmp_path, model, load_col=columns)
+    with pytest.raises(ConfigError, match="odd.item has a header and no rows"):
+        ItemFile(make_config(tmp_path, model, "odd"))  # as texts and vectors of items are read
 
 
 # Encodings
@@ -206,13 +209,18 @@ def test_another_encoding_is_named_with_its_line_and_can_be_given(model, encodin
     assert word in read(tmp_path, model, encoding=encoding).field2token_id["item_id"]
 
 
-def test_utf_16_is_recognised_and_can_be_given(tmp_path):
-    write(tmp_path, [HEAD, *ROWS], encoding="utf-16")
-    with pytest.raises(ConfigError, match="is a UTF-16 file; give --encoding=utf-16"):
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_wide_characters_are_recognised_and_can_be_given(encoding, tmp_path):
+    write(tmp_path, with_row(3, "u1\té\t3\t4"), encoding=encoding)
+    kind = encoding[:6].upper()
+    with pytest.raises(ConfigError, match=rf"is a {kind} file; give --encoding={encoding}, or"):
         read(tmp_path)
-    assert len(content(read(tmp_path, encoding="utf-16"))) == 60
+    assert len(content(read(tmp_path, encoding=encoding))) == 60
+
+
+def test_an_unknown_encoding_is_named(tmp_path):
     with pytest.raises(ConfigError, match="encoding: 'utf-99' is unknown"):
-        read(tmp_path, encoding="utf-99")
+        read(write(tmp_path, [HEAD, *ROWS]), encoding="utf-99")
 
 
 # Tokens

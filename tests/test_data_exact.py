@@ -414,3 +414,21 @@ def test_a_split_without_targets_says_why(tmp_path):
         config = odd(write(tmp_path, rows), model, eval_args=LEAVE_ONE_OUT)
         with pytest.raises(ConfigError, match=f"no .* targets.*at least {least}"):
             data_preparation(config, create_dataset(config))
+
+
+@pytest.mark.parametrize("split", [{"RS": [1, 0, 0]}, {"RS": [0.9, 0.1, 0]}, {"LS": "valid_only"}])
+def test_a_split_without_a_test_would_give_an_empty_table(split, tmp_path):
+    evaluation = {"split": split, "order": "TO", "group_by": "user", "mode": "full"}
+    config = odd(write(tmp_path, log()[0]), "BPR", eval_args=evaluation)
+    with pytest.raises(ConfigError, match="no test targets"):
+        data_preparation(config, create_dataset(config))
+    evaluation["split"] = {"LS": "test_only"}
+    config = odd(tmp_path, "BPR", eval_args=evaluation)
+    assert len(create_dataset(config).build()[2]) == 40
+
+
+def test_a_period_without_targets_is_named(tmp_path):
+    rows = [(f"u{n}", f"i{n}", 1, n) for n in range(40)]
+    config = odd(write(tmp_path, rows), continual_cuts=[0.5, 1.0], continual_period=1)
+    with pytest.raises(ConfigError, match=r"no training targets .* in period 1\. .* three there"):
+        data_preparation(config, create_dataset(config))

@@ -197,3 +197,17 @@ def test_a_checkpoint_without_encoder_says_so(trained, tmp_path):
     vectors = item_content(old.config, old.dataset).vectors
     old.add_items({"new": vectors[1] + 1e-4})  # vectors still do
     assert old.item_tokens[-1] == "new"
+
+
+@pytest.mark.parametrize("key", ["columns", "separator", "terms", "idf", "components", "source"])
+def test_a_checkpoint_whose_encoder_lacks_a_part_is_refused(key, trained, tmp_path):
+    state = load_checkpoint(trained("TIGER")["checkpoint"])
+    del state["content"][key]
+    save_checkpoint(tmp_path / "part.pth", state)
+    with pytest.raises(ConfigError, match=rf"part\.pth.* lacks content\.{key}"):
+        Recommender.load(tmp_path / "part.pth")
+
+
+def test_a_new_item_has_a_name(recommender):
+    with pytest.raises(ConfigError, match="an item needs a token"):
+        recommender("TIGER").add_items({"": "winter garden"})

@@ -252,6 +252,11 @@ def test_what_is_left_after_a_kill_is_said(tmp_path, monkeypatch, capsys):
     file = tmp_path / "a.pth"
     launch.note_how_to_go_on(str(file))
     assert str(launch._killed(1, 11, str(tmp_path))).endswith("by SIGSEGV. Nothing was saved yet.")
+    before = tmp_path / "before.pth"
+    before.touch()
+    launch.note_how_to_go_on(str(file), str(before))
+    resumed = launch._killed(1, 11, str(tmp_path))
+    assert f"--resume={before} goes on from where this run began" in str(resumed)
     file.touch()
     killed = launch._killed(0, 9, str(tmp_path))
     assert f"for want of memory. --resume={file} goes on from the best epoch" in str(killed)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 TYPES = ("token", "token_seq", "float", "float_seq")
 SEPARATORS = ("\t", ",", ";", "|", " ")  # that files are written with, for the hint
 CHUNK = 1 << 22  # characters of a file that are split at once
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_MARKS = {  # at the beginning of a file, the longer ones first
+    b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
+}  # fmt: skip
 
 
 class AtomicTable(NamedTuple):
@@ -153,10 +156,8 @@ def _lines(path: str, encoding: str | None) -> Iterator[tuple[list[str], int]]:
         encoding = "utf-8-sig"  # reads away a byte order mark
     start = 1
     try:
-        with open(path, "rb") as raw:
-            if raw.read(2) in _UTF16 and encoding == "utf-8-sig":
-                raise ConfigError(f"{path} is a UTF-16 file; give --encoding=utf-16, or save it "
-                                  "as UTF-8")  # fmt: skip
+        if encoding == "utf-8-sig":
+            _check_width(path)
         with open(path, encoding=encoding) as file:
             while lines := file.readlines(CHUNK):
                 yield [line.rstrip("\n") for line in lines], start
@@ -165,6 +166,20 @@ def _lines(path: str, encoding: str | None) -> Iterator[tuple[list[str], int]]:
         _refuse_encoding(path, encoding, error)
     except LookupError as error:
         raise ConfigError(f"encoding: {encoding!r} is unknown; take utf-8, for example") from error
+
+
+def _check_width(path: str) -> None:
+    """Refuse a file whose characters take two or four bytes, with or without a byte order mark."""
+    with open(path, "rb") as raw:
+        head = raw.read(64)
+    name = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    if name is None and len(head) > 7 and not any(head[1:8:2]) and all(head[:8:2]):
+        name = "utf-16-le"  # a header is mostly ASCII, of which one byte of two is zero
+    elif name is None and len(head) > 7 and not any(head[:8:2]) and all(head[1:8:2]):
+        name = "utf-16-be"
+    if name is not None:
+        kind = name[:6].upper()
+        raise ConfigError(f"{path} is a {kind} file; give --encoding={name}, or save it as UTF-8")
 
 
 def _refuse_encoding(path: str, encoding: str, error: UnicodeError) -> NoReturn:

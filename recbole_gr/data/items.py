@@ -30,7 +30,7 @@ class ItemFile:
         separator (str): between the tokens of a sequence cell.
 
     Raises:
-        ConfigError: the file does not exist or has no column of item ids.
+        ConfigError: the file does not exist, or has no column of item ids or no rows.
     """
 
     def __init__(self, config: Settings) -> None:
@@ -50,6 +50,9 @@ class ItemFile:
                 f"{self.path} has no column {self.id_field!r} (ITEM_ID_FIELD); its columns are "
                 f"{list(self.columns)}"
             )
+
+        if not len(self.cells):
+            raise ConfigError(f"{self.path} has a header and no rows; write some, or remove it")
 
     def __len__(self) -> int:
         return len(self.cells)

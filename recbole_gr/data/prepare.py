@@ -141,7 +141,7 @@ def _prepared(
     if len(splits[0]) == 0:
         raise ConfigError(
             f"the data set {config['dataset']!r} has no training targets after the split "
-            f"{config['eval_args']['split']}; are its sequences too short?"
+            f"{config['eval_args']['split']}{_in_period(config)}. {_why_none(config)}"
         )
     _check_targets(config, splits)
     samplers = create_samplers(config, dataset, splits)
@@ -168,14 +168,6 @@ def _prepared(
     return train, valid, test
 
 
-# Parts that a split is asked for, in its order.
-_ASKED = {
-    "valid_and_test": ("validation", "test"),
-    "valid_only": ("validation",),
-    "test_only": ("test",),
-}
-
-
 def _check_targets(config: Config, splits: list[Dataset]) -> None:
     """See that there is something to judge a model by.
 
@@ -183,18 +175,18 @@ def _check_targets(config: Config, splits: list[Dataset]) -> None:
         ConfigError: a part that the split is asked for has no targets.
     """
     split = config["eval_args"]["split"] or {}
-    asked: tuple[str, ...] = ("validation", "test")
-    if config["benchmark_filename"] is None and not is_continual(config):
+    asked = ["test"]  # or there are no figures
+    if config["benchmark_filename"] is not None or is_continual(config):
+        asked.append("validation")
+    else:
         kind, value = next(iter(split.items()))
-        if kind == "LS":
-            asked = _ASKED.get(value, asked)
-        else:
-            asked = tuple(name for name, share in zip(asked, value[1:]) if share)
+        if value != "test_only" if kind == "LS" else value[1] > 0:
+            asked.append("validation")
     for name, part in zip(("validation", "test"), splits[1:]):
         if name in asked and len(part) == 0:
             raise ConfigError(
                 f"the data set {config['dataset']!r} has no {name} targets after the split {split}"
-                f" ({len(splits[0])} for training). {_why_none(config)}"
+                f"{_in_period(config)} ({len(splits[0])} for training). {_why_none(config)}"
             )
         labels = part.inter_feat[part.label_field] if part.label_field in part.inter_feat else None
         if name in asked and labels is not None and "AUC" in map(str.upper, config["metrics"]):
@@ -206,7 +198,17 @@ def _check_targets(config: Config, splits: list[Dataset]) -> None:
                 )
 
 
+def _in_period(config: Config) -> str:
+    return f" in period {config['continual_period']}" if is_continual(config) else ""
+
+
 def _why_none(config: Config) -> str:
+    if is_continual(config):
+        return (
+            "The last interaction of a user in a period is for test, the one before it for "
+            "validation and those before train, so its users need three there: give a longer log, "
+            "or other periods"
+        )
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         return (
             "A user's first interaction is history alone and the last two are for validation and "

@@ -45,16 +45,15 @@ CONFIG: Shape = {"config": {"model": str, "dataset": str}}
 ABOUT: Shape = {**CONFIG, "data?": OrNone(_TOKENS)}
 #: Of a tree model, whose trees its own package reads (`with_trees`).
 TREES: Shape = {**ABOUT, "trees": ANY}
-#: What makes content of texts of items that come later.
-ENCODER: Shape = {
-    "source": str,
-    "dim?": at_least(1),
-    "columns?": {...: str},
-    "separator?": str,
-    "terms?": str,
-    "idf?": tensor("a weight for each term", 1, torch.float32),
-    "components?": tensor("a matrix [d, terms]", 2, torch.float32),
-    "text_encoder?": str,
+#: What makes content of items that come later: of vectors, of texts, and by which means.
+ENCODER: Shape = {"source": str}
+OF_VECTORS: Shape = {"dim": at_least(1)}
+OF_TEXTS: Shape = {"columns": {...: str}, "separator": str}
+OF_SENTENCES: Shape = {"text_encoder": str}
+OF_TERMS: Shape = {
+    "terms": str,
+    "idf": tensor("a weight for each term", 1, torch.float32),
+    "components": tensor("a matrix [d, terms]", 2, torch.float32),
 }
 #: To test a model and to answer with it.
 WEIGHTS: Shape = {
@@ -100,6 +99,12 @@ def require_weights(state: Mapping[str, Any], file: str | os.PathLike[str]) -> N
         ConfigError: names the file, and the key that is missing or wrong.
     """
     require(state, TREES if "trees" in state else WEIGHTS, file, REMEDY)
+    encoder = state.get("content")
+    if encoder is not None:
+        of_texts = "dim" not in encoder
+        means = OF_SENTENCES if encoder["source"] == "sentence" else OF_TERMS
+        shape = {**OF_TEXTS, **means} if of_texts else OF_VECTORS
+        require(encoder, shape, file, REMEDY, "content")
     if "sid" in state:
         weights, sizes = state["state_dict"], state["sid"]["sizes"]
         codes = {"codes": tensor("a table of SIDs", 2, torch.int64)}
