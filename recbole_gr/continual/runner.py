@@ -17,7 +17,7 @@ from recbole_gr import processes, registry
 from recbole_gr.continual.given import Given
 from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.report import write_continual_report
-from recbole_gr.continual.store import Store, read_json, settings_digest, write_json
+from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_digest, write_json
 from recbole_gr.continual.together import dismiss, follow, lead
 from recbole_gr.continual.tokens import (
     PeriodItems,
@@ -304,11 +304,8 @@ class ContinualRun:
         except KeyboardInterrupt as stop:
             raise type(stop)("The same command goes on from there.") from None
         seconds = result["seconds_per_epoch"] or 0.0
-        kept = ("best_valid_score", "best_valid_result", "test_result", "test_targets",
-                "test_buckets", "best_epoch", "epochs_run", "seconds_per_epoch", "parameters",
-                "peak_memory_bytes", "checkpoint", "generation")  # fmt: skip
         return {
-            **{key: result[key] for key in kept},
+            **{key: result[key] for key in OF_A_RESULT},
             "recommender_seconds": seconds * result["epochs_run"],
             "total_seconds": perf_counter() - began,
         }

@@ -30,6 +30,13 @@ _ELSEWHERE = frozenset(
 # Of files it counts whether they are given; what is in them is compared by their hashes.
 _FILES = (*FILE_KEYS, "continual_cf_files")
 
+# What a period keeps of the result of a run.
+OF_A_RESULT = (
+    *("best_valid_score", "best_valid_result", "test_result", "test_targets", "test_buckets"),
+    *("best_epoch", "epochs_run", "seconds_per_epoch", "parameters", "peak_memory_bytes"),
+    *("checkpoint", "generation"),
+)
+
 
 def settings_digest(settings: Config | Mapping[str, Any]) -> str:
     """sha256 (hexadecimal) of a Config or its plain form, but for keys that change no result, and

@@ -47,20 +47,17 @@ class ExactDataset(_AnyDataset):
     while they are still what the file says; equal times keep the order of the file. RecBole's own
     sorts, which are stable, then change nothing. The numbering of users and items is RecBole's.
 
-    Further: cells are read by :func:`~recbole_gr.data.atomic.read_table`; rows without a user or
-    item id are left out, and those without a time or a label too, as long as they are few
-    (``max_missing``); filters that cannot be read or leave nothing are errors; the history lists
-    of benchmark files share the numbering of what they list and keep their newest entries.
+    Rows without a user or item id are left out, and those without a time or a label too, as long as
+    they are few (``max_missing``). The history lists of benchmark files share the numbering of what
+    they list and keep their newest entries.
 
     Raises:
-        ConfigError: names the file, the line and the cell, or the key, and the remedy.
+        ConfigError: something cannot be used; names file, line and cell, or key, and the remedy.
     """
 
     inter_feat: Any  # a table while it is read, then an Interaction
     _rest_fields: np.ndarray  # those that get ids of their own
     _time_ranks: np.ndarray | None = None  # by label of inter_feat's rows, while it is a table
-
-    # Reading
 
     def _get_field_from_config(self) -> None:
         super()._get_field_from_config()
@@ -188,8 +185,6 @@ class ExactDataset(_AnyDataset):
             )
         super()._benchmark_presets()
 
-    # Numbering
-
     def _init_alias(self) -> None:
         """A history list is numbered as what it lists: `item_id_list` as `item_id`, and so on."""
         super()._init_alias()
@@ -212,8 +207,6 @@ class ExactDataset(_AnyDataset):
     def _get_remap_list(self, field_list: Any) -> list:
         lists = [self._lists_of[name] for name in field_list if name in self._lists_of]
         return super()._get_remap_list([*field_list, *lists])
-
-    # Filtering
 
     def _remove_duplication(self) -> None:
         keep = self.config["rm_dup_inter"]
@@ -263,8 +256,6 @@ class ExactDataset(_AnyDataset):
         rows = {name: f[1:] if name in ("user", "item") else f for name, f in feats.items()}
         check_values(rows, self.field2type, self.dataset_name)
         super()._fill_nan()
-
-    # Order
 
     def _data_processing(self) -> None:
         check_names(self)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
+from recbole_gr.files import atomic_write, remove_leftovers
 
 
 class Record:
@@ -57,7 +57,7 @@ class Record:
 
     def begin(self, path: Path, plan: dict[str, Any]) -> None:
         """Note that the file is about to be written; remove what a killed run left of it."""
-        remove_leftovers(path)
+        remove_leftovers(path.parent)
         self.parts[path.suffix] = {"plan": plan}
         self._write()
 
@@ -79,21 +79,3 @@ def source_of(paths: Iterable[str | Path]) -> list[list[Any]]:
     """Name, size and time of change of raw files."""
     status = [(Path(path).name, os.stat(path)) for path in paths]
     return [[name, s.st_size, s.st_mtime_ns] for name, s in status]
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove temporary files of `atomic_write(path)` whose process has ended."""
-    for file in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-        pid = file.name.removeprefix(f".{path.stem}.").partition("-")[0]
-        if pid.isdigit() and not _runs(int(pid)):
-            file.unlink(missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
