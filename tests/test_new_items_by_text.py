@@ -114,7 +114,7 @@ def test_texts_and_vectors_may_come_together_in_their_order(content_of):
     vectors = content.vectors
     rows = content_rows({"a": vectors[2], "b": cells[content.item_tokens[1]]}, content.encoder)
     assert torch.allclose(rows, vectors[[2, 1]], atol=1e-5)
-    with pytest.raises(ConfigError, match="content of 'b' must be 3 finite"):
+    with pytest.raises(ConfigError, match="content of 'a' must be 8 finite"):
         content_rows({"a": torch.zeros(3), "b": "night"}, content.encoder)
     for odd in (None, ["night", "river"], object()):
         with pytest.raises(ConfigError, match="content of 'a' is .*; give its text"):
@@ -211,3 +211,8 @@ def test_a_checkpoint_whose_encoder_lacks_a_part_is_refused(key, trained, tmp_pa
 def test_a_new_item_has_a_name(recommender):
     with pytest.raises(ConfigError, match="an item needs a token"):
         recommender("TIGER").add_items({"": "winter garden"})
+
+
+def test_a_vector_of_another_length_is_named_by_its_item(recommender):
+    with pytest.raises(ConfigError, match="the content of 'new' must be 8 finite numbers.*has 3"):
+        recommender("TIGER").add_items({"new": [1.0, 2.0, 3.0]})

@@ -147,14 +147,21 @@ def content_rows(
     texts = {token: given for token, given in content.items() if isinstance(given, (str, Mapping))}
     encoded = dict(zip(texts, encoded_texts(encoder, texts, device))) if texts else {}
     rows = {token: _row(token, encoded.get(token, given)) for token, given in content.items()}
-    width = len(next(iter(rows.values())))
+    width = _width(encoder) or len(next(iter(rows.values())))
     for token, row in rows.items():
         if len(row) != width or not math.isfinite(float(row.sum())):
             raise ConfigError(
                 f"new items: the content of {token!r} must be {width} finite numbers, as that of "
-                "the others"
+                f"the others; it has {len(row)}"
             )
     return torch.stack(list(rows.values()))
+
+
+def _width(encoder: Mapping[str, Any] | None) -> int | None:
+    """Numbers in the content of the training, where a checkpoint tells."""
+    if encoder is None or not {"dim", "components"} & set(encoder):
+        return None
+    return encoder["dim"] if "dim" in encoder else len(encoder["components"])
 
 
 def _row(token: str, vector: Any) -> torch.Tensor:
