@@ -15,7 +15,7 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_gr.data.atomic import AtomicTable, read_table
 from recbole_gr.data.checks import check_ids, check_order
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
-from recbole_gr.data.filters import check_rows_left, check_value_filter, rows_of_listed, within
+from recbole_gr.data.filters import check_rows_left, check_value_filter, rows_of_listed
 from recbole_gr.data.joined import check_links, check_names, check_types, check_values
 from recbole_gr.data.numbers import numbers, ranks
 from recbole_gr.errors import ConfigError
@@ -226,8 +226,13 @@ class ExactDataset(_AnyDataset):
             check_value_filter(field, wanted, self.field2type)
             for name in self.feat_name_list:
                 feat = getattr(self, name)
-                if field in feat:
-                    setattr(self, name, feat[within(feat[field], wanted)])
+                if field not in feat:
+                    continue
+                if self.field2type[field] == FeatureType.TOKEN:  # text, whatever it looks like
+                    stays = feat[field].isin([str(value) for value in wanted])
+                else:
+                    stays = self._within_intervals(feat[field], intervals(wanted))
+                setattr(self, name, feat[stays])
 
     def _filter_inter_by_user_or_item(self) -> None:
         for feat, field in ((self.user_feat, self.uid_field), (self.item_feat, self.iid_field)):

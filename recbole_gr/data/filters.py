@@ -10,7 +10,6 @@ import pandas as pd
 from recbole.utils import FeatureType
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.ranges import intervals
 
 if TYPE_CHECKING:
     from recbole_gr.config import Settings
@@ -49,23 +48,6 @@ def check_value_filter(field: str, wanted: Any, types: dict[str, FeatureType]) -
             f"val_interval: {wanted!r} for the {kind.value} column {field!r} must be {form}, such "
             f"as {example}"
         )
-
-
-def within(values: pd.Series, wanted: Any) -> pd.Series:
-    """Which values are among a list of tokens, or within intervals.
-
-    Tokens are compared as text, whatever a number looks like in the settings.
-
-    Returns:
-        pandas.Series: [n] bool.
-    """
-    if isinstance(wanted, (list, tuple, set)):
-        return values.isin([str(value) for value in wanted])
-    found = pd.Series(False, index=values.index)
-    for left, low, high, right in intervals(wanted) or ():
-        above = values >= low if left == "[" else values > low
-        found |= above & (values <= high if right == "]" else values < high)
-    return found
 
 
 def rows_of_listed(

@@ -180,8 +180,8 @@ def _check_targets(config: Config, splits: list[Dataset]) -> None:
         asked.append("validation")
     else:
         kind, value = next(iter(split.items()))
-        if value != "test_only" if kind == "LS" else value[1] > 0:
-            asked.append("validation")
+        validates = value[1] > 0 if kind != "LS" else value != "test_only"
+        asked += ["validation"] if validates else []
     for name, part in zip(("validation", "test"), splits[1:]):
         if name in asked and len(part) == 0:
             raise ConfigError(
