@@ -8,21 +8,29 @@ Two more breaks need no shim here:
 * `torch.load` of RecBole's checkpoints fails on torch >= 2.6, whose default is `weights_only=True`:
   RecBole pickles its Config into them. `recbole_gr.trainer.baseline` saves and loads plain data.
 * ray 2.6.3 does not exist for Python >= 3.12, and only `recbole.quick_start` (hyper-parameter
-  search) imports it. Nothing here imports `recbole.quick_start`.
+  search) imports it. Nothing here imports `recbole.quick_start`, and RecBole is installed without
+  its metadata, which demand that ray.
 """
 
+import contextlib
 import functools
 import inspect
 import sys
 import warnings
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+INSTALL_RECBOLE = "pip install --no-deps recbole==1.2.1"
 
 
 def apply() -> None:
     """Apply the shims that cost no import; called by `import recbole_gr`."""
     numpy_names()
+    name_the_missing_recbole()
 
 
 def apply_to_recbole() -> None:
@@ -33,6 +41,43 @@ def apply_to_recbole() -> None:
     pandas_missing_values()
     collector_of_plain_numbers()
     silence_recbole()
+
+
+class _MissingRecBole:
+    """The last finder of modules: what asks it for RecBole has not found it."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
+        """Raise a ModuleNotFoundError with the remedy where RecBole is looked for."""
+        if name == "recbole":
+            raise ModuleNotFoundError(
+                f"RecBole is not installed: {INSTALL_RECBOLE} (without its metadata, which demand "
+                "a ray that ends at Python 3.11)",
+                name=name,
+            )
+
+
+def name_the_missing_recbole() -> None:
+    """Let the import of a RecBole that is not there say how to install it.
+
+    Cause: this package cannot name RecBole among its dependencies, as pip would then look for the
+    ray of RecBole's metadata.
+    """
+    if _MissingRecBole not in sys.meta_path:
+        sys.meta_path.append(_MissingRecBole)  # type: ignore[arg-type]
+
+
+def installed(*names: str) -> dict[str, str]:
+    """Versions of installed packages by name, without importing them; those that are not installed
+    are left out. FAISS has one name here, whichever of its builds is there."""
+    found = {}
+    for name in names:
+        for distribution in ("faiss-gpu", "faiss-cpu") if name == "faiss" else (name,):
+            with contextlib.suppress(PackageNotFoundError):
+                found.setdefault(name, version(distribution))
+    return found
 
 
 def collector_of_plain_numbers() -> None:

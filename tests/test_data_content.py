@@ -1,7 +1,9 @@
 """Item content: every source, mapped to RecBole's item ids, checked and cached."""
 
+import hashlib
 import os
 import pickle
+import random
 import sys
 from collections import Counter
 from types import ModuleType
@@ -13,9 +15,12 @@ from data_helpers import Generative, make_config, write_random_inter
 from tiny import write_tiny_dataset
 
 from recbole_gr.data import create_dataset, data_preparation, item_content
+from recbole_gr.data import content as item_content_module
 from recbole_gr.data import text as text_module
 from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
+from recbole_gr.tokenizer import pipeline
+from recbole_gr.tokenizer.rkmeans import RKMeans
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
 INTER = {"inter": ["user_id", "item_id", "timestamp"]}
@@ -443,3 +448,44 @@ def test_real_data_sets_give_content(name, source, tmp_path):
         pytest.skip(f"{name} is not there")
     content = make_content(data, name=name, content_cache_dir=str(tmp_path), content_dim=16)
     assert content.source == source and content.vectors.any(dim=1)[1:].all()
+
+
+def made_up_texts():
+    draw = random.Random(0)  # the same numbers on every Python
+    words = [f"word{draw.randrange(400)}" for _ in range(2000)]
+    return [draw.choices(words, k=draw.randrange(3, 12)) for _ in range(300)]
+
+
+def test_vectors_of_texts_are_the_same_bytes_with_every_release_of_the_libraries():
+    vectors, _ = text_module.tfidf_vectors(made_up_texts(), 32, 7)
+    assert vectors.shape == (300, 32)
+    assert hashlib.sha256(vectors.tobytes()).hexdigest()[:16] == "0da329c9fa4b57d1"
+
+
+def test_the_last_bits_of_linear_algebra_do_not_reach_the_vectors(monkeypatch):
+    expected, _ = text_module.tfidf_vectors(made_up_texts(), 32, 7)
+    exact = text_module._singular_vectors
+
+    def of_another_release(*args):
+        projected, components = exact(*args)
+        noise = np.random.default_rng(1).uniform(-1e-13, 1e-13, projected.shape)
+        return projected * (1 + noise), components
+
+    monkeypatch.setattr(text_module, "_singular_vectors", of_another_release)
+    vectors, _ = text_module.tfidf_vectors(made_up_texts(), 32, 7)
+    assert np.array_equal(vectors, expected)
+
+
+def test_a_table_of_sids_is_named_by_the_releases_that_learn_it(monkeypatch):
+    tokenizer = RKMeans({"codebook_size": 4, "sid_levels": 2, "seed": 0}, 3)
+    vectors = torch.arange(30.0).view(10, 3)
+    content = item_content_module.ItemContent(vectors, "text", "digest", list("abcdefghij"))
+
+    def name(**config):
+        return pipeline._cache_name({"dataset": "d", **config}, tokenizer, content, {}, None)
+
+    here = name()
+    assert here == name() == name(device="cpu")
+    assert here != name(device="cuda")
+    monkeypatch.setattr(pipeline, "installed", lambda *names: dict.fromkeys(names, "0.1"))
+    assert here != name()

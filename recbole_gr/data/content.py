@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
+from recbole_gr.compat import installed
 from recbole_gr.data import text
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.content_cache import cache_folder, cached_vectors, digest_of
@@ -164,7 +165,8 @@ def _text(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made
     terms = text.item_terms(item_file, fields, rows[1:])
     _require_text(terms, item_file, fields)
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
-    inputs = digest_of("text", tokens, "\x1e".join("\x1f".join(t) for t in terms), dim, seed)
+    joined = "\x1e".join("\x1f".join(t) for t in terms)
+    inputs = digest_of("text", tokens, joined, dim, seed, text.SVD)
     file = Path(cache_folder(config), f"{config['dataset']}-text-{inputs[:16]}.encoder.pth")
 
     def compute() -> np.ndarray:
@@ -206,7 +208,7 @@ def _sentence(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> 
     encoder = config["text_encoder"]
     # Of an encoder in a folder its files count, which another training may have replaced.
     by = folder_sha256(encoder) if encoder and os.path.isdir(encoder) else encoder
-    inputs = digest_of("sentence", tokens, "\x1e".join(texts), by)
+    inputs = digest_of("sentence", tokens, "\x1e".join(texts), by, str(installed(*text.ENCODERS)))
     device = str(config["device"]) if config["device"] is not None else None
     vectors, digest = cached_vectors(
         config,
@@ -247,16 +249,16 @@ def _require_text(
 def _collaborative(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made:
     """Items in the space of the users that have them: SVD of the degree-normalised matrix."""
     dim, seed = config["content_dim"] or 128, config["seed"] or 0
-    matrix = dataset.inter_matrix(form="csr").T.tocsr().astype(np.float32)  # (n_items, n_users)
+    matrix = dataset.inter_matrix(form="csr").T.tocsr().astype(np.float64)  # (n_items, n_users)
     matrix.sum_duplicates()
     matrix.data[:] = 1.0  # an item counts once for a user, however often it was taken
-    inputs = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed)
+    inputs = digest_of("collaborative", tokens, matrix.indptr, matrix.indices, dim, seed, text.SVD)
 
     def compute() -> np.ndarray:
         from scipy.sparse import diags
 
         def inverse_root(axis: int) -> spmatrix:
-            degree = np.asarray(matrix.sum(axis=axis), dtype=np.float32).ravel()
+            degree = np.asarray(matrix.sum(axis=axis)).ravel()
             return diags(1 / np.sqrt(np.maximum(degree, 1)))
 
         return text.reduce_dimensions(inverse_root(1) @ matrix @ inverse_root(0), dim, seed)

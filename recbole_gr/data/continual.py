@@ -6,7 +6,7 @@ Source: the protocol of DACT (arXiv 2603.29705), as its published Tools files fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -272,4 +272,4 @@ def _seconds(cut: Any) -> float:
         raise ConfigError(
             f"continual_cuts: {cut!r} is neither a share in (0, 1] nor a date such as 2014-01-31"
         ) from None
-    return day.replace(tzinfo=day.tzinfo or timezone.utc).timestamp()
+    return day.replace(tzinfo=day.tzinfo or UTC).timestamp()

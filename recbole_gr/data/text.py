@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from recbole_gr.data.encoder import TextColumns
     from recbole_gr.data.items import ItemFile
 
+ENCODERS = ("sentence-transformers", "transformers", "torch")  # whose releases make its vectors
+SVD = "float64 on a grid"  # part of the cache key of vectors that `_unit_rows` makes
+_GRID = 20  # their binary places
 MIN_DISTINCT = 0.1  # `auto` takes text only if the items have at least this share of distinct texts
 
 
@@ -149,13 +152,19 @@ def _singular_vectors(matrix: spmatrix, dim: int, seed: int) -> tuple[np.ndarray
     if reduced < dim:
         getLogger().debug("content_dim=%d reduced to %d: a matrix %s", dim, reduced, matrix.shape)
     svd = TruncatedSVD(reduced, n_iter=7, random_state=seed)
-    return svd.fit_transform(matrix), svd.components_
+    return svd.fit_transform(matrix.astype(np.float64)), svd.components_
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, as float32 on a grid of 2**-20.
+
+    Linear algebra of another release or processor differs in the last bits, after which k-means
+    gives one item in a hundred another SID. Computed in float64 these bits lie far below the grid,
+    so that the same data give the same bytes.
+    """
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-8)
-    return vectors.astype(np.float32)
+    return np.ldexp(np.rint(np.ldexp(vectors, _GRID)), -_GRID).astype(np.float32)
 
 
 class Tfidf(NamedTuple):
@@ -221,7 +230,7 @@ def tfidf_vectors(terms: list[list[str]], dim: int, seed: int) -> tuple[np.ndarr
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    tfidf = TfidfVectorizer(analyzer=list, sublinear_tf=True, dtype=np.float32)
+    tfidf = TfidfVectorizer(analyzer=list, sublinear_tf=True)
     projected, components = _singular_vectors(tfidf.fit_transform(terms), dim, seed)
     known = tfidf.get_feature_names_out().tolist()
     parts = (np.ascontiguousarray(part, dtype=np.float32) for part in (tfidf.idf_, components))

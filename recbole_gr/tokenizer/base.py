@@ -25,7 +25,7 @@ from recbole_gr.untrusted.archives import check_archive, load_tensors
 from recbole_gr.untrusted.shapes import at_least, require, taking, within
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from recbole_gr.config import Settings
 

@@ -1,10 +1,10 @@
 """Whether items that are neighbours share a prefix of their SIDs."""
 
-import faiss
 import numpy as np
 import torch
 
 from recbole_gr.sid.cohesion import unit
+from recbole_gr.tokenizer.faiss_library import faiss
 
 _ROWS = 2**16  # items searched at once
 

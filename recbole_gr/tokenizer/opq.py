@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import faiss
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.base import Tokenizer
+from recbole_gr.tokenizer.faiss_library import faiss
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
 
 if TYPE_CHECKING:

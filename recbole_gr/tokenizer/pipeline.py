@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from recbole_gr.compat import installed
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write, require_writable
 from recbole_gr.memory import peak_memory
@@ -270,7 +271,9 @@ def _cache_name(
 ) -> str:
     """File name that differs wherever the SIDs could."""
     name = type(tokenizer).__name__
-    parts = [_VERSION, type(tokenizer).__module__, name, tokenizer.options, content.digest]
+    # Training and k-means of another release, or on another kind of device, give other codes.
+    by = [installed("torch", "faiss"), torch.device(option(config, "device") or "cpu").type]
+    parts = [_VERSION, type(tokenizer).__module__, name, tokenizer.options, content.digest, by]
     sha = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
     sha.update("\0".join(map(str, content.item_tokens)).encode())
     for signal, value in sorted(signals.items()):

@@ -16,6 +16,7 @@ import torch
 from scipy import sparse
 from torch import nn
 
+from recbole_gr.compat import installed
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.untrusted.archives import check_archive, load_tensors
@@ -59,6 +60,7 @@ def versions() -> dict[str, str]:
         "recbole": recbole.__version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        **installed("pandas", "scipy", "scikit-learn", "faiss"),
         "python": platform.python_version(),
     }
 

@@ -4,7 +4,7 @@ import html
 import math
 import re
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from recbole_gr.data.raw.lines import BrokenLine
@@ -72,7 +72,7 @@ def seconds(value: Any, key: str) -> float:
     except BrokenLine:
         try:
             date = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-            zone = date.tzinfo or timezone.utc
+            zone = date.tzinfo or UTC
             return date.replace(tzinfo=zone).timestamp()
         except (ValueError, TypeError, AttributeError, OverflowError):
             raise BrokenLine(f"{key} is neither a finite number nor an ISO date") from None
