@@ -14,8 +14,8 @@ import torch
 from data_helpers import Generative, make_config, write_random_inter
 from tiny import write_tiny_dataset
 
-from recbole_gr.data import create_dataset, data_preparation, item_content
 from recbole_gr.data import content as item_content_module
+from recbole_gr.data import create_dataset, data_preparation, item_content
 from recbole_gr.data import text as text_module
 from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError

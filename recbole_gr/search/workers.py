@@ -33,8 +33,7 @@ def choose_workers(tool: str) -> Workers:
     except ImportError as error:
         if tool == "ray":
             raise ConfigError(
-                f'--tool=ray: {error}. pip install "recbole_gr[ray]" (Python up to 3.11), or take '
-                "--tool=optuna"
+                f'--tool=ray: {error}. pip install "recbole_gr[ray]", or take --tool=optuna'
             ) from error
         logging.getLogger().info("Ray Tune cannot be used (%s): trials run one by one", error)
         return in_process
