@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import RUNS, arguments
 
-from recbole_gr import Config
+from recbole_gr import Config, run_recbole_gr
 from recbole_gr.errors import ConfigError
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.terminal.log import brief, say, show, with_level
@@ -192,3 +192,25 @@ def test_in_a_terminal_recboles_bars_vanish_too(screen, tiny_folder):
 def test_the_line_of_an_epoch_has_plain_numbers():
     line = epoch_line(3, (np.float64(1.5), 2), "NDCG@10", np.float64(0.25), np.float64(2.0), True)
     assert line == "Epoch 3: loss 3.5000, NDCG@10 0.2500, 2.0 s, best so far"
+
+
+def plain(value):
+    if isinstance(value, dict):
+        return all(map(plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(plain, value))
+    return not isinstance(value, np.generic)
+
+
+@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+def test_nothing_that_is_logged_or_returned_holds_numpys_numbers(
+    name, tiny_folder, tmp_path, monkeypatch, caplog
+):
+    """numpy 2 prints them as `np.float64(0.1)`."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG)
+    model, settings = RUNS[name]
+    result = run_recbole_gr(cmd_args=arguments(model, tiny_folder, **settings))
+    records = [r for r in caplog.records if r.name == "root"]
+    assert len(records) > 8 and all(plain(r.args) for r in records)
+    assert plain(result) and "np.float" not in caplog.text
