@@ -24,7 +24,7 @@ from recbole_gr.run_files import own_checkpoint, start_log
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.terminal.commands import example_of
 from recbole_gr.terminal.lines import opening_line
-from recbole_gr.terminal.log import say
+from recbole_gr.terminal.log import prints_to_log, say
 from recbole_gr.tokenizer.newcomers import fitted_state
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain, plain_config
@@ -213,7 +213,8 @@ def build_model(
     if getattr(config.model_class, "needs_content", False):
         parts.append(vectors)
     try:
-        return config.model_class(*parts).to(config["device"])
+        with prints_to_log():
+            return config.model_class(*parts).to(config["device"])
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{config['model']} needs the package '{error.name}': pip install {error.name}"

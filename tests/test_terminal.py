@@ -159,6 +159,20 @@ def test_handlers_of_the_application_are_all_there_is(alone, capsys):
     assert logging.getLogger().handlers == [theirs]
 
 
+def test_what_a_model_of_recboles_prints_is_logged(run, monkeypatch):
+    from recbole.model.sequential_recommender.sasrec import SASRec
+
+    make = SASRec.__init__
+
+    def chatty(self, *args):
+        print("5 layers", "of mine")
+        make(self, *args)
+
+    monkeypatch.setattr(SASRec, "__init__", chatty)
+    out, err, kept = run("SASRec")
+    assert "5 layers of mine" not in "\n".join(out + err) and "INFO  5 layers of mine" in kept
+
+
 def test_bars_are_drawn_in_a_terminal_and_leave_nothing_behind(screen):
     screen = screen()
     show("INFO")

@@ -140,7 +140,6 @@ class ContinualRun:
             files["manifest"] = write_continual_manifest(
                 self.models, self.config, self.given.settings, results, folder
             )
-        say("Results in %s", folder)
         return {
             "results": results, "table": table, "bucket_table": None,
             "folder": str(self.store.root), "files": files,

@@ -6,6 +6,8 @@ own lines, the settings among them, are for the file.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import re
@@ -30,6 +32,24 @@ def say(message: str, *args: Any) -> None:
 def brief(text: str | None = None) -> dict[str, Any]:
     """The `extra` of a record that the terminal shows, as `text` where that is given."""
     return {"terminal": text or True}
+
+
+class _Printed(io.TextIOBase):
+    """A standard output whose lines come into the log."""
+
+    _begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in filter(str.strip, lines):
+            logging.getLogger().info("%s", line)
+        return len(text)
+
+
+def prints_to_log() -> contextlib.AbstractContextManager[Any]:
+    """Inside the block what is printed is logged: some of RecBole's models print as they are made,
+    and standard output is for what comes out."""
+    return contextlib.redirect_stdout(_Printed())
 
 
 class Terminal(logging.Handler):

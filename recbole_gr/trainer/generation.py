@@ -108,7 +108,7 @@ class _GenerationSteps(Trainer):
             total += loss.detach()
             if batch_idx + 1 == first + group:
                 self._step(n_batches)
-            if show_progress and batch_idx % SHOW_EVERY == 0:
+            if not bar.disable and batch_idx % SHOW_EVERY == 0:
                 mean = float(total) / (batch_idx + 1)
                 rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(f"loss {mean:.4f}, lr {rate:.1e}")
