@@ -11,14 +11,17 @@ import pytest
 import raw_files
 from runs import RUNS, arguments
 
+from recbole_gr import registry, run_recbole_gr
 from recbole_gr import verify as verifying
 from recbole_gr.data.convert import main as convert
 from recbole_gr.export import main as export
+from recbole_gr.model.tiger import TIGER
 from recbole_gr.recommend import main as recommend
 from recbole_gr.search.command import main as search
 from recbole_gr.sid_features import main as sid_features
 from recbole_gr.terminal.commands import example_in_file, export_command, recommend_command
 from recbole_gr.tokenize import main as tokenize
+from recbole_gr.tokenizer.rvq import RVQ
 from run_recbole_gr import main
 
 SMALL = ("--n_layers=1", "--hidden_size=16")
@@ -94,6 +97,18 @@ def test_classes_of_ones_own_are_named_in_the_command(
     assert main(arguments("own_classes:OwnTIGER", tiny_folder, **own)) == 0
     words, answer = paste(capsys.readouterr().out, "recommend:  ")
     assert "--model=own_classes:OwnTIGER" in words and n_items(answer) == 5
+
+
+def test_a_class_that_no_other_process_finds_has_no_command(tiny_folder, monkeypatch):
+    class Mine(TIGER):
+        pass
+
+    monkeypatch.setattr(registry, "MODELS", {**registry.MODELS, "Mine": Mine})
+    result = run_recbole_gr(cmd_args=arguments("TIGER", tiny_folder), model=Mine)
+    assert result["example"] is None
+    monkeypatch.setattr(registry, "TOKENIZERS", {**registry.TOKENIZERS, "Own": RVQ})
+    result = run_recbole_gr(cmd_args=arguments("TIGER", tiny_folder, tokenizer="Own"))
+    assert result["example"]["tokenizer"] == "recbole_gr.tokenizer.rvq:RVQ"
 
 
 def test_periods_end_with_a_command_for_the_last_one(tiny_folder, capsys, paste):

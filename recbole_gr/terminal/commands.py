@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from recbole_gr.config import Config
 
 K = 5  # items of the example
+_MAIN = sys.modules["__main__"]
 _QUESTION, _CODE = ("user", "history", "k"), ("model", "tokenizer", "backbone")
 
 
@@ -111,25 +113,28 @@ def _first_token(dataset: Any, field: str, ids: Any) -> str | None:
 
 
 def _own_classes(config: Config) -> dict[str, str] | None:
-    """Classes outside of this package and RecBole by the key that names them; None where they are
-    in no module that could be imported again."""
+    """Classes by the key that names them that another process does not know by a name; None where
+    it would not find one of them."""
     from recbole_gr.registry import BACKBONES, TOKENIZERS
 
-    model = config.model_class
-    own = {"model": f"{model.__module__}:{model.__qualname__}"}
-    if getattr(model, "generative", False):
+    own = {}
+    if config.model_class.__module__.partition(".")[0] not in ("recbole", "recbole_gr"):
+        own["model"] = _path_of(config.model_class)
+    if getattr(config.model_class, "generative", False):
         for key, table in (("tokenizer", TOKENIZERS), ("backbone", BACKBONES)):
-            known = table.get(config[key], config[key])  # what was registered is a class
-            if isinstance(known, type):
-                known = f"{known.__module__}:{known.__qualname__}"
-            own[key] = str(known or "")
-    own = {
-        key: name
-        for key, name in own.items()
-        if ":" in name and not name.startswith(("recbole.", "recbole_gr."))
-    }
-    unknown = any(name.startswith("__main__") or "<locals>" in name for name in own.values())
-    return None if unknown else own
+            known = table.get(config[key], config[key])
+            if isinstance(known, type):  # registered in this process
+                own[key] = _path_of(known)
+            elif known and ":" in known and not known.startswith("recbole_gr."):
+                own[key] = known
+    return own if all(own.values()) else None
+
+
+def _path_of(known: type) -> str:
+    """`package.module:Class`; empty where another process would not find the class there."""
+    module = sys.modules.get(known.__module__)
+    found = getattr(module, known.__qualname__, None) is known
+    return f"{known.__module__}:{known.__qualname__}" if found and module is not _MAIN else ""
 
 
 def training_command(arguments: Iterable[str], config: Config, **options: Any) -> str:
