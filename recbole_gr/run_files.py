@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colorama import deinit
 from recbole.utils import init_logger
 
 from recbole_gr import processes
@@ -78,6 +79,7 @@ def start_log(config: Config) -> str | None:
     make, logging.FileHandler = logging.FileHandler, _OwnLogFile  # type: ignore[assignment,misc]
     try:
         init_logger(config)
+        deinit()  # RecBole has colorama end every line of the terminal with a code
     finally:
         logging.FileHandler = make  # type: ignore[misc]
     made = [handler for handler in root.handlers if handler not in before]

@@ -194,11 +194,13 @@ def test_bars_are_not_drawn_where_nobody_watches_or_all_is_to_be_quiet(screen, m
     assert screen.getvalue() == ""
 
 
-def test_in_a_terminal_recboles_bars_vanish_too(screen, tiny_folder):
+def test_in_a_terminal_recboles_bars_vanish_too(screen, tiny_folder, monkeypatch):
     screen = screen()
     own = {**RUNS["SASRec"][1], "show_progress": True}
+    monkeypatch.setattr(sys, "stdout", Screen())
     assert main(arguments("SASRec", tiny_folder, **own)) == 0
     text = screen.getvalue()
+    assert "Report: " in sys.stdout.getvalue() and "\033" not in sys.stdout.getvalue()
     assert "Train     0" in text and "Evaluate" in text
     assert not any("it/s" in line.rpartition("\r")[2] for line in text.split("\n"))
 
