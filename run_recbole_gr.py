@@ -5,14 +5,12 @@ import sys
 USAGE = """\
 usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
 
-  --model         TIGER, PIT, IntRR, R3VAE (TIGER on its SIDs), any RecBole model, or
-                  package.module:Class; several end in one table.
+  --model         one of those below; several end in one table.
                   DACT runs all periods of the data (--continual.tokenizer=frozen,finetune,dact
                   --continual.recommender=frozen,finetune,retrain --continual.model=TIGER)
   --dataset       a folder <data_path>/<dataset>/ of atomic files; ml-100k comes with RecBole
   --data_path     the parent folder of the data sets (default: dataset/)
-  --tokenizer     RKMeans, I2IRKMeans, OPQ, RQVAE, RVQ, R3VAE, LETTER, DACT, or
-                  package.module:Class
+  --tokenizer     what learns the semantic IDs, one of those below (default: RKMeans)
   --config_files  YAML files of settings, separated by commas
   --resume        a checkpoint to go on training from
   --nproc         processes on this machine (default: 1), one a GPU, or sharing the cores; with
@@ -35,13 +33,20 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE, end="")
+        from recbole_gr.command_line import print_usage
+        from recbole_gr.terminal.help import models_help, tokenizers_help
+
+        print_usage(USAGE, (models_help, tokenizers_help))
         return 0 if arguments else 2
     from recbole_gr import run_recbole_gr
     from recbole_gr.command_line import exit_code, stopped_as_by_ctrl_c
     from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
+    from recbole_gr.terminal.lines import closing_lines
+    from recbole_gr.terminal.log import show, with_level
 
     try:
+        arguments, level = with_level(arguments)
+        show(level or "INFO")
         with stopped_as_by_ctrl_c():
             outcome = run_recbole_gr(cmd_args=arguments)
     except ConfigError as error:
@@ -62,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     print(outcome["table"])
     if outcome["bucket_table"]:
         print(f"\n{outcome['bucket_table']}")
-    print(f"\nWritten to {outcome['files']['md']} and beside it.")
+    print("\n" + "\n".join(closing_lines(outcome, arguments)))
     return 0
 
 

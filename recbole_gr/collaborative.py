@@ -26,6 +26,7 @@ from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import require_writable
 from recbole_gr.registry import get_model, get_trainer
+from recbole_gr.terminal.log import brief, say
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
 from recbole_gr.tokenizer.fitting import hash_of
 from recbole_gr.tokenizer.options import positive
@@ -139,7 +140,7 @@ def cached_item_vectors(
         if path.is_file():
             try:
                 result = load_item_vectors(path)
-                logging.getLogger().info("Collaborative item vectors from %s", path)
+                say("Collaborative item vectors from %s", path)
                 return result
             except ConfigError as error:
                 logging.getLogger().warning("%s; they are trained anew", error)
@@ -286,7 +287,10 @@ def _train(
         "n_items": n_items,
         "n_training_targets": len(train._dataset),
     }
-    logging.getLogger().info("Collaborative vectors: %s", figures)
+    text = "SASRec learned collaborative vectors in {epochs} epochs, {seconds:.1f} s"
+    logging.getLogger().info(
+        "Collaborative vectors: %s", figures, extra=brief(text.format(**figures))
+    )
     return ItemVectors(vectors, state, figures)
 
 

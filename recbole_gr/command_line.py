@@ -6,15 +6,23 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
-from typing import Any, TextIO
+from typing import Any
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.terminal.log import show, with_level
 
 # A signal that reaches a process group also reaches its parent, which hands it on.
 SAME_SIGNAL = 5.0  # seconds
 _heard = -SAME_SIGNAL  # when the last signal to stop came
+
+
+SHARED = """
+In every command:
+  --quiet            warnings, errors and the outcome alone
+  --log_level=LEVEL  what standard error shows: DEBUG, INFO, WARNING (--quiet) or ERROR
+"""
 
 
 class Terminated(KeyboardInterrupt):
@@ -98,13 +106,19 @@ def stopped_as_by_ctrl_c() -> contextlib.AbstractContextManager[None]:
     return on_stop(_raise)
 
 
+def print_usage(usage: str, lists: Sequence[Callable[[], str]] = ()) -> None:
+    """Print the usage of a command, what all have in common, and lists of names."""
+    print(usage + SHARED + "".join("\n" + make() for make in lists), end="")
+
+
 def run_command(
     run: Callable[[list[str]], int | None],
     usage: str,
     argv: list[str] | None = None,
-    level: int | None = logging.INFO,
-    log: TextIO | None = None,
+    level: int = logging.INFO,
+    is_setting: bool = True,
     stopped: str = "Stopped.",
+    lists: Sequence[Callable[[], str]] = (),
 ) -> int:
     """Run a command and turn what was given wrongly into a message.
 
@@ -112,8 +126,11 @@ def run_command(
         run (callable): takes the list of arguments; returns an exit code, or None for 0.
         usage (str): printed for `--help`, and where there are no arguments.
         argv (list[str] | None): arguments without the program's name; None takes `sys.argv`.
-        level (int | None): of the log; None leaves logging alone.
-        log (file | None): where the log goes; standard error by default.
+        level (int): of what standard error shows, unless `--quiet` or `--log_level`
+            say otherwise.
+        is_setting (bool): whether `run` takes `--log_level=` among its arguments.
+        lists (list): what makes further parts of the usage, such as
+            `recbole_gr.terminal.help.models_help`.
         stopped (str): what to say after Ctrl-C, SIGTERM or SIGHUP.
 
     Returns:
@@ -122,11 +139,13 @@ def run_command(
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
-        print(usage, end="")
+        print_usage(usage, lists)
         return 0 if arguments else 2
-    if level is not None:
-        logging.basicConfig(level=level, format="%(message)s", stream=log or sys.stderr)
     try:
+        arguments, asked = with_level(arguments)
+        show(asked or level)
+        if asked and not is_setting:
+            arguments.remove(f"--log_level={asked}")
         with stopped_as_by_ctrl_c():
             return run(arguments) or 0
     except ConfigError as error:

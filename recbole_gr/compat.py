@@ -40,6 +40,7 @@ def apply_to_recbole() -> None:
     pandas_sequence_columns()
     pandas_missing_values()
     collector_of_plain_numbers()
+    bars_of_a_terminal()
     silence_recbole()
 
 
@@ -104,6 +105,19 @@ def collector_of_plain_numbers() -> None:
         return struct
 
     Collector.get_data_struct = get_data_struct
+
+
+def bars_of_a_terminal() -> None:
+    """Let RecBole's trainers draw their bars as ours, see :class:`~recbole_gr.terminal.bars.Bar`.
+
+    Cause: each of their bars leaves a line behind, and where standard error is a file, one for
+    every update.
+    """
+    import recbole.trainer.trainer as module
+
+    from recbole_gr.terminal.bars import Bar
+
+    module.tqdm = Bar
 
 
 def silence_recbole() -> None:

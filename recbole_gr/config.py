@@ -19,6 +19,7 @@ from recbole_gr.launch import layout_of
 from recbole_gr.ranges import check_ranges
 from recbole_gr.settings import SettingsLoader, external_settings
 from recbole_gr.sid.gate import check_gate
+from recbole_gr.terminal.log import check_levels
 
 if TYPE_CHECKING:
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -203,6 +204,7 @@ class Config(RecBoleConfig):
         if config.get("field_separator") == "\\t":  # as shells and some YAML files hand it on
             config["field_separator"] = "\t"
         check_ranges(config)
+        check_levels(config)
         self._set_negative_sampling()
         try:
             super()._set_default_parameters()
@@ -248,8 +250,12 @@ class Config(RecBoleConfig):
         hint = ""
         if os.path.isfile(os.path.join(parent, f"{self.dataset}.inter")):
             hint = f" '{parent}' holds {self.dataset}.inter itself: give its parent folder."
+        from recbole_gr.data.available import data_sets_in  # which meets this module elsewhere
+
+        bundled = not self.external_config_dict.get("data_path")
+        meant = did_you_mean(self.dataset, data_sets_in(parent, bundled)) or "."
         raise ConfigError(
-            f"Data set '{self.dataset}': there is no folder '{os.path.abspath(path)}'. Set "
+            f"Data set '{self.dataset}': there is no folder '{os.path.abspath(path)}'{meant} Set "
             f"--data_path to the folder that holds '{self.dataset}/{self.dataset}.inter'.{hint}"
         )
 

@@ -281,6 +281,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> None:
     from recbole_gr.errors import ConfigError
     from recbole_gr.settings import own_arguments, parse_arguments, parse_value
+    from recbole_gr.terminal.commands import program_command
 
     own, rest = own_arguments(arguments, OWN)
     overrides = parse_arguments(rest)
@@ -294,6 +295,8 @@ def _run(arguments: list[str]) -> None:
     )
     size = os.path.getsize(own["output"]) / 2**20
     print(f"Written: {own['output']}, {size:.1f} MiB, {len(written['items']) - 1} items")
+    inputs = written["max_history"], written["max_excluded"]
+    print(f"Ask it: {program_command(own['output'], *inputs)}")
 
 
 if __name__ == "__main__":

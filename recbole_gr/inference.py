@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from logging import getLogger
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
 
 from recbole_gr.answers import Answers
 from recbole_gr.data.histories import Histories
@@ -15,8 +15,11 @@ from recbole_gr.data.questions import check_count, token_lists, user_tokens
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.generation import NEVER
 from recbole_gr.restore import Restored, restore
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.newcomers import content_rows, kept_tokenizer, newcomer_codes
 from recbole_gr.trainer.weights import require_finite
+
+UNKNOWN = ("error", "skip")  # what becomes of tokens that are not in the data
 
 
 class Recommendation(NamedTuple):
@@ -97,6 +100,7 @@ class Recommender:
         beam_size: int | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
+        unknown: str = "error",
     ) -> Iterator[Recommendation]:
         """The `k` best items for each user or history, in the order given.
 
@@ -112,6 +116,8 @@ class Recommender:
             beam_size: of generative models; None takes the configuration's. At least `k`.
             batch_size: answers computed together; None takes what the evaluation does.
             show_progress: a bar; None takes the configuration's.
+            unknown: `"skip"` leaves out users, and items of a history, that are not in the data,
+                with a warning that names them, as long as others remain; `"error"` refuses them.
 
         Raises:
             ConfigError: tokens that are not in the data (named), an empty history, or a model that
@@ -125,13 +131,15 @@ class Recommender:
             check_count(beam_size, "beam_size")
         if exclude_history not in (None, True, False):
             raise ConfigError(f"exclude_history: {exclude_history!r} must be True, False or None")
+        if unknown not in UNKNOWN:
+            raise ConfigError(f"unknown: {unknown!r} is not one of {', '.join(UNKNOWN)}")
         if users is not None and histories is not None:
             raise ConfigError("give users or histories, not both")
         if histories is not None:
-            source, names = self._given(histories), None
+            source, names = self._given(histories, unknown == "skip"), None
             rows = torch.arange(len(source))
         else:
-            rows = self._user_rows(users)
+            rows = self._user_rows(users, unknown == "skip")
             assert self.histories is not None  # _user_rows has looked
             source = self.histories
             tokens = self.dataset.field2id_token[self.dataset.uid_field]
@@ -155,7 +163,7 @@ class Recommender:
         batch_size: int,
         show: bool,
     ) -> Iterator[Recommendation]:
-        bar = tqdm(total=len(rows), ncols=100, desc="Recommend", unit="user", disable=not show)
+        bar = Bar(total=len(rows), ncols=100, desc="Recommend", unit="user", disable=not show)
         with bar:
             for start in range(0, len(rows), batch_size):
                 part = rows[start : start + batch_size]
@@ -229,7 +237,7 @@ class Recommender:
         except ConfigError as error:
             raise ConfigError(f"{error}, the items there are") from None
 
-    def _user_rows(self, users: Iterable | None) -> torch.Tensor:
+    def _user_rows(self, users: Iterable | None, skip: bool = False) -> torch.Tensor:
         """Ids [B] of user tokens, or of all users with a history."""
         if self.histories is None:
             why = (
@@ -243,35 +251,43 @@ class Recommender:
         if users is None:
             return taken.nonzero().squeeze(1)
         ids = self.dataset.field2token_id[self.dataset.uid_field]
-        rows = torch.tensor(_ids_of(user_tokens(users), ids, "users"), dtype=torch.long)
+        rows = torch.tensor(_ids_of(user_tokens(users), ids, "users", skip), dtype=torch.long)
         empty = (taken[rows] == 0).nonzero().squeeze(1)
         if self._answering.sequential and len(empty):
             user = self.dataset.id2token(self.dataset.uid_field, int(rows[empty[0]]))
-            raise ConfigError(
-                f"users: {len(empty)} have no interactions to go by, first {str(user)!r}"
-            )
+            message = f"users: {len(empty)} have no interactions to go by, first {str(user)!r}"
+            if not skip or len(empty) == len(rows):
+                raise ConfigError(message)
+            getLogger().warning("%s; they are left out", message)
+            return rows[taken[rows] > 0]
         return rows
 
-    def _given(self, histories: Iterable) -> Histories:
+    def _given(self, histories: Iterable, skip: bool = False) -> Histories:
         if not self._answering.sequential:
             raise ConfigError(
                 f"histories: {self.config['model']} knows users by a vector of their own and reads "
                 "no history; give users, or take a sequential model"
             )
         rows = [
-            _ids_of(tokens, self._item_ids, f"histories: number {number}")
+            _ids_of(tokens, self._item_ids, f"histories: number {number}", skip)
             for number, tokens in enumerate(token_lists(histories), 1)
         ]
         return Histories.of(rows, self.dataset.iid_field)
 
 
-def _ids_of(tokens: Iterable, ids: Mapping[str, int], what: str) -> list[int]:
-    """Ids of tokens; a ConfigError names those that are not there."""
+def _ids_of(tokens: Iterable, ids: Mapping[str, int], what: str, skip: bool = False) -> list[int]:
+    """Ids of tokens; a ConfigError names those that are not there. With `skip` they are left out,
+    with a warning, as long as others remain."""
     tokens = list(tokens)
     found = [ids.get(token, 0) for token in tokens]
     unknown = [token for token, number in zip(tokens, found) if not number]
     if unknown:
         shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         hint = did_you_mean(unknown[0], ids) if len(ids) <= 100_000 else ""
-        raise ConfigError(f"{what}: not in the data: {shown}{hint}")
-    return found
+        if not skip or len(unknown) == len(tokens):
+            raise ConfigError(f"{what}: not in the data: {shown}{hint}")
+        getLogger().warning(
+            "%s: %d of %d are not in the data and left out: %s%s",
+            what, len(unknown), len(tokens), shown, hint,
+        )  # fmt: skip
+    return [number for number in found if number]

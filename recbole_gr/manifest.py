@@ -70,7 +70,8 @@ _FILE_KEYS = ("sid_file", "content_file", "cf_file")  # settings that name a fil
 _FILES_OF_PERIODS = ("continual_cf_files", "continual_sid_files")
 _OF_A_RESULT = (
     *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
-    *("test_buckets", "test_targets", "best_epoch", "epochs_run", "sid_digest"),
+    *("test_interval", "test_buckets", "test_targets", "best_epoch", "epochs_run", "sid_digest"),
+    *("checkpoint", "example"),
     *("seconds_per_epoch", "seconds_total", "parameters", "peak_memory_bytes", "config"),
 )
 
@@ -120,12 +121,16 @@ def write_continual_manifest(
         str: the path.
     """
     kept = ("period", "model", "method", "test_result", "best_valid_result", "churn")
+    also = ("test_interval", "checkpoint", "example")  # not in what earlier versions kept
     continual = {
         "models": models,
         "dataset": config["dataset"],
         "settings": settings,
         "data": data_hashes(config),
-        "results": [{key: result[key] for key in kept} for result in results],
+        "results": [
+            {key: result[key] for key in kept} | {key: result.get(key) for key in also}
+            for result in results
+        ],
     }
     return write_record(folder, {"runs": [], "continual": continual})
 

@@ -44,9 +44,11 @@ def run_recbole_gr(
     Returns:
         dict: for one model `model`, `dataset`, `best_valid_score`, `best_valid_result`,
         `test_result`, `test_buckets` (metrics by training frequency of the target item, or None),
-        `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
+        `test_interval` (`users`, and by metric the ends of its 95 % interval over them; None where
+        nothing is ranked), `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
-        `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None),
+        `peak_memory_bytes`, `checkpoint`, `example` (arguments that `recbole_gr.recommend` takes
+        for it, or None), `sid` (quality of the semantic IDs or None),
         `sid_digest` (sha256 of the SIDs or None), `log`, `config`, `epoch_figures` (what a trainer
         notes of each epoch, or None), `redistribution` (how single items are spread over codes, or
         None), `table` (markdown), `bucket_table`, `files`. For several `results` (a list of such),

@@ -31,7 +31,8 @@ usage: python -m recbole_gr.recommend --checkpoint=FILE
 Prints rank, item, title (where the .item file has one) and score. Of a user of the data the whole
 history counts, up to the last interaction.
 
-  --users_file       a user token on each line; - is standard input
+  --users_file       a user token on each line; - is standard input. Users, and items of a
+                     history, that are not in the data are named and left out
   --output           writes .csv (a line per item) or .jsonl (a line per user) instead of printing
   --k                items for each user (default: 10)
   --exclude_history  leave out the items of the history (default: as the model was evaluated)
@@ -60,6 +61,7 @@ def recommend(
     model: str | type | None = None,
     batch_size: int | None = None,
     show_progress: bool | None = None,
+    unknown: str = "error",
     **overrides: Any,
 ) -> list[Recommendation]:
     """The `k` best items for users or histories, by the trained model of a checkpoint.
@@ -68,7 +70,7 @@ def recommend(
 
     Args:
         checkpoint (str | os.PathLike): a file that a run kept, of our models or RecBole's.
-        users, histories, k, exclude_history, batch_size, show_progress: as for
+        users, histories, k, exclude_history, batch_size, show_progress, unknown: as for
             `Recommender.stream`.
         new_items (dict | None): text or content vector by token of items that the model does not
             know yet, as for `Recommender.add_items`.
@@ -89,8 +91,9 @@ def recommend(
     if new_items:
         recommender.add_items(new_items)
     return recommender.recommend(
-        users, histories, k, exclude_history=exclude_history, batch_size=batch_size
-    )
+        users, histories, k, exclude_history=exclude_history, batch_size=batch_size,
+        unknown=unknown,
+    )  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,13 +138,28 @@ def _run(arguments: list[str]) -> None:
         recommender.add_items(new_items)
     if "users_file" not in own:
         options["show_progress"] = False
-    answers = recommender.stream(users, histories, k, **options)
+    answers = recommender.stream(users, histories, k, unknown="skip", **options)
     titles = item_titles(recommender.config)
     if output is None:
         _print(answers, titles)
     else:
-        n_users = _write(answers, titles, output)
+        n_users, user = _write(answers, titles, output)
         print(f"Written: {output}, {n_users} users")
+        asked = {"user": user} if user else {"history": own.get("history")}
+        print(_next(own, rest, recommender.generative, asked))
+
+
+def _next(
+    own: Mapping[str, str], settings: list[str], generative: bool, asked: Mapping[str, str | None]
+) -> str:
+    """What goes on from a file of answers: the model as a program, or the answer to one of them."""
+    from recbole_gr.terminal.commands import command, export_command
+
+    file, shared = own["checkpoint"], {key: own.get(key) for key in ("model", "k")}
+    if generative:
+        return f"Serve the model: {export_command(file, *settings, **shared)}"
+    options = {"checkpoint": file, **asked, **shared}
+    return f"See one of them: {command('-m', 'recbole_gr.recommend', *settings, **options)}"
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
@@ -209,11 +227,17 @@ def _print(answers: Iterable[Recommendation], titles: Mapping[str, str]) -> None
         print(aligned_table([head, *rows]) + "\n")
 
 
-def _write(answers: Iterable[Recommendation], titles: Mapping[str, str], output: Path) -> int:
-    """Write the answers as they come, under another name until all are there."""
+def _write(
+    answers: Iterable[Recommendation], titles: Mapping[str, str], output: Path
+) -> tuple[int, str | None]:
+    """Write the answers as they come, under another name until all are there.
+
+    Returns:
+        tuple: how many there are, and a user that stands for itself in `--user=`.
+    """
     from recbole_gr.files import atomic_write
 
-    n_users = 0
+    n_users, user = 0, None
     with atomic_write(output) as temporary:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
             write = (
@@ -222,7 +246,8 @@ def _write(answers: Iterable[Recommendation], titles: Mapping[str, str], output:
             for answer in answers:
                 write(answer)
                 n_users += 1
-    return n_users
+                user = user or (answer.user if "," not in str(answer.user) else None)
+    return n_users, user
 
 
 def _csv_rows(file: TextIO, titles: Mapping[str, str]) -> Callable[[Recommendation], None]:

@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from recbole_gr import compat
 from recbole_gr.errors import ConfigError, nearest
 
@@ -123,6 +121,7 @@ def _recbole_model(name: str) -> type:
     RecBole's SINE switches torch's anomaly detection on when it is imported, for the whole process:
     every model after it in a run would train far more slowly.
     """
+    import torch  # here alone: the help lists names without it
     from recbole.utils import get_model as recbole_get_model
 
     enabled, check_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
@@ -188,9 +187,14 @@ def get_trainer(config: Config, model_class: type) -> Any:
     return safe_tree_trainer(trainer) if of_trees else safe_trainer(trainer)
 
 
-@lru_cache(maxsize=1)
 def recbole_models() -> frozenset[str]:
-    """Names of RecBole's models, found without importing any of them.
+    """Names of RecBole's models, found without importing any of them."""
+    return frozenset().union(*recbole_kinds().values())
+
+
+@lru_cache(maxsize=1)
+def recbole_kinds() -> dict[str, frozenset[str]]:
+    """Names of RecBole's models by kind, `sequential` or `general`, without importing any of them.
 
     RecBole finds a model through its file, `SASRec` in `sasrec.py`, but has no list of names. The
     spelling comes from its property files, and from the source where a model has no property file.
@@ -203,14 +207,16 @@ def recbole_models() -> frozenset[str]:
         for file in _stems(folder, "model"):
             if file != file.lower():  # those of xgboost.yaml and lightgbm.yaml are not the classes'
                 spelling[file.lower()] = file
-    names: set[str | None] = set()
+    kinds = {}
     for package in pkgutil.iter_modules(recbole.model.__path__):
         if not package.ispkg:
             continue
         folder = [f"{path}/{package.name}" for path in recbole.model.__path__]
-        for module in pkgutil.iter_modules(folder):
-            names.add(spelling.get(module.name) or _class_in(module))
-    return frozenset(name for name in names if name is not None)
+        modules = pkgutil.iter_modules(folder)
+        names = (spelling.get(module.name) or _class_in(module) for module in modules)
+        kind = package.name.removesuffix("_recommender").replace("_", "-")
+        kinds[kind] = frozenset(name for name in names if name is not None)
+    return kinds
 
 
 def _stems(folder: str, sub: str) -> list[str]:

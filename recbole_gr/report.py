@@ -14,6 +14,7 @@ from recbole_gr.markdown import aligned_table, csv_text
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.report_epochs import write_epochs
 from recbole_gr.report_redistribution import write_redistribution
+from recbole_gr.terminal.lines import interval_lines
 
 if TYPE_CHECKING:
     import os
@@ -123,6 +124,9 @@ def _markdown_page(results: list[dict[str, Any]]) -> str:
         "MiB is GPU memory of tensors on a GPU, resident memory of the process elsewhere."
     )
     page = f"# {_title(results)}\n\n{markdown_table(results)}\n\n{costs}\n"
+    sure = interval_lines(results)
+    if sure:
+        page += "\nHow sure the test metrics are:\n\n" + "".join(f"* {line}\n" for line in sure)
     buckets = bucket_table(results)
     if buckets:
         page += f"\nBy the number of training interactions of the target item:\n\n{buckets}\n"

@@ -15,11 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colorama import deinit
 from recbole.utils import init_logger
 
 from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import require_writable
+from recbole_gr.terminal.log import hide, level_of, show
 from recbole_gr.trainer.interrupt import best_of, stopped_beside
 
 try:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from recbole.config import Config
 
 IN_USE = ".in-use"  # what the name of a hidden file that holds another name ends in
-_handlers: list[logging.Handler] = []  # those that init_logger made for the model before
+_handlers: list[_OwnLogFile] = []  # the log of the model before
 _without_logs = False
 
 
@@ -54,19 +56,22 @@ def logs_are_kept() -> bool:
 def start_log(config: Config) -> str | None:
     """RecBole's logger, with a file of its own for each model; returns that file or None.
 
-    The file is a new one, and tensorboard's folder has its name. RecBole's `init_logger` does
-    nothing once the root logger has handlers, so what it made for the model before is taken away
-    first. Handlers of the application stay. Of several processes the main one alone logs.
+    The file is a new one, and tensorboard's folder has its name. It keeps the whole log, of which
+    the terminal shows what `log_level` says. RecBole's `init_logger` does nothing once the root
+    logger has handlers, so those of the model before are taken away first. Where the application
+    has some, they are all there is. Of several processes the main one alone logs.
     """
     root = logging.getLogger()
     for handler in _handlers:
         root.removeHandler(handler)
         handler.close()
+    _handlers.clear()
     if not logs_are_kept():
         return None
     if not processes.is_main():  # what the others have to say, the main process says
         root.setLevel(logging.ERROR)
         return None
+    hide()
     before = set(root.handlers)
     # RecBole's folders. It looks for them and then makes them, and runs may start together.
     for folder in (Path("log", config["model"]), "log_tensorboard"):
@@ -74,11 +79,17 @@ def start_log(config: Config) -> str | None:
     make, logging.FileHandler = logging.FileHandler, _OwnLogFile  # type: ignore[assignment,misc]
     try:
         init_logger(config)
+        deinit()  # RecBole has colorama end every line of the terminal with a code
     finally:
         logging.FileHandler = make  # type: ignore[misc]
-    _handlers[:] = [handler for handler in root.handlers if handler not in before]
-    files = [handler.baseFilename for handler in _handlers if hasattr(handler, "baseFilename")]
-    return files[0] if files else None
+    made = [handler for handler in root.handlers if handler not in before]
+    _handlers[:] = [handler for handler in made if isinstance(handler, _OwnLogFile)]
+    for other in set(made).difference(_handlers):  # for the terminal, without a filter
+        root.removeHandler(other)
+    for log in _handlers:
+        show(level_of(config), log.level)
+        return log.baseFilename
+    return None
 
 
 def _time() -> str:
@@ -94,6 +105,8 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 class _OwnLogFile(logging.FileHandler):
     """The file that RecBole names by the second, or the first of those after it that is new."""
+
+    of_a_run = True
 
     def __init__(self, path: str):
         for candidate in _numbered(Path(path)):

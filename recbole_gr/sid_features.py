@@ -186,7 +186,9 @@ def _configs(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    return run_command(_run, USAGE, argv)
+    from recbole_gr.terminal.help import context_models_help, tokenizers_help
+
+    return run_command(_run, USAGE, argv, lists=(tokenizers_help, context_models_help))
 
 
 def _run(arguments: list[str]) -> int:
@@ -206,10 +208,22 @@ def _run(arguments: list[str]) -> int:
             rest,
         )
         print("Written: " + ", ".join(map(str, written["files"])))
+        print(f"Train with them: {_next(written, models)}")
         results = [r for name in models for r in compare_features(written, name, cmd_args=rest)]
         if results:
             _print_comparison(results, written["dataset"])
     return 0
+
+
+def _next(written: Mapping[str, Any], models: list[str]) -> str:
+    """The command that trains a click-through model on the new data set."""
+    from recbole_gr.terminal.commands import run_command
+
+    settings = next(file for file in written["files"] if file.suffix == ".yaml")
+    return run_command(
+        model=models[0] if models else "DeepFM", dataset=written["dataset"],
+        data_path=written["folder"], config_files=str(settings),
+    )  # fmt: skip
 
 
 def _print_comparison(results: list[dict[str, Any]], dataset: str) -> None:

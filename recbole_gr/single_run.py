@@ -22,11 +22,15 @@ from recbole_gr.files import DiskFull, require_writable
 from recbole_gr.launch import note_how_to_go_on
 from recbole_gr.run_files import own_checkpoint, start_log
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.terminal.commands import example_of
+from recbole_gr.terminal.lines import opening_line
+from recbole_gr.terminal.log import prints_to_log, say
 from recbole_gr.tokenizer.newcomers import fitted_state
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import plain, plain_config
 from recbole_gr.trainer.growth import load_grown
 from recbole_gr.trainer.interrupt import stopped_beside
+from recbole_gr.trainer.intervals import noting_intervals
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +104,7 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
     logger.info(dataset)
     check_catalogue(config, dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
+    say(opening_line(config, dataset, len(train_data._dataset), log))
     content, sid_table, quality = start.semantic_ids or semantic_ids(config, train_data)
 
     # Again, so that a model starts the same whatever was drawn for its data.
@@ -130,9 +135,11 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         if saved:  # of a training that has come to its end now
             stopped_beside(trainer.saved_model_file).unlink(missing_ok=True)
     trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
-    test_result = trainer.evaluate(
-        test_data, load_best_model=saved and start.train, show_progress=progress
-    )
+    with noting_intervals(trainer.evaluator, test_data._dataset) as intervals:
+        test_result = trainer.evaluate(
+            test_data, load_best_model=saved and start.train, show_progress=progress
+        )
+    valid_result, test_result = _plain_metrics(valid_result), _plain_metrics(test_result)
     logger.info("best valid: %s", valid_result)
     logger.info("test: %s", test_result)
     test_buckets = buckets.results(trainer.evaluator) if buckets else {}
@@ -142,8 +149,9 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         "model": config["model"],
         "dataset": config["dataset"],
         "best_valid_score": None if score is None else float(score),
-        "best_valid_result": _plain_metrics(valid_result),
-        "test_result": _plain_metrics(test_result),
+        "best_valid_result": valid_result,
+        "test_result": test_result,
+        "test_interval": intervals.plain(),
         "test_buckets": test_buckets or None,
         "test_targets": _targets(test_data._dataset),
         "best_epoch": getattr(trainer, "best_epoch", None),
@@ -153,6 +161,7 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         "parameters": _n_parameters(model),
         "peak_memory_bytes": memory.peak_memory(config["device"]),
         "checkpoint": trainer.saved_model_file if saved and start.train else start.weights,
+        "example": example_of(config, test_data._dataset),
         "sid": quality,
         "sid_digest": None if sid_table is None else sid_table.digest(),
         "generation": getattr(trainer, "generation_figures", None),
@@ -204,7 +213,8 @@ def build_model(
     if getattr(config.model_class, "needs_content", False):
         parts.append(vectors)
     try:
-        return config.model_class(*parts).to(config["device"])
+        with prints_to_log():
+            return config.model_class(*parts).to(config["device"])
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{config['model']} needs the package '{error.name}': pip install {error.name}"

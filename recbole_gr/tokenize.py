@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,7 +157,9 @@ def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityRepor
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    return run_command(_run, USAGE, argv, log=sys.stdout)
+    from recbole_gr.terminal.help import tokenizers_help
+
+    return run_command(_run, USAGE, argv, lists=(tokenizers_help,))
 
 
 def _run(arguments: list[str]) -> int:
@@ -166,12 +168,34 @@ def _run(arguments: list[str]) -> int:
     own, rest = own_arguments(arguments, ("output",))
     output, names = own.get("output"), _tokenizers(rest)
     if len(names) > 1:
-        _, table, files = compare_tokenizers(names, output=output, cmd_args=rest)
+        reports, table, files = compare_tokenizers(names, output=output, cmd_args=rest)
         print(table)
     else:
-        _, _, files = tokenize(output=output, cmd_args=rest)
+        _, report, files = tokenize(output=output, cmd_args=rest)
+        reports = {names[0] if names else "": report}
+        print(report.to_text())
     print("Written: " + ", ".join(map(str, files)))
+    print(_next(rest, reports, files))
     return 0
+
+
+def _next(arguments: list[str], reports: Mapping[str, QualityReport], files: list[Path]) -> str:
+    """The command that trains on the SIDs, of several tokenizers those that collide least."""
+    from recbole_gr.config import Config
+    from recbole_gr.sid.gate import collapse_reasons
+    from recbole_gr.terminal.commands import training_command
+
+    tables = [file for file in files if file.name == "sid.npz"]
+    best = min(range(len(tables)), key=lambda n: list(reports.values())[n].collision_rate)
+    name = list(reports)[best]
+    rest = [a for a in arguments if not a.startswith("--tokenizer=")]
+    own = [f"--tokenizer={name}"] * bool(name)
+    config = Config("TIGER", None, None, None, rest + own, other_tokenizers=list(reports))
+    limits = config["sid_min_distinct"], config["sid_min_utilisation"]
+    collapsed = collapse_reasons(reports[name], *limits)
+    options = {"sid_file": str(tables[best]), "sid_gate": "warn" if collapsed else None}
+    command = training_command(rest + own, config, **options)
+    return f"Train {'with them all the same' if collapsed else 'with them'}: {command}"
 
 
 def _tokenizers(arguments: list[str]) -> list[str]:

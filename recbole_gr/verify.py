@@ -5,6 +5,7 @@ python -m recbole_gr.verify results/ml-100k-TIGER-DATE/manifest.json
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -13,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from recbole_gr.command_line import run_command
 
 if TYPE_CHECKING:
-    import os
-
     from recbole.config import Config
 
 USAGE = """\
@@ -30,6 +29,9 @@ of threads and processes, all are equal.
 
 Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot be used.
 """
+
+
+ROUNDING = 1e-3  # of metrics of four decimals, where sums have another order
 
 
 def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides: Any) -> list[str]:
@@ -241,6 +243,7 @@ def _run(arguments: list[str]) -> int:
     from recbole_gr.errors import ConfigError
     from recbole_gr.manifest import read_manifest
     from recbole_gr.settings import own_arguments, parse_arguments, parse_value
+    from recbole_gr.terminal.commands import command
 
     own, rest = own_arguments(arguments[1:], ("tolerance",))
     tolerance = parse_value(own.get("tolerance", "0"))
@@ -250,11 +253,31 @@ def _run(arguments: list[str]) -> int:
     others = _other_circumstances(read_manifest(arguments[0]))
     if not differences:
         print("Equal: SIDs, tested targets and every metric are those of the manifest.")
+        asked = _next(arguments[0], rest)
+        if asked:
+            print(f"Recommend with it: {asked}")
         return 0
     print("\n".join(differences))
     if others:
         print("Not as in the run: " + "; ".join(others))
+    if tolerance < ROUNDING and all("_result " in difference for difference in differences):
+        again = command("-m", "recbole_gr.verify", arguments[0], *rest, tolerance=ROUNDING)
+        print(f"Allow for another order of sums: {again}")
     return 1
+
+
+def _next(manifest: str, arguments: list[str]) -> str | None:
+    """The command that recommends with the first checkpoint of a manifest that is there."""
+    from recbole_gr.manifest import read_manifest
+    from recbole_gr.terminal.commands import example_in_file, recommend_command
+
+    record = read_manifest(manifest)
+    runs = record["continual"]["results"][::-1] if "continual" in record else record["runs"]
+    for run in runs:
+        file, example = run.get("checkpoint"), run.get("example")
+        if isinstance(file, str) and isinstance(example, dict) and os.path.isfile(file):
+            return recommend_command(file, example_in_file(example, arguments))
+    return None
 
 
 if __name__ == "__main__":

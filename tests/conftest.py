@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: a generated data set and configurations for it."""
 
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from recbole_gr.config import Config  # noqa: E402
 from recbole_gr.data import create_dataset, data_preparation  # noqa: E402
 from recbole_gr.quick_start import run_recbole_gr  # noqa: E402
 from recbole_gr.sid.table import SIDTable  # noqa: E402
+from recbole_gr.terminal import log as terminal_log  # noqa: E402
 from recbole_gr.trainer.generation import GenerationTrainer  # noqa: E402
 from run_recbole_gr import main  # noqa: E402
 
@@ -51,6 +53,22 @@ def tiny_folder(tmp_path_factory):
 def quiet_argv(monkeypatch):
     """A command line without arguments: RecBole's own `Config` reads `sys.argv`."""
     monkeypatch.setattr(sys, "argv", ["test"])
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """A function after which nobody else, such as pytest, takes the log; files come into a folder
+    of the test."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    level = root.level
+
+    def alone():
+        monkeypatch.setattr(root, "handlers", [])
+        monkeypatch.setattr(terminal_log._terminal, "level", logging.NOTSET)
+
+    yield alone
+    root.setLevel(level)
 
 
 @pytest.fixture

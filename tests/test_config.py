@@ -1,6 +1,7 @@
 """Claims about settings: precedence, defaults, parsing, and what bad settings are answered with."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -307,3 +308,29 @@ def test_a_main_process_that_works_alone_can_make_configurations(tiny_folder, mo
         monkeypatch.setattr(processes, name, lambda *_, v=value: v)
     settings = {"data_path": str(tiny_folder), "nproc": 2}
     assert Config("SASRec", "tiny", config_dict=settings)["world_size"] == 1
+
+
+@pytest.mark.parametrize("command", ["run", "tokenize", "sid_features", "search"])
+def test_every_command_names_the_data_set_that_was_meant(
+    command, tiny_folder, tmp_path, monkeypatch, capsys
+):
+    from recbole_gr import sid_features, tokenize
+    from recbole_gr.search.command import main as search
+    from run_recbole_gr import main
+
+    monkeypatch.chdir(tmp_path)
+    Path("p.test").write_text("learning_rate choice [0.1]\n")
+    mains = {"run": main, "tokenize": tokenize.main, "sid_features": sid_features.main}
+    own = {"run": ["--model=Pop"], "search": ["--model=SASRec", "--params_file=p.test"]}
+    given = ["--dataset=Tinny", f"--data_path={tiny_folder}", *own.get(command, [])]
+    assert mains.get(command, search)(given) == 2
+    error = capsys.readouterr().err
+    assert "Data set 'Tinny': there is no folder" in error and "did you mean 'tiny'?" in error
+
+
+def test_the_data_set_that_comes_with_recbole_is_named_where_it_would_be_found(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'ml-100k'"):
+        Config("Pop", "ml100k")
+    with pytest.raises(ConfigError) as refused:
+        Config("Pop", "ml100k", config_dict={"data_path": str(tmp_path)})
+    assert "did you mean" not in str(refused.value)

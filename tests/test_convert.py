@@ -447,7 +447,8 @@ def test_what_cannot_be_used_is_answered_with_the_remedy(tmp_path, capsys, argum
     assert not os.path.exists("dataset/x/x.inter")
 
 
-def test_the_bar_is_silenced_and_help_is_given(tmp_path, capfd):
+def test_the_bar_is_silenced_and_help_is_given(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("recbole_gr.terminal.bars.is_terminal", lambda: True)
     raw_files.table(tmp_path)
     arguments = [*TABLE[:2], "--interactions=events.csv", "--columns=user_id:uid,item_id:sku"]
     assert main([*arguments, "--show_progress=False"]) == 0

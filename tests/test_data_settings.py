@@ -1,6 +1,7 @@
 """Settings and files that contradict each other are refused in words, not read by half."""
 
 import logging
+import shlex
 
 import pytest
 from data_helpers import Generative, make_config
@@ -9,6 +10,8 @@ from recbole_gr import Recommender
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.recommend import main as recommend
+from recbole_gr.terminal.commands import recommend_command
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
 HEAD = "user_id:token\titem_id:token\trating:float\ttimestamp:float"
@@ -285,7 +288,7 @@ def test_models_that_cannot_read_samples_say_so_and_general_ones_can(tmp_path, m
         "load_col": {"inter": ["user_id", "item_id_list", "item_id"]}, "show_progress": False,
         "topk": [5], "valid_metric": "NDCG@5",
     })  # fmt: skip
-    assert result["test_targets"]["count"] == 12
+    assert result["test_targets"]["count"] == 12 and result["example"] is None
     result = run_recbole_gr("SASRec", "odd", config_dict={
         "data_path": str(folder), "benchmark_filename": ["train", "valid", "test"], "epochs": 1,
         "load_col": {"inter": ["user_id", "item_id_list", "item_id"]}, "show_progress": False,
@@ -293,6 +296,8 @@ def test_models_that_cannot_read_samples_say_so_and_general_ones_can(tmp_path, m
     })  # fmt: skip
     recommender = Recommender.load(result["checkpoint"])
     assert len(recommender.recommend(histories=[["i1", "i2"]], k=3)[0].items) == 3
+    command = recommend_command(result["checkpoint"], result["example"])
+    assert " --history=i2 --k=5" in command and recommend(shlex.split(command)[3:]) == 0
     with pytest.raises(ConfigError, match="benchmark files.*give histories"):
         recommender.recommend(users=["u1"])
 

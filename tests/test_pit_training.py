@@ -148,7 +148,8 @@ def test_what_is_no_warm_up_of_this_model_is_refused(pit, tmp_path):
         pit(warmup_from="nowhere.pth")
 
 
-def test_progress_bars_name_the_phase(pit, capsys):
+def test_progress_bars_name_the_phase(pit, capsys, monkeypatch):
+    monkeypatch.setattr("recbole_gr.terminal.bars.is_terminal", lambda: True)
     trainer, train, valid, _ = pit(warmup_epochs=1, epochs=1)
     trainer.fit(train, valid, saved=False, show_progress=True)
     bars = capsys.readouterr().err

@@ -22,6 +22,7 @@ from recbole_gr.launch import layout_of, run_processes
 from recbole_gr.trainer.baseline import safe_trainer
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.intervals import noting_intervals
 from recbole_gr.trainer.sharing import Portions, _check_trainer
 from run_recbole_gr import main
 
@@ -109,10 +110,12 @@ def test_one_process_finds_the_metrics_that_two_have_found(name, trained_by_two)
     for loader, key in ((valid, "best_valid_result"), (test, "test_result")):
         buckets = ItemBuckets([0, 3, 8], training_counts(train._dataset), config)
         trainer.buckets = buckets
-        measured[key] = dict(trainer.evaluate(loader, load_best_model=False))
+        with noting_intervals(trainer.evaluator, loader._dataset) as intervals:
+            measured[key] = dict(trainer.evaluate(loader, load_best_model=False))
     if "sampled" not in name:  # its negatives are drawn anew
         assert measured["best_valid_result"] == result["best_valid_result"]
         assert measured["test_result"] == result["test_result"]
+        assert intervals.plain() == result["test_interval"]
         assert buckets.results(trainer.evaluator) == result["test_buckets"]
         assert getattr(trainer, "generation_figures", None) == result["generation"]
     assert result["test_buckets"]["0-2"]["targets"] >= 0 and result["test_targets"]["count"] > 0

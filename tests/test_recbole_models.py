@@ -17,6 +17,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.trainer.baseline import SafeTrainerMixin, safe_trainer
 from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.epoch_lines import EpochLines
 from run_recbole_gr import main
 
 MODELS = ["Pop", "BPR", "LightGCN", "SASRec", "GRU4Rec", "BERT4Rec", "DeepFM"]
@@ -174,7 +175,8 @@ def test_recall_of_pop_equals_a_count_by_hand(arguments, tiny_folder):
 def test_trainers_of_all_kinds_are_made_safe_once():
     for trainer in (Trainer, KGTrainer, S3RecTrainer):
         made = safe_trainer(trainer)
-        assert issubclass(made, trainer) and made.__mro__[1] is SafeTrainerMixin
+        assert issubclass(made, trainer)
+        assert made.__mro__[1:3] == (EpochLines, SafeTrainerMixin)
         assert safe_trainer(trainer) is made and safe_trainer(made) is made
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from recbole_gr.errors import ConfigError
 from recbole_gr.recommend import main, recommend
 
 
@@ -56,7 +57,10 @@ def test_the_program_answers_a_history(run, sequences):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_a_file_of_users_is_answered_into_a_file(suffix, run, recommender, tmp_path, tiny_folder):
+def test_a_file_of_users_is_answered_into_a_file(
+    suffix, run, recommender, tmp_path, tiny_folder, monkeypatch
+):
+    monkeypatch.setattr("recbole_gr.terminal.bars.is_terminal", lambda: True)
     users = [f"u{n}" for n in (5, 1, 40)]
     (tmp_path / "users.txt").write_text("\n".join(users) + "\n\n")
     output = tmp_path / "out" / f"answers{suffix}"
@@ -67,7 +71,7 @@ def test_a_file_of_users_is_answered_into_a_file(suffix, run, recommender, tmp_p
         "--batch_size=2",
         "--show_progress=True",
     )
-    assert code == 0 and f"{output}, 3 users" in out and "Recommend" in err and "3/3" in err
+    assert code == 0 and f"{output}, 3 users" in out and "Recommend" in err and "/3" in err
     titles, expected = titles_of(tiny_folder), recommender("TIGER").recommend(users, k=3)
     with open(output, newline="") as file:
         if suffix == ".csv":
@@ -92,7 +96,7 @@ def test_a_file_of_users_is_answered_into_a_file(suffix, run, recommender, tmp_p
         ([], "Give one of --user"),
         (["--user=u1", "--history=i1"], "Give one of"),
         (["--user=nobody"], "users: not in the data: 'nobody'"),
-        (["--history=i1,nothing"], "'nothing'"),
+        (["--history=nothing"], "'nothing'"),
         (["--history="], "histories: number 1"),
         (["--user=u1", "--k=none"], "k: None"),
         (["--user=u1", "--k=2.5"], "k: 2.5"),
@@ -182,3 +186,47 @@ def test_a_missing_checkpoint_is_named(capsys):
     assert main(["--user=1"]) == 2
     assert "add --checkpoint=FILE" in capsys.readouterr().err
     assert main(["--help"]) == 0 and "usage" in capsys.readouterr().out
+
+
+def test_unknown_users_of_a_file_are_named_and_the_others_answered(
+    trained, alone, capsys, tmp_path
+):
+    alone()
+    (tmp_path / "users.txt").write_text("u1\nnobody\nu2\nU3\n")
+    given = [f"--checkpoint={trained('SASRec')['checkpoint']}", "--k=2", "--show_progress=False"]
+    assert main([*given, "--users_file=users.txt"]) == 0
+    out, err = capsys.readouterr()
+    assert [line for line in out.split("\n") if line.startswith("user ")] == ["user u1", "user u2"]
+    assert err.startswith("warning: users: 2 of 4 are not in the data and left out: 'nobody', 'U3'")
+    assert main([*given, "--user=nobody,u2", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert "user u2" in out and "'nobody'" in err
+
+
+def test_where_all_users_are_unknown_it_is_an_error(trained, capsys):
+    given = [f"--checkpoint={trained('SASRec')['checkpoint']}", "--user=nobody,noone"]
+    assert main(given) == 2
+    assert "error: users: not in the data: 'nobody', 'noone'" in capsys.readouterr().err
+
+
+def test_unknown_items_of_a_history_are_named_and_left_out(trained, alone, capsys):
+    alone()
+    given = [f"--checkpoint={trained('SASRec')['checkpoint']}", "--k=2"]
+    assert main([*given, "--history=i1,i2"]) == 0
+    whole = capsys.readouterr().out
+    assert main([*given, "--history=i1,novelty,i2"]) == 0
+    out, err = capsys.readouterr()
+    assert out == whole and "1 of 3 are not in the data and left out: 'novelty'" in err
+    assert main([*given, "--history=novelty"]) == 2
+
+
+def test_python_refuses_what_is_unknown_unless_told_otherwise(trained, recommender, caplog):
+    asked = recommender("SASRec")
+    with pytest.raises(ConfigError, match="not in the data: 'nobody'"):
+        asked.recommend(users=["u1", "nobody"])
+    assert [a.user for a in asked.recommend(users=["nobody", "u1"], unknown="skip")] == ["u1"]
+    assert "users: 1 of 2 are not in the data" in caplog.text
+    file = trained("SASRec")["checkpoint"]
+    assert len(recommend(file, users=["nobody", "u1"], unknown="skip", show_progress=False)) == 1
+    with pytest.raises(ConfigError, match="unknown: 'ignore' is not one of error, skip"):
+        asked.recommend(users=["u1"], unknown="ignore")

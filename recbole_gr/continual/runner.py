@@ -5,7 +5,6 @@ Source: DACT (arXiv 2603.29705), sections 2.3, 4 and 7.5 of the method.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -34,6 +33,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import write_continual_manifest
 from recbole_gr.run_files import held, report_folder, start_log
 from recbole_gr.single_run import Start, check_catalogue
+from recbole_gr.terminal.log import say
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.contents import CONFIG
 from recbole_gr.trainer.interrupt import stopped_beside
@@ -120,7 +120,7 @@ class ContinualRun:
     def _run_periods(self) -> dict[str, Any]:
         start_log(self.config)
         self.store = Store(self.config)
-        logging.getLogger().info("Everything of every period is kept in %s", self.store.root)
+        say("Everything of every period is kept in %s", self.store.root)
         other = "give another --continual.dir"
         with held(self.store.root, other), report_folder([self.config]) as folder:
             return self._periods_reported_in(folder)
@@ -140,7 +140,6 @@ class ContinualRun:
             files["manifest"] = write_continual_manifest(
                 self.models, self.config, self.given.settings, results, folder
             )
-        logging.getLogger().info("Results in %s", folder)
         return {
             "results": results, "table": table, "bucket_table": None,
             "folder": str(self.store.root), "files": files,
@@ -296,7 +295,7 @@ class ContinualRun:
                 require(left, CONFIG, file, "Remove it to do it anew.")
                 if settings_digest(left["config"]) == settings_digest(config):
                     config["resume"] = str(file)
-        logging.getLogger().info("Period %d, %s, %s", period, method.model, method)
+        say("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()
         start = Start(semantic_ids, weights, str(checkpoint), train)
         try:

@@ -24,8 +24,9 @@ _ELSEWHERE = frozenset(
     "model continual_model continual_sid_files continual_tokenizer continual_recommender "
     "continual_last continual_dir show_progress device gpu_id use_gpu worker state sid_dir "
     "checkpoint_dir result_dir log_wandb "
-    "content_cache_dir data_path resume eval_buckets dataset_save_path dataloaders_save_path "
-    "save_dataset save_dataloaders nproc world_size ip port group_offset encoding".split()
+    "log_level content_cache_dir data_path resume eval_buckets dataset_save_path "
+    "dataloaders_save_path save_dataset save_dataloaders nproc world_size ip port group_offset "
+    "encoding".split()
 )
 # Of files it counts whether they are given; what is in them is compared by their hashes.
 _FILES = (*FILE_KEYS, "continual_cf_files")
@@ -34,7 +35,7 @@ _FILES = (*FILE_KEYS, "continual_cf_files")
 OF_A_RESULT = (
     *("best_valid_score", "best_valid_result", "test_result", "test_targets", "test_buckets"),
     *("best_epoch", "epochs_run", "seconds_per_epoch", "parameters", "peak_memory_bytes"),
-    *("checkpoint", "generation"),
+    *("checkpoint", "generation", "test_interval", "example"),
 )
 
 

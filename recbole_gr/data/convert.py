@@ -5,7 +5,6 @@ python -m recbole_gr.data.convert --format=movielens --archive=ml-1m.zip --datas
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Collection
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_gr.command_line import run_command
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.terminal.log import say
 
 if TYPE_CHECKING:
     from recbole_gr.data.raw.lines import LineFile
@@ -112,7 +112,7 @@ def convert(
     done = [record.check(path, part_plan) for path, part_plan, _ in parts]
     for (path, part_plan, write), is_done in zip(parts, done):
         if is_done:
-            logging.getLogger().info("%s is complete already", path)
+            say("%s is complete already", path)
             continue
         record.begin(path, part_plan)
         record.done(path, part_plan, write(path))
@@ -225,10 +225,13 @@ def read_arguments(arguments: list[str]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    return run_command(_run, USAGE, argv)
+    return run_command(_run, USAGE, argv, is_setting=False)
 
 
 def _run(arguments: list[str]) -> int:
+    from recbole_gr.data.atomic import read_header
+    from recbole_gr.terminal.commands import command_after_conversion
+
     try:
         given = read_arguments(arguments)
         files, figures = convert(given.pop("format", None), given.pop("dataset", None), **given)
@@ -241,6 +244,9 @@ def _run(arguments: list[str]) -> int:
     for file in files:
         numbers = ", ".join(f"{value} {key}" for key, value in figures[file.suffix].items())
         print(f"{file}: {numbers}")
+    columns = read_header(str(files[0]))
+    has_items = any(file.suffix == ".item" for file in files)
+    print(f"Train on them: {command_after_conversion(files[0], columns, has_items)}")
     return 0
 
 

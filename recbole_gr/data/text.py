@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.terminal.bars import are_seen
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -269,7 +270,7 @@ def sentence_vectors(
     encoded = np.asarray(
         model.encode(
             [texts[i] for i in filled],
-            show_progress_bar=bool(progress),
+            show_progress_bar=bool(progress) and are_seen(),
             convert_to_numpy=True,
             normalize_embeddings=True,
         ),

@@ -5,7 +5,7 @@ from recbole_gr.model.tiger import TIGER
 
 
 class DACT(TIGER):
-    """Stands for a continual run (:mod:`recbole_gr.continual`) on the command line.
+    """Stands for a run over all periods of the data (:mod:`recbole_gr.continual`).
 
     DACT (arXiv 2603.29705) is a tokenizer that follows the drift of items, and a way to go on with
     a recommender from period to period; it works with every generative model

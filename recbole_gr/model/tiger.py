@@ -36,7 +36,10 @@ IGNORED = -100
 
 
 class TIGER(GenerativeRecommender):
-    """See the module's docstring; sizes and switches are in ``properties/model/TIGER.yaml``."""
+    """Generates the SID of the next item, code by code (Rajput et al. 2023).
+
+    See the module's docstring; sizes and switches are in ``properties/model/TIGER.yaml``.
+    """
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
         super().__init__(config, dataset, sid)

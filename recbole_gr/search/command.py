@@ -1,6 +1,5 @@
 """The command line of a search."""
 
-import logging
 import sys
 from typing import Any
 
@@ -39,8 +38,11 @@ OWN = (*TEXTS, *NUMBERS, *SWITCHES)
 def main(argv: list[str] | None = None) -> int:
     """Search as the arguments say; exit code 0, 1 where every trial failed, 2 where something given
     cannot be used, 130 where it was stopped by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)."""
+    from recbole_gr.terminal.help import models_help, tokenizers_help
+
     stopped = "Stopped. The same command goes on from the last trial that ended."
-    return run_command(_run, USAGE, argv, logging.INFO, stopped=stopped)
+    lists = (models_help, tokenizers_help)
+    return run_command(_run, USAGE, argv, stopped=stopped, lists=lists)
 
 
 def find(**options: Any) -> dict[str, Any]:
@@ -53,6 +55,8 @@ def find(**options: Any) -> dict[str, Any]:
 def _run(arguments: list[str]) -> int:
     from recbole_gr.errors import ConfigError
     from recbole_gr.settings import own_arguments, parse_value
+    from recbole_gr.terminal.commands import example_in_file
+    from recbole_gr.terminal.lines import outcome_lines
 
     own, rest = own_arguments(arguments, OWN)
     if not own.get("params_file"):
@@ -67,5 +71,10 @@ def _run(arguments: list[str]) -> int:
     if outcome["command"] is None:
         print(f"error: every trial failed; see {outcome['files']['md']}", file=sys.stderr)
         return 1
-    print(f"\nBest by validation:\n{outcome['command']}\n\nWritten to {outcome['files']['md']}")
+    print(f"\nBest by validation:\n{outcome['command']}\n")
+    best = outcome["best"]
+    example = example_in_file(best.get("example"), rest)
+    lines = outcome_lines({**best, "model": f"Trial {best['number']}", "example": example})
+    print("\n".join(lines))
+    print(f"Report: {outcome['files']['md']} and beside it.")
     return 0

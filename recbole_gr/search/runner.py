@@ -1,6 +1,5 @@
 """A search from its parameter file to its table."""
 
-import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from recbole_gr.search.store import TOKENIZER, TRIAL, open_store, settings_that_
 from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
 from recbole_gr.search.workers import Run, choose_workers
 from recbole_gr.settings import external_settings, file_list
+from recbole_gr.terminal.log import say
 
 MAX_TOKENIZERS = 20  # where they are drawn
 ALL = 1 << 40  # proposed at once where scores make no difference
@@ -132,7 +132,7 @@ def search(
             )
             chosen = stages.choose_tokenizers(tokenizers, two.keep_tokenizers, two.criterion)
             kept = [record["params"] for record in chosen]
-            logging.getLogger().info("Tokenizers that go on: %s", kept)
+            say("Tokenizers that go on: %s", kept)
             rest, complete = stages.of_tokenizers(chosen, rest)
         for _, record in sorted(store.of_stage(TRIAL).items()):
             best(record)

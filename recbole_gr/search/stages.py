@@ -1,6 +1,5 @@
 """The stages of a search: tokenizers by the quality of their SIDs, then runs by validation."""
 
-import logging
 from typing import Any
 
 from recbole_gr import registry
@@ -10,6 +9,7 @@ from recbole_gr.search.store import FINISHED, Record, TrialStore
 from recbole_gr.search.trial import Job, Task, checkpoint_of, discard
 from recbole_gr.search.workers import Run, Workers
 from recbole_gr.settings import properties_dir, read_yaml
+from recbole_gr.terminal.log import say
 from recbole_gr.tokenizer.comparison import COLUMNS
 
 CHOSEN = "tokenizer number"  # the kept tokenizer among the parameters of the second stage
@@ -135,7 +135,7 @@ class Best:
         beaten: Record | None = record
         if self.record is None or self.key(record) < self.key(self.record):
             beaten, self.record = self.record, record
-            logging.getLogger().info(
+            say(
                 "Trial %d is the best so far: %.6g with %s",
                 record["number"], record["valid_score"], record["params"],
             )  # fmt: skip

@@ -18,8 +18,8 @@ FORMAT_VERSION = 1
 # What may differ when a search goes on: it does not change what a trial gives. Files are known by
 # their hashes, wherever they lie.
 FREE_KEYS = frozenset(
-    "show_progress gpu_id use_gpu state checkpoint_dir result_dir sid_dir content_cache_dir "
-    "data_path content_file cf_file sid_file".split()
+    "show_progress gpu_id use_gpu state log_level checkpoint_dir result_dir sid_dir "
+    "content_cache_dir data_path content_file cf_file sid_file".split()
 )
 TOKENIZER, TRIAL = "tokenizer", "trial"  # the stages
 FINISHED, FAILED = "finished", "failed"
@@ -41,7 +41,8 @@ OF_STAGE = {
     },
     TRIAL: {
         "valid_score": float, "valid_result?": _METRICS, "test_result?": _METRICS,
-        "best_epoch?": OrNone(int), "checkpoint?": OrNone(str),
+        "best_epoch?": OrNone(int), "checkpoint?": OrNone(str), "example?": OrNone(dict),
+        "test_interval?": OrNone({"users": at_least(2), "metrics": {...: [float]}}),
     },
 }  # fmt: skip
 Record = dict[str, Any]

@@ -58,7 +58,7 @@ def run_trial(job: Job) -> Record:
 
     Returns:
         dict: `valid_score`, `valid_result`, `test_result` (for the record, nothing chooses by it),
-        `best_epoch` and `checkpoint`.
+        `test_interval`, `best_epoch`, `checkpoint` and `example`.
     """
     from recbole_gr.single_run import Start, run_model
 
@@ -72,9 +72,11 @@ def run_trial(job: Job) -> Record:
         "valid_score": score,
         "valid_result": result["best_valid_result"],
         "test_result": result["test_result"],
+        "test_interval": result["test_interval"],
         "best_epoch": result["best_epoch"],
         "sid_digest": result["sid_digest"],
         "checkpoint": result["checkpoint"],
+        "example": result["example"],
     }
 
 

@@ -1,6 +1,5 @@
 """Where trials run: one after another in this process, or by RecBole's Ray Tune."""
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.search.store import Record
 from recbole_gr.search.trial import FAILED, Job, recorded
+from recbole_gr.terminal.log import say
 
 TOOLS = ("auto", "ray", "optuna")
 Run = Callable[[Job], Record]  # one trial
@@ -35,7 +35,7 @@ def choose_workers(tool: str) -> Workers:
             raise ConfigError(
                 f'--tool=ray: {error}. pip install "recbole_gr[ray]", or take --tool=optuna'
             ) from error
-        logging.getLogger().info("Ray Tune cannot be used (%s): trials run one by one", error)
+        say("Ray Tune cannot be used (%s): trials run one by one", error)
         return in_process
     return with_ray
 

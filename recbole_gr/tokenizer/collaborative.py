@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.fitting import checked
 from recbole_gr.tokenizer.rqvae import RQVAE
 
@@ -256,7 +256,7 @@ class CollaborativeRQVAE(RQVAE):
         )
         every = self.positive("tokenizer_evaluate_every")
         history: list[Figures] = []
-        bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
+        bar = Bar(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
         for epoch in bar:
             self.start_epoch()
             totals: dict[str, torch.Tensor] = {}

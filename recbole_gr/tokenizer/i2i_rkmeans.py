@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class I2IRKMeans(RKMeans):
             weight_decay=float(self.options["i2i_weight_decay"]),
         )
         losses = []
-        bar = tqdm(range(epochs), desc=f"{type(self).__name__} pairs", disable=not progress)
+        bar = Bar(range(epochs), desc=f"{type(self).__name__} pairs", disable=not progress)
         with torch.enable_grad():
             for _ in bar:
                 total = content.new_zeros(())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.faiss_library import faiss
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
@@ -81,7 +81,7 @@ class OPQ(Tokenizer):
         self.rotation.copy_(torch.from_numpy(rotation))
 
         parts = self._parts(content)
-        bar = tqdm(range(levels), desc="OPQ", unit="level", disable=not progress)
+        bar = Bar(range(levels), desc="OPQ", unit="level", disable=not progress)
         error, history = 0.0, []
         for level in bar:
             self.centroids[level] = kmeans(

@@ -22,6 +22,7 @@ from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.exchange import read_json, read_npy, write_json, write_npy
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.terminal.log import brief, say
 from recbole_gr.tokenizer.assessment import assess
 from recbole_gr.tokenizer.options import option
 from recbole_gr.untrusted.archives import load_npy
@@ -85,7 +86,8 @@ def prepare_sid(
         given = signals() if signals else {}
         seen = _seen_items(config, behaviour)
         table, report = _learned_table(config, tokenizer, content, given, seen, report_of)
-    logging.getLogger().info(report.to_text())
+    text = report.to_text()
+    logging.getLogger().info(text, extra=brief(text.partition("\n")[0]))
     return table, report
 
 
@@ -182,7 +184,7 @@ def _learned_table(
     if path.is_file():
         try:
             table = SIDTable.load(path, content.item_tokens)
-            logging.getLogger().info("SIDs from %s", path)
+            say("SIDs from %s", path)
             return _of_file(table, path), report_of(table, _fitted(tokenizer, path))
         except ConfigError as error:
             logging.getLogger().warning("%s; the SIDs are learned anew", error)
@@ -212,8 +214,9 @@ def _learned_table(
         tokenizer_file(path).unlink(missing_ok=True)
         raise
     logging.getLogger().info(
-        "%s learned SIDs in %.1f s: %s; kept in %s", fit.tokenizer, fit.seconds, fit.figures, path
-    )
+        "%s learned SIDs in %.1f s: %s; kept in %s", fit.tokenizer, fit.seconds, fit.figures, path,
+        extra=brief(f"{fit.tokenizer} learned SIDs in {fit.seconds:.1f} s"),
+    )  # fmt: skip
     report.meta.update(content=content.digest, fit=meta["fit"])
     return _of_file(table, path), report
 

@@ -9,11 +9,11 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.sid.cohesion import discrimination, group_cohesion, unit
 from recbole_gr.sid.quality import collision_figures
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.kmeans import kmeans
 from recbole_gr.tokenizer.rating import SOFT, TOP1, stable_codes
 
@@ -54,7 +54,7 @@ class Fit:
         totals: dict[str, torch.Tensor] = {}
         best: Figures = {}
         since = seen = 0
-        bar = tqdm(total=self.steps, desc=type(self.model).__name__, disable=not self.progress)
+        bar = Bar(total=self.steps, desc=type(self.model).__name__, disable=not self.progress)
         for step, rows in enumerate(self.batches(), start=1):
             for name, value in self.step(rows, optimizer).items():
                 totals[name] = totals.get(name, 0) + value

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
 
@@ -43,7 +43,7 @@ class RKMeans(Tokenizer):
     ) -> tuple[Figures, list[Figures]]:
         residual = self._normalized(content, self.options["normalize_content"])
         history = []
-        bar = tqdm(self.codebooks, desc=type(self).__name__, unit="level", disable=not progress)
+        bar = Bar(self.codebooks, desc=type(self).__name__, unit="level", disable=not progress)
         for level, codebook in enumerate(bar):
             residual = self._normalized(residual, self.options["normalize_residuals"])
             total = float(residual.square().sum())

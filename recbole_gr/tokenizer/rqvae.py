@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.sid.quality import collision_figures
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
 
@@ -155,7 +155,7 @@ class RQVAE(Tokenizer):
         kept: Figures = {}
         best_state: dict[str, torch.Tensor] = {}
         every = self.positive("tokenizer_evaluate_every")
-        bar = tqdm(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
+        bar = Bar(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
         for epoch in bar:
             figures = self._train_epoch(content, signals or {}, batch_size, optimizer, decay)
             if epoch % every == 0 or epoch == epochs:

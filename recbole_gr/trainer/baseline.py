@@ -14,6 +14,7 @@ from recbole.utils import early_stopping
 from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
 from recbole_gr.data.sources import Sources, check_sources, sources_of
+from recbole_gr.terminal.log import say
 from recbole_gr.trainer.buckets import ItemBuckets, collecting
 from recbole_gr.trainer.checkpoint import (
     decode,
@@ -25,6 +26,7 @@ from recbole_gr.trainer.checkpoint import (
 )
 from recbole_gr.trainer.contents import REMEDY, TRAINING, load_optimizer, require_generators
 from recbole_gr.trainer.divergence import NamesDivergence
+from recbole_gr.trainer.epoch_lines import EpochLines
 from recbole_gr.trainer.interrupt import (
     Interrupt,
     Progress,
@@ -65,17 +67,15 @@ class SafeTrainerMixin(NamesDivergence):
     resumes_with: Shape = TRAINING
 
     def __init__(self, config: Config, model: AbstractRecommender):
-        # RecBole looks for the folder and then makes it: with several processes another one may
-        # have made it in between.
+        # RecBole looks for it and then makes it, and another process may have made it in between.
         Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
         with of_main_alone():
             super().__init__(config, model)
         self.evaluator = SharedEvaluator(config)
-        self.best_epoch = -1
+        self.best_epoch = self._epoch = -1
         self.epoch_seconds: list[float] = []
         self.valid_seconds: list[float] = []
         self.buckets: ItemBuckets | None = None
-        self._epoch = -1
         self._train_data = None
         self._identity: dict[str, Any] | None = None
         self._sources: Sources = {}
@@ -255,7 +255,7 @@ class SafeTrainerMixin(NamesDivergence):
             self.saved_model_file = str(best_beside(resume_file, state["place"]))
         with taking("state of training", resume_file, REMEDY):
             self._resume_from(state)
-        self.logger.info(f"Resuming from {resume_file}, epoch {self.start_epoch}")
+        say("Resuming from %s, epoch %d", resume_file, self.start_epoch)
 
     def _restore_random_states(self, state: dict[str, Any]) -> None:
         of_all = [state["random_states"], *state.get("random_states_of_others", ())]
@@ -316,4 +316,5 @@ def safe_trainer(trainer_class: type) -> type:
     """
     if issubclass(trainer_class, SafeTrainerMixin):
         return trainer_class
-    return type(f"Safe{trainer_class.__name__}", (SafeTrainerMixin, SharedSteps, trainer_class), {})
+    parts = (EpochLines, SafeTrainerMixin, SharedSteps, trainer_class)
+    return type(f"Safe{trainer_class.__name__}", parts, {})

@@ -10,13 +10,14 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch.nn.utils import clip_grad_norm_
-from tqdm import tqdm
 
 from recbole_gr import processes
 from recbole_gr.errors import ConfigError
+from recbole_gr.terminal.bars import Bar
 from recbole_gr.trainer.baseline import SafeTrainerMixin
 from recbole_gr.trainer.checkpoint import plain
 from recbole_gr.trainer.contents import GENERATIVE
+from recbole_gr.trainer.epoch_lines import EpochLines
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
 from recbole_gr.trainer.sharing import Portions
 
@@ -88,7 +89,7 @@ class _GenerationSteps(Trainer):
         n_batches = len(train_data)
         total = torch.zeros((), device=self.device)
         portions = Portions(train_data)  # all rows where there is one process
-        bar = tqdm(
+        bar = Bar(
             portions,
             total=n_batches,
             ncols=100,
@@ -107,7 +108,7 @@ class _GenerationSteps(Trainer):
             total += loss.detach()
             if batch_idx + 1 == first + group:
                 self._step(n_batches)
-            if show_progress and batch_idx % SHOW_EVERY == 0:
+            if not bar.disable and batch_idx % SHOW_EVERY == 0:
                 mean = float(total) / (batch_idx + 1)
                 rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(f"loss {mean:.4f}, lr {rate:.1e}")
@@ -150,7 +151,7 @@ class _GenerationSteps(Trainer):
             return super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
         self.model.eval()
         lists = RankedLists(self.model.trie, self.config["topk"])
-        bar = tqdm(
+        bar = Bar(
             eval_data,
             total=len(eval_data),
             ncols=100,
@@ -175,7 +176,7 @@ class _GenerationSteps(Trainer):
         return result
 
 
-class GenerationTrainer(SafeTrainerMixin, _GenerationSteps):
+class GenerationTrainer(EpochLines, SafeTrainerMixin, _GenerationSteps):
     """Trains a :class:`~recbole_gr.model.base.GenerativeRecommender`.
 
     RecBole's trainer with learning-rate warm-up and schedule, gradient accumulation, mixed

@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole.utils import set_color
-
 from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
+from recbole_gr.terminal.log import brief, say
 from recbole_gr.trainer.contents import PHASES, REMEDY
 from recbole_gr.trainer.figures import FiguresTrainer, figures_in
 from recbole_gr.trainer.weights import load_checkpoint_of
@@ -141,7 +140,7 @@ class PITTrainer(FiguresTrainer):
         self.best_epoch = state["best_epoch"]
         with taking("epoch_figures", file, REMEDY):
             self.epoch_figures = figures_in(state)
-        self.logger.info(f"Warm-up taken from {file}")
+        say("Warm-up taken from %s", file)
         return state["best_valid_score"]
 
     def _bridge(self, score: float | None) -> None:
@@ -159,10 +158,10 @@ class PITTrainer(FiguresTrainer):
         n_sids = self.model.trie.n_nodes[-1]
         best = "" if score is None else f", best valid score {score:.4f} in epoch {self.best_epoch}"
         self.logger.info(
-            set_color("Bridge", "blue")
-            + f": warm-up ended after epoch {self._phase_start - 1}{best}; the index holds "
+            f"Bridge: warm-up ended after epoch {self._phase_start - 1}{best}; the index holds "
             f"{len(self.model.index.edges()[1])} edges of {self.model.n_items - 1} items to "
-            f"{n_sids} SIDs; co-evolution begins"
+            f"{n_sids} SIDs; co-evolution begins",
+            extra=brief(f"Warm-up ended after epoch {self._phase_start - 1}{best}"),
         )
 
     def _rates(self) -> str:

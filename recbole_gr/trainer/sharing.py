@@ -124,9 +124,10 @@ class SharedEvaluator(Evaluator):
     """RecBole's metrics over what all processes have collected, computed in process 0 for all."""
 
     def evaluate(self, dataobject: DataStruct) -> OrderedDict:
-        """As RecBole's, from the rows of all processes."""
+        """As RecBole's, from the rows of all processes, as Python's numbers: numpy 2 prints its own
+        as `np.float64(0.1)`."""
         if processes.size() == 1:
-            return super().evaluate(dataobject)
+            return self._metrics(dataobject)
         own = {name: dataobject[name] for name in PER_EVALUATION if name in dataobject}
         parts = processes.gather(own)
         if parts is not None:

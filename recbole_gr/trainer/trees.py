@@ -19,9 +19,11 @@ from recbole.utils import early_stopping
 from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
 from recbole_gr.errors import ConfigError, Diverged
+from recbole_gr.terminal.log import say
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import encode, plain_config, save_checkpoint
 from recbole_gr.trainer.divergence import overflow_as
+from recbole_gr.trainer.epoch_lines import epoch_line
 from recbole_gr.trainer.tensorboard import of_main_alone
 from recbole_gr.trainer.weights import load_checkpoint_of
 
@@ -88,6 +90,10 @@ class SafeTreeMixin(_Base):
             self.best_epoch = len(self.epoch_seconds) - 1
             # RecBole does the same, but only after it has saved the checkpoint.
             self.best_valid_result = result
+        epoch = len(self.epoch_seconds) - 1
+        seconds = self.epoch_seconds[-1] + self.valid_seconds[-1]
+        best = self.best_epoch == epoch
+        say("%s", epoch_line(epoch, None, self.config["valid_metric"], score, seconds, best))
         return score, result
 
     def _diverged(self, why: str) -> Diverged:

@@ -15,10 +15,9 @@ from logging import getLogger
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
 from recbole_gr.errors import ConfigError
 from recbole_gr.settings import UTF16_REMEDY, is_utf16
+from recbole_gr.terminal.bars import Bar
 
 CHUNK = 1 << 20  # bytes held at a time
 MAX_LINE = 1 << 24  # a longer line means that this is no text file
@@ -169,7 +168,7 @@ class LineFile:
         try:
             with (
                 self._open() as (file, size),
-                tqdm(
+                Bar(
                     total=size,
                     unit="B",
                     unit_scale=True,
@@ -237,7 +236,7 @@ class LineFile:
         getLogger().warning("%s; only what comes before is used", message)
 
 
-def _counted(file: IO[bytes], bar: tqdm) -> Iterator[bytes]:
+def _counted(file: IO[bytes], bar: Bar) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         bar.update(len(chunk))
         yield chunk

@@ -1,0 +1,101 @@
+"""One line for each epoch in the terminal, in the place of the four to six that RecBole logs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recbole_gr.terminal.log import say
+
+if TYPE_CHECKING:
+    from recbole.trainer import Trainer as _Base  # what the mixin goes before
+else:
+    _Base = object
+
+
+def epoch_line(
+    epoch: int,
+    loss: Any = None,
+    metric: str = "",
+    score: float | None = None,
+    seconds: float | None = None,
+    best: bool = False,
+    stage: str = "",
+) -> str:
+    """`Epoch 3: loss 4.2311, NDCG@10 0.0632, 12.3 s, best so far`.
+
+    Args:
+        epoch (int): from 0.
+        loss (float | tuple | None): of the epoch; the sum of several.
+        metric (str): that of the validation.
+        score (float | None): its value; None where this epoch is not validated.
+        seconds (float | None): of training and validation.
+        best (bool): whether no epoch before had a better score.
+        stage (str): of a training of several.
+    """
+    parts = []
+    if loss is not None:
+        parts.append(f"loss {float(sum(loss) if isinstance(loss, tuple) else loss):.4f}")
+    if score is not None:
+        parts.append(f"{metric} {float(score):.4f}")
+    if seconds is not None:
+        parts.append(f"{seconds:.1f} s")
+    name = f"{stage} epoch" if stage else "Epoch"
+    return f"{name} {epoch}: {', '.join(parts + ['best so far'] * best)}"
+
+
+class EpochLines(_Base):
+    """Goes before a :class:`~recbole_gr.trainer.baseline.SafeTrainerMixin`: says each epoch's line.
+
+    RecBole's own lines stay in the log file.
+    """
+
+    best_epoch: int
+    epoch_seconds: list[float]
+    valid_seconds: list[float]
+    _epoch: int
+    _validates: bool
+    _verbose = True
+    _untold: dict[str, Any] | None = None  # an epoch that is trained and waits for its validation
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As RecBole's; with `verbose` it says one line an epoch."""
+        self._verbose = verbose
+        try:
+            return super().fit(train_data, valid_data, verbose, *args, **kwargs)
+        finally:
+            self._tell()
+
+    def _generate_train_loss_output(
+        self, epoch_idx: int, s_time: float, e_time: float, losses: Any
+    ) -> str:
+        text = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
+        self._tell()
+        stage = getattr(self, "stage", "Train")
+        self._untold = {
+            "epoch": epoch_idx, "loss": losses, "stage": "" if stage == "Train" else stage,
+            "seconds": e_time - s_time,
+        }  # fmt: skip
+        if not self._validates or (epoch_idx + 1) % self.eval_step:
+            self._tell()
+        return text
+
+    def _valid_epoch(self, *args: Any, **kwargs: Any) -> tuple[float, dict[str, float]]:
+        score, result = super()._valid_epoch(*args, **kwargs)
+        if self._untold is not None:
+            self._untold["seconds"] += self.valid_seconds[-1]
+            best = self.best_epoch == self._epoch
+            self._untold |= {"metric": self.config["valid_metric"], "score": score, "best": best}
+            self._tell()
+        return score, result
+
+    def _tell(self) -> None:
+        told, self._untold = self._untold, None
+        if told is not None and self._verbose:
+            say("%s", epoch_line(**told))
