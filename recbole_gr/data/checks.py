@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 PHASES = ("train", "valid", "test")
 _OF_EVERY_LOG = ("user_id", "item_id", "rating", "timestamp")  # load_col's default names them
 _BY_LABEL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
+_NEEDS_TIMES = (
+    ". Sequential and generative models learn what comes after what: name the column of times as "
+    "TIME_FIELD, or take a general model such as BPR with --eval_args=\"{'order': 'RO'}\""
+)
 _FEATURE_KEYS = ("selected_features", "item_attribute")  # of SASRecF and the like, of S3Rec
 
 
@@ -71,8 +75,9 @@ def _check_columns(config: Config, path: str, from_log: bool) -> None:
     unload = (config["unload_col"] or {}).get("inter") or []
     for key, (field, kind) in fields.items():
         if field not in columns:
+            needs = _NEEDS_TIMES if key == "TIME_FIELD" else ""
             raise ConfigError(
-                f"{path} has no column {field!r} ({key}); its columns are {list(columns)}"
+                f"{path} has no column {field!r} ({key}); its columns are {list(columns)}{needs}"
             )
         if columns[field] != kind:
             raise ConfigError(
