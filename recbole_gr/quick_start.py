@@ -44,7 +44,7 @@ def run_recbole_gr(
     Returns:
         dict: for one model `model`, `dataset`, `best_valid_score`, `best_valid_result`,
         `test_result`, `test_buckets` (metrics by training frequency of the target item, or None),
-        `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
+        `test_targets` (number, digest, tied in time), `best_epoch` (from 0), `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
         `peak_memory_bytes`, `checkpoint`, `sid` (quality of the semantic IDs or None),
         `sid_digest` (sha256 of the SIDs or None), `log`, `config`, `epoch_figures` (what a trainer

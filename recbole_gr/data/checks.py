@@ -114,6 +114,23 @@ def check_ids(
         getLogger().warning("load_col: %s has no column %s", path, ", ".join(absent))
 
 
+def check_same_columns(path: str, own: Mapping[str, str], first: Mapping[str, str]) -> None:
+    """See that a benchmark file has the columns of the first one.
+
+    Args:
+        path (str): the file.
+        own, first (dict[str, str]): types of the columns of both.
+
+    Raises:
+        ConfigError: it has others.
+    """
+    if own != first:
+        raise ConfigError(
+            f"{path} has the columns {own}, where the first of benchmark_filename has {first}; "
+            "they must have the same, or load_col take no others"
+        )
+
+
 def check_order(dataset: Dataset, has_times: bool) -> None:
     """See that a log can be put in the order that `eval_args` asks for.
 
