@@ -18,7 +18,6 @@ from recbole_gr.data.histories import Histories
 from recbole_gr.data.ties import Ties, shuffled
 from recbole_gr.errors import ConfigError
 from recbole_gr.report import write_report
-from run_recbole_gr import main
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
 NEGATIVES = {"distribution": "uniform", "sample_num": 1}
@@ -219,5 +218,27 @@ def test_a_checkpoint_answers_in_the_order_that_it_was_trained_in(days, tmp_path
     test = load_data_and_model(result["checkpoint"])[5]._dataset
     expected = in_order(days[1], 6)
     assert pairs_of(test) == sorted((u, e[-1][2]) for u, e in expected.items())
-    wrong = options[:-2] + ["--tie_order=any"]
-    assert main(wrong) == 2
+
+
+def test_a_training_does_not_go_on_in_another_order(days, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"data_path": str(days[0]), "epochs": 1, "show_progress": False, "topk": [5, 10],
+             "tie_order": "shuffled", "seed": 6}  # fmt: skip
+    result = run_recbole_gr("SASRec", "days", config_dict=given)
+    resume = {**given, "epochs": 2, "resume": result["checkpoint"]}
+    for key, value in (("tie_order", "file"), ("seed", 7)):
+        with pytest.raises(ConfigError, match=f"resume: .* was trained with {key}="):
+            run_recbole_gr("SASRec", "days", config_dict={**resume, key: value})
+    assert run_recbole_gr("SASRec", "days", config_dict=resume)["epochs_run"] == 1
+
+
+def test_a_report_of_periods_says_how_many_targets_of_each_are_tied(tmp_path):
+    from recbole_gr.continual.report import write_continual_report
+
+    result = {"model": "Pop", "method": "finetune", "tokenizer": None, "churn": None,
+              "tokenizer_seconds": None, "recommender_seconds": 1.0,
+              "test_result": {"recall@5": 0.1}}  # fmt: skip
+    targets = [{"count": 8, "digest": "", "tied": 2}, {"count": 4, "digest": "", "tied": 1}]
+    results = [{**result, "period": p, "test_targets": t} for p, t in enumerate(targets)]
+    page = open(write_continual_report(results, tmp_path)[0]["md"], encoding="utf-8").read()
+    assert "- period 0: test targets tied in time" in page and "user: 1 of 4 (25.0 %)" in page

@@ -6,9 +6,13 @@ of time: in Amazon's reviews it nearly always ascends with the item id, which a 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
@@ -86,6 +90,29 @@ class Ties(NamedTuple):
         ends = np.bincount(self.users, minlength=n_users).cumsum()
         from_end = ends[self.users] - np.arange(len(self.users))  # 1 for the last
         return int(self.tied[from_end <= n_targets[self.users]].sum())
+
+
+def check_same_order(then: Mapping[str, Any], now: Settings, file: str | os.PathLike[str]) -> None:
+    """See that a training goes on with the order that it began with: another one has other targets,
+    of which some were trained on.
+
+    Args:
+        then (dict): configuration of the checkpoint.
+        now (Config): of the run that goes on.
+        file: the checkpoint, for the message.
+
+    Raises:
+        ConfigError: they differ in `tie_order`, or in the seed that it draws by.
+    """
+    began = {"tie_order": then.get("tie_order") or ORDERS[0], "seed": then.get("seed")}
+    present = {"tie_order": now["tie_order"] or ORDERS[0], "seed": now["seed"]}
+    drawn = "shuffled" in (began["tie_order"], present["tie_order"])
+    for key, value in began.items():
+        if drawn and value != present[key]:
+            raise ConfigError(
+                f"resume: '{file}' was trained with {key}={value}, which decides the order of "
+                f"events at one time; give --{key}={value}, or train from the start"
+            )
 
 
 def tied_text(tied: int, count: int) -> str:
