@@ -126,6 +126,22 @@ def apply_gate(config: Settings, report: QualityReport) -> None:
     reasons = [] if mode == "off" else collapse_reasons(report, *shares)
     if not reasons:
         return
+    message = verdict(config, report, reasons)
+    if mode == "stop":
+        raise ConfigError(
+            f"{message} Nothing was trained; --sid_gate=warn or off trains on them all the same."
+        )
+    logging.getLogger().warning(message)
+
+
+def verdict(config: Settings, report: QualityReport, reasons: list[str]) -> str:
+    """What is wrong with the SIDs of a run, and what helps, in sentences.
+
+    Args:
+        config: of the run.
+        report: :class:`~recbole_gr.sid.quality.QualityReport`.
+        reasons: of :func:`collapse_reasons`, at least one.
+    """
     source = f"sid_file {config['sid_file']}" if config["sid_file"] else (
         f"tokenizer {report.meta.get('tokenizer', config['tokenizer'])}"
     )  # fmt: skip
@@ -133,12 +149,7 @@ def apply_gate(config: Settings, report: QualityReport) -> None:
     only_idle = all(any(reason.startswith(level) for level in idle) for reason in reasons)
     what = "have levels that carry nothing" if only_idle else "are collapsed"
     remedy = _remedy_of_sizes(config, report) if idle else _remedy(config)
-    message = f"The SIDs {what} ({source}): {'; '.join(reasons)}. {remedy}"
-    if mode == "stop":
-        raise ConfigError(
-            f"{message} Nothing was trained; --sid_gate=warn or off trains on them all the same."
-        )
-    logging.getLogger().warning(message)
+    return f"The SIDs {what} ({source}): {'; '.join(reasons)}. {remedy}"
 
 
 def _remedy_of_sizes(config: Settings, report: QualityReport) -> str:

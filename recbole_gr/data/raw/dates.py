@@ -153,7 +153,10 @@ class TimeColumn:
         except BrokenLine as reason:
             if "mark" in str(reason):
                 raise
-            raise BrokenLine(f"{self.name} is neither a finite number nor a date") from None
+            raise BrokenLine(
+                f"{self.name} is neither a finite number nor a date of a form that needs no "
+                "--date_format"
+            ) from None
         return value / UNITS[self._form or "s"]
 
     def _of_column(self, found: re.Match[str]) -> float:
