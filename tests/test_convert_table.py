@@ -79,7 +79,7 @@ def test_a_price_that_cannot_be_read_is_counted_with_its_line(cell, caplog):
     cells, figures = prices("1,50", cell, "2,50")
     assert cells == ["1.5", "", "2.5"] and figures["unread cells"] == 1
     assert figures["broken"] == 0 and figures["kept"] == 3
-    assert "items: 1 cells cannot be read: price is no number" in caplog.text
+    assert "items: 1 cell cannot be read: price is no number" in caplog.text
     assert "(1, first in line 3); left empty" in caplog.text
 
 

@@ -162,8 +162,9 @@ class LineFile:
         """Count, reasons and first line numbers of the cells left empty in one sentence, or ""."""
         if not self.unread:
             return ""
-        n_cells = self.unread.total()
-        return f"{self.name}: {n_cells} cells cannot be read: {self._listed(self.unread)}"
+        n = self.unread.total()
+        cells = "1 cell" if n == 1 else f"{n} cells"
+        return f"{self.name}: {cells} cannot be read: {self._listed(self.unread)}"
 
     def _listed(self, reasons: Counter[str]) -> str:
         parts = [

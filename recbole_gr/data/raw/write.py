@@ -194,7 +194,7 @@ def _report_times(name: str, first: float, last: float) -> None:
             "milliseconds, a table takes --date_format=ms (or us, ns)", name, float_cell(last),
         )  # fmt: skip
         return
-    days = np.array([first, last]).astype("datetime64[s]").astype("datetime64[D]")
+    days = np.array([first, last]).astype(np.int64).astype("datetime64[s]").astype("datetime64[D]")
     getLogger().info("%s: times from %s to %s", name, *days)
 
 
