@@ -30,6 +30,7 @@ from recbole.utils import init_seed
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.registry import get_trainer
+from recbole_gr.tokenizer.options import codebook_sizes
 
 SEQUENCE, PREFIX, SASREC = "TIGER, sequence", "TIGER, prefix", "SASRec"
 
@@ -96,7 +97,8 @@ class Side:
         parts = [config, dataset]
         if train_sample:
             # The speed does not depend on which SID an item has, so none are learned.
-            size, levels = config["codebook_size"], config["sid_levels"]
+            levels = config["sid_levels"]
+            size = codebook_sizes(config["codebook_size"], levels)[0]
             sizes = (size,) * levels + (() if config["collision"] == "share" else (16,))
             parts.append(skewed_table(dataset.item_num - 1, sizes, size))
         if getattr(config.model_class, "needs_content", False):

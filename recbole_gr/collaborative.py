@@ -50,7 +50,7 @@ _VERSION = 1  # part of every cache key
 _COPIED = (
     *dataset_arguments, "encoding", "seed", "reproducibility", "use_gpu", "gpu_id", "show_progress",
     "eval_args", "repeatable", "eval_batch_size", "continual_period", "continual_cuts",
-    "continual_field", "continual_part_field", "continual_train",
+    "continual_field", "continual_part_field", "continual_train", "tie_order",
 )  # fmt: skip
 # Of the nested run, what the vectors depend on beside the rows.
 _DECIDES = (

@@ -45,7 +45,8 @@ def run_recbole_gr(
         dict: for one model `model`, `dataset`, `best_valid_score`, `best_valid_result`,
         `test_result`, `test_buckets` (metrics by training frequency of the target item, or None),
         `test_interval` (`users`, and by metric the ends of its 95 % interval over them; None where
-        nothing is ranked), `test_targets` (number and digest), `best_epoch` (from 0), `epochs_run`,
+        nothing is ranked), `test_targets` (number, digest, tied in time), `best_epoch` (from 0),
+        `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
         `peak_memory_bytes`, `checkpoint`, `example` (arguments that `recbole_gr.recommend` takes
         for it, or None), `sid` (quality of the semantic IDs or None),

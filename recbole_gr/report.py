@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.data.ties import tied_text
 from recbole_gr.files import atomic_write
 from recbole_gr.markdown import aligned_table, csv_text
 from recbole_gr.report_buckets import bucket_table
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 _COST = ("best epoch", "s/epoch", "parameters", "peak MiB")
 _MISSING = "-"
+_TIE_ORDER = {
+    "file": "that of the file (`tie_order: file`)",
+    "shuffled": "drawn by the seed (`tie_order: shuffled`)",
+}
 
 
 def comparison_table(results: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
@@ -127,10 +132,22 @@ def _markdown_page(results: list[dict[str, Any]]) -> str:
     sure = interval_lines(results)
     if sure:
         page += "\nHow sure the test metrics are:\n\n" + "".join(f"* {line}\n" for line in sure)
+    ties = dict.fromkeys(filter(None, map(_tie_text, results)))
+    page += "".join(f"\n{sentence}\n" for sentence in ties)
     buckets = bucket_table(results)
     if buckets:
         page += f"\nBy the number of training interactions of the target item:\n\n{buckets}\n"
     return page
+
+
+def _tie_text(result: dict[str, Any]) -> str:
+    """How many test targets are tied in time, and what decided their order; "" if not known."""
+    targets = result.get("test_targets") or {}
+    if targets.get("tied") is None:
+        return ""
+    text = tied_text(targets["tied"], targets["count"])
+    order = (result.get("config") or {}).get("tie_order", "file")
+    return f"{text[0].upper()}{text[1:]}; their order is {_TIE_ORDER[order]}."
 
 
 def _csv_text(results: list[dict[str, Any]]) -> str:

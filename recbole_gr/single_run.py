@@ -310,11 +310,13 @@ def _plain_metrics(result: Mapping[str, float] | None) -> dict[str, float] | Non
 
 
 def _targets(dataset: Dataset) -> dict[str, Any] | None:
-    """How many (user, item) pairs are tested, and a digest of them in any order."""
+    """How many (user, item) pairs are tested, a digest of them in any order, and how many are tied
+    in time with the user's event before them (None where the log is not in the order of time)."""
     if dataset.uid_field is None:
         return None
     users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field].numpy())
     items = dataset.id2token(dataset.iid_field, dataset.inter_feat[dataset.iid_field].numpy())
     pairs = sorted(zip(map(str, users), map(str, items)))
     digest = hashlib.sha256("\n".join("\t".join(pair) for pair in pairs).encode()).hexdigest()
-    return {"count": len(pairs), "digest": digest}
+    tied = getattr(dataset, "tied_targets", None)
+    return {"count": len(pairs), "digest": digest, "tied": tied}

@@ -141,7 +141,7 @@ def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityRepor
 
     from recbole_gr.data import create_dataset, item_content
     from recbole_gr.data.signals import item_behaviour, tokenizer_signals
-    from recbole_gr.sid.gate import collapse_reasons
+    from recbole_gr.sid.gate import collapse_reasons, verdict
     from recbole_gr.tokenizer.pipeline import prepare_sid, write_sids
 
     init_seed(config["seed"], config["reproducibility"])
@@ -151,7 +151,7 @@ def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityRepor
     table, report = prepare_sid(config, content, signals, item_behaviour(train))
     reasons = collapse_reasons(report, config["sid_min_distinct"], config["sid_min_utilisation"])
     if reasons:  # judging is what this command is for, so it never stops
-        logging.getLogger().warning("Collapsed: %s", "; ".join(reasons))
+        logging.getLogger().warning(verdict(config, report, reasons))
     return table, report, write_sids(output, config, table, report, content.item_tokens)
 
 

@@ -160,9 +160,11 @@ def test_content_file_cut_short_or_absent(refused, tmp_path):
     assert "none.npy does not exist" in refused(content_file="none.npy")
 
 
-def test_more_codes_than_items_are_reduced_with_a_warning(tiny_folder, caplog):
+def test_more_codes_than_items_are_refused_with_a_size_that_fits(tiny_folder, caplog, refused):
+    message = refused(codebook_size=64)
+    assert "level a has 40 codes for 40 items" in message and "codebook_size=8" in message
     with caplog.at_level(logging.WARNING):
-        assert main(arguments("TIGER", tiny_folder, codebook_size=64)) == 0
+        assert main(arguments("TIGER", tiny_folder, codebook_size=64, sid_gate="warn")) == 0
     assert "(64, 64, 64) codes for 40 items; reduced to (40, 40, 40)" in caplog.text
 
 

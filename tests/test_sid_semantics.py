@@ -218,10 +218,47 @@ def test_collapse_is_judged_against_what_is_possible():
     assert len(reasons) == 3 and "1 distinct SIDs for 50 items, 2.0%" in reasons[0]
     assert "level b uses 1 of 16 codes" in reasons[2]
     assert collapse_reasons(report_of(torch.zeros(50, 2).long(), (16, 16), 1), 0.3, 0.0) == []
-    apart = torch.stack([torch.arange(50), torch.zeros(50).long()], 1)
-    assert collapse_reasons(report_of(apart, (50, 50)), 0.3, 0.2) == []  # nothing left for level b
     full = torch.cartesian_prod(torch.arange(2), torch.arange(2)).repeat(20, 1)
     assert collapse_reasons(report_of(full, (2, 2)), 0.3, 0.2) == []  # 80 items, 4 SIDs possible
+
+
+LEARNED = {"tokenizer": "RKMeans"}
+
+
+def test_levels_that_carry_nothing_are_seen():
+    apart = torch.stack([torch.arange(50), *torch.zeros(2, 50).long()], 1)
+    reasons = collapse_reasons(report_of(apart, (50, 50, 5), **LEARNED), 0.3, 0.2)
+    assert reasons[0] == "level a has 50 codes for 50 items, nearly one for each"
+    assert "level b carries nothing: the levels before it make 50 different SIDs" in reasons[1]
+    assert len(reasons) == 3
+    # A code that the one before it tells already, though all codes are in use.
+    first = torch.arange(60) % 6
+    same = torch.stack([first, 5 - first, torch.arange(60) // 6], 1)
+    reasons = collapse_reasons(report_of(same, (6, 6, 10), **LEARNED), 0.3, 0.2)
+    assert len(reasons) == 1 and "level b carries nothing" in reasons[0]
+    fit = torch.stack([first, torch.arange(60) // 6], 1)
+    assert collapse_reasons(report_of(fit, (6, 10), **LEARNED), 0.3, 0.2) == []
+    # One level is an id by design, and so is the suffix of a collision policy.
+    assert collapse_reasons(report_of(torch.arange(50)[:, None], (50,), **LEARNED), 0.3, 0.2) == []
+    suffix = torch.cat([fit, torch.zeros(60, 1).long()], 1)
+    kept = {**LEARNED, "content_levels": 2}
+    assert collapse_reasons(report_of(suffix, (6, 10, 1), **kept), 0.3, 0.2) == []
+    assert collapse_reasons(report_of(suffix, (6, 10, 1)), 0.3, 0.2) == []  # from outside
+
+
+def test_one_used_code_is_seen_however_few_items_it_has_to_tell_apart():
+    codes = torch.stack([torch.arange(200) // 5, torch.zeros(200).long(), torch.arange(200) % 5], 1)
+    reasons = collapse_reasons(report_of(codes, (200, 200, 200), **LEARNED), 0.3, 0.2)
+    assert len(reasons) == 1 and "level b carries nothing" in reasons[0]
+
+
+def test_levels_that_carry_nothing_stop_a_run_with_the_size_that_helps(caplog):
+    apart = torch.stack([torch.arange(200), torch.zeros(200).long()], 1)
+    report = report_of(apart, (200, 200), **LEARNED)
+    with pytest.raises(ConfigError, match="levels that carry nothing .*codebook_size=32 .or auto"):
+        apply_gate(SETTINGS, report)
+    apply_gate({**SETTINGS, "sid_gate": "warn"}, report)
+    assert "level b carries nothing" in caplog.text
 
 
 def test_a_collision_policy_does_not_hide_the_collapse():

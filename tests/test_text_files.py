@@ -105,16 +105,9 @@ def test_a_table_with_a_byte_order_mark_has_the_first_column_of_its_header(unpac
     assert figures[".inter"]["kept"] == 200
 
 
-@pytest.mark.parametrize(
-    "encoding, message",
-    [
-        ("utf-16", "t.csv cannot be read: it is UTF-16"),
-        ("latin-1", "t.csv: the header is not utf-8; save the file as UTF-8"),
-    ],
-)
-def test_a_table_of_another_encoding_is_refused_by_its_encoding(encoding, message, in_tmp):
-    write(in_tmp, ROWS.encode(encoding), "t.csv")
-    with pytest.raises(ConfigError, match=message):
+def test_a_table_of_another_encoding_is_refused_by_its_encoding(in_tmp):
+    write(in_tmp, ROWS.encode("latin-1"), "t.csv")
+    with pytest.raises(ConfigError, match="t.csv: the header is not utf-8; save the file as UTF-8"):
         convert("table", "shop", **TABLE)
     assert not (in_tmp / "dataset/shop/shop.inter").exists()
 

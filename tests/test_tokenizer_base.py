@@ -5,6 +5,9 @@ import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_tokenizer
+from recbole_gr.sid.gate import collapse_reasons
+from recbole_gr.sid.quality import quality_report
+from recbole_gr.tokenizer.options import auto_size
 
 DIM = 12
 SMALL = {
@@ -165,6 +168,35 @@ def test_more_codes_than_items_are_reduced_with_a_warning(name, caplog, tmp_path
     assert torch.equal(loaded.encode(few), tokenizer.encode(few))
 
 
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("n_items", [1, 2, 5, 20, 60, 200, 900, 1023])
+def test_a_small_catalogue_gets_codes_that_items_share_and_sids_enough(n_items, levels):
+    size = auto_size(n_items, levels)
+    assert size & (size - 1) == 0 and 2 <= size <= 256
+    enough = size**levels >= 2 * n_items or size == 256
+    assert enough and (size <= max(2, n_items / 4) or (size // 2) ** levels < 2 * n_items)
+
+
+@pytest.mark.parametrize("n_items", [1024, 1682, 12101, 10**7])
+def test_a_usual_catalogue_gets_256_codes(n_items):
+    assert auto_size(n_items, 3) == auto_size(n_items, 4) == 256
+
+
+@pytest.mark.parametrize(("n_items", "size"), [(200, 32), (60, 8), (20, 4)])
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_codebook_size_a_small_catalogue_gets_sids_of_use(name, n_items, size, caplog):
+    vectors = content(n_items)
+    with caplog.at_level("INFO"):
+        tokenizer = fitted(name, vectors, codebook_size="auto", sid_levels=3)
+    assert tokenizer.sizes == (size,) * 3
+    assert f"auto takes {size} codes a level for {n_items} items, in place of 256" in caplog.text
+    report = quality_report(tokenizer.tokenize(torch.cat([torch.zeros(1, DIM), vectors])))
+    assert collapse_reasons(report, 0.3, 0.2) == []
+    too_large = fitted(name, vectors, codebook_size=256, sid_levels=3)
+    report = quality_report(too_large.tokenize(torch.cat([torch.zeros(1, DIM), vectors])))
+    assert "level a has" in " ".join(collapse_reasons(report, 0.3, 0.2))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_items_with_equal_content_get_equal_codes(name):
     vectors = content(40)[torch.arange(120) % 40]
@@ -195,7 +227,7 @@ def test_options_that_make_no_sense_are_refused(name, options, message):
 @pytest.mark.parametrize("name", NAMES)
 def test_options_default_to_the_property_file(name):
     tokenizer = get_tokenizer(name)({}, 64)
-    assert tokenizer.options["codebook_size"] == 256
+    assert tokenizer.options["codebook_size"] == "auto"
     assert tokenizer.options["collision"] == "suffix"
     assert tokenizer.sizes == (256, 256, 256)
     assert get_tokenizer(name)({"codebook_size": None}, 64).sizes == (256, 256, 256)

@@ -313,6 +313,17 @@ def test_a_tokenizer_of_other_sizes_cannot_be_continued(first):
         dact(codebook_size=5).fit_continual(first, draw(N, DIM), draw(N, WIDTH), progress=False)
 
 
+def test_a_small_first_catalogue_decides_the_codebooks_of_all_periods():
+    start = dact(codebook_size="auto")
+    start.fit(draw(N, DIM), signals={"cf_vectors": draw(N, WIDTH)}, progress=False)
+    assert start.sizes == (16, 16, 16)  # of 64 items
+    content, vectors = draw(4 * N, DIM), draw(4 * N, WIDTH)
+    for go_on in ("fit_continual", "fine_tune"):
+        second = dact(codebook_size="auto")
+        getattr(second, go_on)(start, content, vectors, progress=False)
+        assert second.sizes == start.sizes and int(second.encode(content).max()) < 16
+
+
 def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_path, monkeypatch):
     from recbole_gr.tokenize import tokenize
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from recbole_gr.data.ties import tied_text
 from recbole_gr.files import atomic_write
 from recbole_gr.markdown import aligned_table, csv_text
 
@@ -28,7 +29,8 @@ def write_continual_report(
     columns, rows = continual_table(results)
     table = aligned_table([columns, *([_text(cell) for cell in row] for row in rows)])
     with atomic_write(files["md"]) as tmp:
-        tmp.write_text(f"# Periods and methods\n\n{table}\n\n{_LEGEND}\n", encoding="utf-8")
+        page = f"# Periods and methods\n\n{table}\n\n{_LEGEND}\n{_ties(results)}"
+        tmp.write_text(page, encoding="utf-8")
     with atomic_write(files["csv"]) as tmp:
         tmp.write_text(csv_text([columns, *rows]), encoding="utf-8")
     with atomic_write(files["json"]) as tmp:
@@ -44,6 +46,17 @@ _LEGEND = (
     "SIDs changed after reassignment (final), any level and level by level, the suffix last. "
     "Seconds of training."
 )
+
+
+def _ties(results: list[dict[str, Any]]) -> str:
+    """How many test targets of each period are tied in time, a line each."""
+    lines: dict[str, None] = {}
+    for result in results:
+        targets = result.get("test_targets") or {}
+        if targets.get("tied") is not None:
+            text = tied_text(targets["tied"], targets["count"])
+            lines[f"- period {result['period']}: {text}"] = None
+    return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def continual_table(results: list[dict[str, Any]]) -> tuple[list[str], list[list]]:

@@ -23,6 +23,7 @@ from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.reassign import churn_of, reassign
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.assessment import assess
+from recbole_gr.tokenizer.options import AUTO, LARGEST
 from recbole_gr.tokenizer.pipeline import read_sid_file
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ class TokenizerChain:
         sizes = table.sizes[:-1]
         if self.how == FILES:  # most state no codebooks, and a later one may use more codes
             given = self.config["codebook_size"]
+            given = LARGEST if given == AUTO else given
             given = given if isinstance(given, (list, tuple)) else [given] * len(sizes)
             sizes = tuple(map(max, zip(sizes, given)))
         return replace(table, sizes=(*sizes, size))

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 PHASES = ("train", "valid", "test")
 _OF_EVERY_LOG = ("user_id", "item_id", "rating", "timestamp")  # load_col's default names them
 _BY_LABEL = (ModelType.CONTEXT, ModelType.DECISIONTREE)
+_NEEDS_TIMES = (
+    ". Sequential and generative models learn what comes after what: name the column of times as "
+    "TIME_FIELD, or take a general model such as BPR with --eval_args=\"{'order': 'RO'}\""
+)
 _FEATURE_KEYS = ("selected_features", "item_attribute")  # of SASRecF and the like, of S3Rec
 
 
@@ -71,8 +75,9 @@ def _check_columns(config: Config, path: str, from_log: bool) -> None:
     unload = (config["unload_col"] or {}).get("inter") or []
     for key, (field, kind) in fields.items():
         if field not in columns:
+            needs = _NEEDS_TIMES if key == "TIME_FIELD" else ""
             raise ConfigError(
-                f"{path} has no column {field!r} ({key}); its columns are {list(columns)}"
+                f"{path} has no column {field!r} ({key}); its columns are {list(columns)}{needs}"
             )
         if columns[field] != kind:
             raise ConfigError(
@@ -107,6 +112,23 @@ def check_ids(
     absent = sorted(set(load or ()) - set(types) - set(_OF_EVERY_LOG))
     if absent:
         getLogger().warning("load_col: %s has no column %s", path, ", ".join(absent))
+
+
+def check_same_columns(path: str, own: Mapping[str, str], first: Mapping[str, str]) -> None:
+    """See that a benchmark file has the columns of the first one.
+
+    Args:
+        path (str): the file.
+        own, first (dict[str, str]): types of the columns of both.
+
+    Raises:
+        ConfigError: it has others.
+    """
+    if own != first:
+        raise ConfigError(
+            f"{path} has the columns {own}, where the first of benchmark_filename has {first}; "
+            "they must have the same, or load_col take no others"
+        )
 
 
 def check_order(dataset: Dataset, has_times: bool) -> None:

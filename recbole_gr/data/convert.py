@@ -29,6 +29,11 @@ to be used with --data_path=DIR --dataset=NAME. Files may be gzipped. FORMAT and
   movielens                --archive=ZIP_OR_FOLDER   (100k, 1m, 10m, 20m, 25m, 32m, latest)
   table                    --interactions=FILE --columns=user_id:COL,item_id:COL[,timestamp:COL]
                            [,rating:COL] [--items=FILE [--item_columns=item_id:COL,title:COL,...]]
+Keys of table, where the files themselves do not tell:
+  --delimiter=semicolon    or tab, comma, pipe, space, or the character itself
+  --encoding=cp1252        as Python names it; without it UTF-8, or UTF-16 by its beginning
+  --decimal=,              or . : the decimal mark of columns that can be read with both
+  --date_format=%d.%m.%Y   of the times, as Python's strptime has it; or s, ms, us, ns since 1970
 Keys:
   --k_core=N               only users and items with N interactions, until all left have as many
   --duplicates=keep        or first, last: one interaction for each user and item, by time
@@ -39,12 +44,13 @@ Keys:
 The same command given again goes on after the last part that is complete.
 """
 
+FORMS = ("delimiter", "encoding", "date_format", "decimal")  # how a table is written
 SOURCES = {
     "amazon2014": (("reviews",), ("metadata",)),
     "amazon2018": (("reviews",), ("metadata",)),
     "amazon2023": (("reviews",), ("metadata",)),
     "movielens": (("archive",), ()),
-    "table": (("interactions", "columns"), ("items", "item_columns")),
+    "table": (("interactions", "columns"), ("items", "item_columns", *FORMS)),
 }
 DEFAULTS = {
     "output": "dataset",
@@ -83,6 +89,7 @@ def convert(
     folder = Path(options["output"]) / dataset
     record = Record(folder, dataset, options["force"])
     shared = {key: options.get(key) for key in ("format", "columns", "k_core", "duplicates")}
+    shared |= {key: options[key] for key in FORMS if key in options}
     sources = [options[key] for key in ("reviews", "interactions") if key in options]
     item_sources = [options[key] for key in ("metadata", "items") if key in options]
     plan = {**shared, "source": source_of(sources or reader.files)}
@@ -175,9 +182,27 @@ def _check_values(options: dict[str, Any]) -> None:
     share = options["max_broken"]
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
         raise ConfigError(f"--max_broken={share!r} must be a share between 0 and 1")
+    _check_forms(options)
     for key in ("allow_truncated", "force", "show_progress"):
         if not isinstance(options[key], bool):
             raise ConfigError(f"--{key}={options[key]!r} must be True or False")
+
+
+def _check_forms(options: dict[str, Any]) -> None:
+    from recbole_gr.data.raw.amounts import MARKS
+    from recbole_gr.data.raw.dates import check_date_format
+    from recbole_gr.data.raw.dialect import check_delimiter, check_encoding
+
+    checks = {
+        "delimiter": check_delimiter, "encoding": check_encoding, "date_format": check_date_format,
+    }  # fmt: skip
+    for key in FORMS:
+        if key in options and not isinstance(options[key], str):
+            raise ConfigError(f"--{key}={options[key]!r} must be text")
+        if key in options and key in checks:
+            checks[key](options[key])
+    if options.get("decimal", MARKS[0]) not in MARKS:
+        raise ConfigError(f"--decimal={options['decimal']} is not one of {list(MARKS)}")
 
 
 def _reader(options: dict[str, Any]) -> Reader:
@@ -200,7 +225,9 @@ def _reader(options: dict[str, Any]) -> Reader:
         return MovieLens(open_file, options["archive"])
     if options["format"] == "table":
         items, item_columns = options.get("items"), options.get("item_columns")
-        return Table(open_file, options["interactions"], options["columns"], items, item_columns)
+        forms = {key: options.get(key) for key in FORMS}
+        columns = options["columns"]
+        return Table(open_file, options["interactions"], columns, items, item_columns, **forms)
     year = int(options["format"][-4:])
     return Amazon(open_file, year, options["reviews"], options.get("metadata"))
 

@@ -13,11 +13,12 @@ from recbole.data.dataset import dataset as recbole_dataset
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_gr.data.atomic import AtomicTable, read_table
-from recbole_gr.data.checks import check_ids, check_order
+from recbole_gr.data.checks import check_ids, check_order, check_same_columns
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
 from recbole_gr.data.filters import check_rows_left, check_value_filter, rows_of_listed
 from recbole_gr.data.joined import check_links, check_names, check_types, check_values
 from recbole_gr.data.numbers import numbers, ranks
+from recbole_gr.data.ties import in_order
 from recbole_gr.errors import ConfigError
 from recbole_gr.ranges import check_filters, intervals
 
@@ -44,7 +45,7 @@ class ExactDataset(_AnyDataset):
 
     RecBole compares times after they became float32, whose grain is 128 s at today's Unix seconds:
     rows closer than that keep the order of the file. Here rows are put in the order of time once,
-    while they are still what the file says; equal times keep the order of the file. RecBole's own
+    while they are still what the file says; equal times in that of `tie_order`. RecBole's own
     sorts, which are stable, then change nothing. The numbering of users and items is RecBole's.
 
     Rows without a user or item id are left out, and those without a time or a label too, as long as
@@ -58,6 +59,7 @@ class ExactDataset(_AnyDataset):
     inter_feat: Any  # a table while it is read, then an Interaction
     _rest_fields: np.ndarray  # those that get ids of their own
     _time_ranks: np.ndarray | None = None  # by label of inter_feat's rows, while it is a table
+    _tied_times: np.ndarray | None = None  # by rank, where equal times have ranks of their own
 
     def _get_field_from_config(self) -> None:
         super()._get_field_from_config()
@@ -103,7 +105,8 @@ class ExactDataset(_AnyDataset):
                 check_histories(filepath, lists, self.item_list_field, table.lines)
             if table.types.get(self.time_field) == "float" and self.time_field in feat:
                 times = table.cells[self.time_field].to_numpy()
-                self._time_ranks = ranks(times, feat[self.time_field])
+                places = ranks(times, feat[self.time_field])
+                self._time_ranks, self._tied_times = in_order(places, table.lines, self.config)
         # The table of RecBole's module, which compat lends what newer pandas lack.
         return recbole_dataset.pd.DataFrame(feat)
 
@@ -112,12 +115,7 @@ class ExactDataset(_AnyDataset):
         check_ids(path, table.types, {key: self.config[key] for key in _IDS.get(source, ())}, load)
         if source == FeatureSource.INTERACTION and self.benchmark_filename_list is not None:
             own = {name: table.types[name] for name in table.cells}
-            if self._of_first.setdefault("columns", own) != own:
-                raise ConfigError(
-                    f"{path} has the columns {own}, where the first of benchmark_filename has "
-                    f"{self._of_first['columns']}; they must have the same, or load_col take no "
-                    "others"
-                )
+            check_same_columns(path, own, self._of_first.setdefault("columns", own))
 
     def _set_properties(self, name: str, kind: FeatureType, source: Any) -> None:
         self.field2source[name] = source
@@ -280,19 +278,22 @@ class ExactDataset(_AnyDataset):
         return self.inter_feat.iloc[np.argsort(present, kind="stable")]
 
     def _sort_by_time(self) -> None:
-        """Put the rows in the order of time; equal times stay as in the file."""
+        """Put the rows in the order of time."""
         assert self._time_ranks is not None
         present = self._time_ranks[self.inter_feat.index]
         self.inter_feat = self.log_by_time().reset_index(drop=True)
         self._time_ranks = np.sort(present)
 
-    def _splits_by_time(self) -> bool:
-        return "TS" in (self._evaluation("split") or {})
+    def times_of_rows(self) -> np.ndarray | None:
+        """[n] place in time of each row of the log, equal times sharing one; None without times."""
+        ranks, times = self._time_ranks, self._tied_times
+        return ranks if ranks is None or times is None else times[ranks]
 
     def _dataframe_to_interaction(self, data: Any) -> Interaction:
         interaction = super()._dataframe_to_interaction(data)
         # RecBole's split by time compares with a quantile of all times, so they stay exact for it.
-        if data is self.inter_feat and self._splits_by_time() and self.time_field in data:
+        by_time = "TS" in (self._evaluation("split") or {})
+        if data is self.inter_feat and by_time and self.time_field in data:
             if interaction[self.time_field].dim() == 1:  # no numerical feature, which has two
                 times = data[self.time_field].to_numpy(np.float64, copy=True)
                 interaction.interaction[self.time_field] = torch.from_numpy(times)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from recbole_gr.data.ties import ORDERS
 from recbole_gr.errors import ConfigError
 
 FILES = ("inter", "user", "item")
@@ -69,6 +70,7 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "the vector column by the id column, {iid: item_emb}",
     ),
     "discretization": (_bins, "{price: {method: ED, bucket: 10}} or {price: {method: LD}}"),
+    "tie_order": (lambda value: value in ORDERS, f"one of {', '.join(ORDERS)}"),
     "filter_inter_by_user_or_item": (lambda value: isinstance(value, bool), "True or False"),
     **dict.fromkeys(
         ("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id",
@@ -112,10 +114,12 @@ def _check_no_filter(config: Mapping[str, Any]) -> None:
     for key in ("user_inter_num_interval", "item_inter_num_interval"):
         if config.get(key) not in _EVERYONE:
             given[key] = config[key]
+    if config.get("tie_order") not in (None, ORDERS[0]):
+        given["tie_order"] = config["tie_order"]
     if given:
         raise ConfigError(
-            f"benchmark_filename: samples that are made already are not filtered, so {given} would "
-            "be ignored; leave it out, or filter the files"
+            f"benchmark_filename: samples that are made already are not filtered or put in "
+            f"order, so {given} would be ignored; leave it out, or change the files"
         )
 
 

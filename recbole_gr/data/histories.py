@@ -31,7 +31,7 @@ class Histories:
     def known(cls, dataset: Dataset) -> Histories:
         """The whole log of every user, row `r` for user id `r` (row 0, padding, is empty).
 
-        Equal times stand in the order of the file, as in training samples.
+        Equal times stand in the order of `tie_order`, as in training samples.
 
         Args:
             dataset (Dataset): of `create_dataset`, before it is split.

@@ -17,6 +17,7 @@ from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
 from recbole_gr.data.exact import exact
 from recbole_gr.data.loader import GenerativeTrainLoader
+from recbole_gr.data.ties import Ties, tied_text
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def _prepared(
     config: Config, dataset: Dataset
 ) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
     check_model_fields(config, dataset)
+    ties = Ties.of(dataset)
     splits = dataset.build()
     if len(splits[0]) == 0:
         raise ConfigError(
@@ -165,6 +167,10 @@ def _prepared(
         len(splits[1]),
         len(splits[2]),
     )
+    if ties is not None:
+        users = splits[2].inter_feat[dataset.uid_field].numpy()
+        splits[2].tied_targets = tied = ties.count(users)
+        getLogger().info("%s; tie_order: %s", tied_text(tied, len(users)), config["tie_order"])
     return train, valid, test
 
 

@@ -7,9 +7,10 @@ import os
 from collections.abc import Mapping
 from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.atomic import atomic_path
+from recbole_gr.data.ties import check_same_order
 from recbole_gr.errors import ConfigError
 from recbole_gr.untrusted.shapes import OrNone
 
@@ -77,18 +78,22 @@ def changes(kept: Mapping[str, Mapping[str, str | None]], now: Sources) -> list[
     return wrong
 
 
-def check_sources(kept: Sources | None, config: Config, file: str | os.PathLike[str]) -> None:
+def check_sources(
+    state: Mapping[str, Any], config: Config, file: str | os.PathLike[str]
+) -> None:
     """See that a training goes on with the data it began with, to which its batches belong.
 
     Args:
-        kept: `files` of the checkpoint; None or empty in those of the first versions, of which a
-            warning says so.
+        state (dict): the checkpoint; its `files` are missing or empty in those of the first
+            versions, of which a warning says so.
         config (Config): of the run that goes on.
         file: the checkpoint, for messages.
 
     Raises:
-        ConfigError: says which files changed.
+        ConfigError: says which files changed, or that events at one time have another order.
     """
+    check_same_order(state["config"], config, file)
+    kept: Sources | None = state.get("files")
     if not kept:
         getLogger().warning(
             "resume: '%s' is of an earlier version, which did not note the files of its data; only "

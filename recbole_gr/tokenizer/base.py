@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
@@ -20,7 +19,14 @@ from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked, hash_of
-from recbole_gr.tokenizer.options import Number, codebook_sizes, options_of, positive
+from recbole_gr.tokenizer.options import (
+    Number,
+    codebook_sizes,
+    log_reduced,
+    options_of,
+    positive,
+    reduced_sizes,
+)
 from recbole_gr.untrusted.archives import check_archive, load_tensors
 from recbole_gr.untrusted.shapes import at_least, require, taking, within
 
@@ -302,14 +308,12 @@ class Tokenizer(nn.Module):
     def _shrink(self, n_items: int) -> None:
         sizes = self.sizes_for(n_items)
         if sizes != self.sizes:
-            logging.getLogger().warning(
-                "codebook_size: %s codes for %d items; reduced to %s", self.sizes, n_items, sizes
-            )
+            log_reduced(self.options["codebook_size"], self.sizes, sizes, n_items)
             self._resize(sizes)
 
     def sizes_for(self, n_items: int) -> tuple[int, ...]:
         """Codebook sizes to use for ``n_items`` items: none larger than the catalogue."""
-        return tuple(min(size, n_items) for size in self.sizes)
+        return reduced_sizes(self.options["codebook_size"], self.sizes, n_items)
 
     def _rows_per_chunk(self) -> int:
         return max(1, _CHUNK_VALUES // max(self.dim, *self.sizes))

@@ -180,6 +180,8 @@ class CollaborativeRQVAE(RQVAE):
 
     def _take_over(self, previous: CollaborativeRQVAE, content: torch.Tensor) -> torch.Tensor:
         """Load the weights of an earlier tokenizer; returns the checked content on the device."""
+        if self.options["codebook_size"] == previous.options["codebook_size"]:
+            self._resize(previous.sizes)  # which the first catalogue may have reduced
         self._check_previous(previous)
         self.load_state_dict(previous.state_dict())
         return checked(content, self.dim).to(self.device)

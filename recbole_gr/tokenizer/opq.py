@@ -56,7 +56,7 @@ class OPQ(Tokenizer):
 
     def sizes_for(self, n_items: int) -> tuple[int, ...]:
         """The largest power of two that is no larger than the catalogue or the wanted size."""
-        size = min(self.sizes[0], 2 ** (max(n_items, 2).bit_length() - 1))
+        size = min(super().sizes_for(n_items)[0], 2 ** (max(n_items, 2).bit_length() - 1))
         return (size,) * len(self.sizes)
 
     def fit_content(

@@ -237,7 +237,7 @@ class SafeTrainerMixin(NamesDivergence):
         self.saved_model_file = str(resume_file)
         state = self._load_model(resume_file)
         require(state, self.resumes_with, resume_file, REMEDY)
-        check_sources(state.get("files"), self.config, resume_file)
+        check_sources(state, self.config, resume_file)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]
         self.best_valid_score = state["best_valid_score"]

@@ -21,6 +21,7 @@ from recbole_gr.data.raw.lines import BrokenLine
 from recbole_gr.data.raw.reader import Reader
 
 if TYPE_CHECKING:
+    from recbole_gr.data.raw.lines import LineFile
     from recbole_gr.data.raw.reader import Entities, Entity, Interactions, OpenFile, RawInteraction
 
 ITEM_COLUMNS = {
@@ -100,11 +101,11 @@ class Amazon(Reader):
             for n, text in file.lines():
                 asin = _ASIN.match(text)
                 if asin is None or asin[1] in kept:
-                    yield n, partial(self._item, text)
+                    yield n, partial(self._item, file, text)
 
         return file, lines()
 
-    def _item(self, text: str) -> Entity:
+    def _item(self, file: LineFile, text: str) -> Entity:
         record = _record(text)
         key = self._keys.item
         item = id_cell(_get(record, key), key)
@@ -113,7 +114,10 @@ class Amazon(Reader):
         if "getTime" in cells["title"]:
             cells["title"] = ""  # some pages of 2018 were scraped as their script
         cells["categories"] = tokens_cell(_categories(record))
-        cells["price"] = price_cell(record.get("price"))
+        try:
+            cells["price"] = price_cell(record.get("price"))
+        except BrokenLine as reason:  # the rest of the line is of use
+            file.leave_empty(reason)
         return item, cells
 
 

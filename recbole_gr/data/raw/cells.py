@@ -4,9 +4,9 @@ import html
 import math
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
+from recbole_gr.data.raw.amounts import NO_AMOUNT, amount
 from recbole_gr.data.raw.lines import BrokenLine
 
 # RecBole reads atomic files with pandas, to which these words are missing values.
@@ -16,7 +16,6 @@ MISSING = frozenset(
 )
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff]")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
-_PRICE = re.compile(r"\$?\s*(\d[\d,]*(?:\.\d+)?)(?:\s*-\s*\$?\s*[\d,.]+)?")
 
 
 def clean(text: str) -> str:
@@ -65,19 +64,6 @@ def number(value: Any, key: str) -> float:
     return result
 
 
-def seconds(value: Any, key: str) -> float:
-    """Unix seconds from a number or an ISO 8601 date, which is UTC where it names no zone."""
-    try:
-        return number(value, key)
-    except BrokenLine:
-        try:
-            date = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-            zone = date.tzinfo or UTC
-            return date.replace(tzinfo=zone).timestamp()
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            raise BrokenLine(f"{key} is neither a finite number nor an ISO date") from None
-
-
 def text_cell(value: Any, key: str) -> str:
     """Cleaned text from a string, a number, None or a list of strings.
 
@@ -101,12 +87,21 @@ def tokens_cell(values: Iterable[str]) -> str:
     return clean(" ".join(dict.fromkeys(name for name in names if name)))
 
 
-def price_cell(value: Any) -> str:
-    """Price as a float cell; the lower end of a range; empty where there is no number."""
+def price_cell(value: Any, key: str = "price") -> str:
+    """Price with a decimal point as a float cell; the lower end of a range; empty where there is
+    none.
+
+    Raises:
+        BrokenLine: it is something else than a price.
+    """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float_cell(value) if math.isfinite(value) else ""
-    found = _PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
-    return float_cell(float(found[1].replace(",", ""))) if found else ""
+    if value is None or (isinstance(value, str) and value.strip() in MISSING | NO_AMOUNT):
+        return ""
+    found = amount(value) if isinstance(value, str) else None
+    if found is None or not math.isfinite(found):
+        raise BrokenLine(f"{key} is no number")
+    return float_cell(found)
 
 
 def float_cell(value: float) -> str:

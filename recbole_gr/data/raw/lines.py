@@ -49,6 +49,10 @@ class LineFile:
         n_lines, n_broken (int): lines read so far, and how many of them were broken.
         reasons (collections.Counter): broken lines by reason.
         undecoded (str): the reason of lines in another encoding.
+        quiet (bool): do not warn of a file that is cut, as another reading of it does.
+        remedy (str): what helps against these, beside converting the file.
+        unread (collections.Counter): cells that are left empty since they could not be read, by
+            reason; their lines are used.
     """
 
     def __init__(
@@ -64,11 +68,15 @@ class LineFile:
         self.name = str(path) if member is None else f"{path}: {member}"
         self.undecoded = f"not {encoding}"
         self.max_broken, self.allow_truncated = max_broken, allow_truncated
-        self.progress = progress
+        self.progress, self.quiet = progress, False
         self.n_lines = self.n_broken = 0
         self._span = 1  # a stray quote in CSV can swallow lines, which must not go uncounted
+        self.remedy = ""
         self.reasons: Counter[str] = Counter()
+        self.unread: Counter[str] = Counter()
         self._first: dict[str, int] = {}
+        # Such as UTF-16, in which a line does not end in the byte of a line end.
+        self._wide = "\n".encode(encoding) != b"\n"
 
     def lines(self) -> Generator[tuple[int, str], None, None]:
         """Yield (line number from 1, text without line end); undecodable lines are counted broken.
@@ -78,8 +86,8 @@ class LineFile:
                 has too many broken lines.
         """
         rest = b""
-        for chunk in self._chunks():
-            if self.n_lines == 0 and not rest and is_utf16(chunk):
+        for chunk in self._as_utf8() if self._wide else self._chunks():
+            if self.n_lines == 0 and not rest and not self._wide and is_utf16(chunk):
                 raise ConfigError(f"{self.name} cannot be read: {UTF16_REMEDY}")
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
@@ -116,6 +124,18 @@ class LineFile:
                 self._span = reader.line_num - before
                 yield self._row_line, cells
 
+    def beginning(self) -> bytes:
+        """The first bytes, as they are in a file that is not compressed."""
+        chunks = self._chunks()
+        found = next(chunks, b"")
+        chunks.close()
+        return found
+
+    def leave_empty(self, reason: BrokenLine | str) -> None:
+        """Count a cell of the present line that cannot be read and is left empty."""
+        self.unread[str(reason)] += 1
+        self._first.setdefault(str(reason), self.n_lines)
+
     def broken(self, number: int, reason: BrokenLine | str) -> None:
         """Count what ends in this line as broken: all lines of a row of CSV, else the line."""
         self._count_broken(number, str(reason), self._span)
@@ -131,23 +151,35 @@ class LineFile:
         """Count, reasons and first line numbers of the broken lines in one sentence, or ""."""
         if not self.n_broken:
             return ""
-        parts = [
-            f"{reason} ({count}, first in line {self._first[reason]})"
-            for reason, count in self.reasons.most_common(SHOWN)
-        ]
-        if len(self.reasons) > SHOWN:
-            parts.append(f"{len(self.reasons) - SHOWN} more reasons")
         share = self.n_broken / max(self.n_lines, 1)
         return (
             f"{self.name}: {self.n_broken} of {self.n_lines} lines ({share:.2%}) are broken: "
-            + "; ".join(parts)
+            + self._listed(self.reasons)
         )
+
+    def summary_of_cells(self) -> str:
+        """Count, reasons and first line numbers of the cells left empty in one sentence, or ""."""
+        if not self.unread:
+            return ""
+        n = self.unread.total()
+        cells = "1 cell" if n == 1 else f"{n} cells"
+        return f"{self.name}: {cells} cannot be read: {self._listed(self.unread)}"
+
+    def _listed(self, reasons: Counter[str]) -> str:
+        parts = [
+            f"{reason} ({count}, first in line {self._first[reason]})"
+            for reason, count in reasons.most_common(SHOWN)
+        ]
+        if len(reasons) > SHOWN:
+            parts.append(f"{len(reasons) - SHOWN} more reasons")
+        return "; ".join(parts)
 
     def _check_share(self) -> None:
         if self.n_broken > self.max_broken * self.n_lines:
             remedy = "is this the right file for --format? A higher --max_broken skips them"
             if self.undecoded in self.reasons:
                 remedy += ". Text of another encoding can be converted: iconv -f LATIN1 -t UTF-8"
+                remedy += f", or {self.remedy}" if self.remedy else ""
             raise ConfigError(
                 f"{self.summary()}. That is more than max_broken={self.max_broken}; {remedy}"
             )
@@ -157,14 +189,25 @@ class LineFile:
         if self.n_lines == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         try:
-            text = line.rstrip(b"\r").decode(self.encoding)
+            text = line.rstrip(b"\r").decode("utf-8" if self._wide else self.encoding)
         except UnicodeDecodeError:
             self._count_broken(self.n_lines, self.undecoded, 1)
             return
         if text.strip():
             yield self.n_lines, text
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _as_utf8(self) -> Iterator[bytes]:
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        try:
+            for chunk in self._chunks():
+                yield decoder.decode(chunk).encode()
+            yield decoder.decode(b"", True).encode()
+        except UnicodeError as error:
+            raise ConfigError(
+                f"{self.name}, after line {self.n_lines}: not {self.encoding} text ({error})"
+            ) from error
+
+    def _chunks(self) -> Generator[bytes, None, None]:
         try:
             with (
                 self._open() as (file, size),
@@ -233,7 +276,8 @@ class LineFile:
             raise ConfigError(
                 f"{message}; download it again, or take what is there by --allow_truncated=True"
             )
-        getLogger().warning("%s; only what comes before is used", message)
+        if not self.quiet:
+            getLogger().warning("%s; only what comes before is used", message)
 
 
 def _counted(file: IO[bytes], bar: Bar) -> Iterator[bytes]:

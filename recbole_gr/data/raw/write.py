@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 _TYPES = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
 _ROWS = 100_000  # lines formatted at a time
+_NO_TIMES = (
+    "no timestamp was given, so nothing says what came first. General models (Pop, ItemKNN, BPR, "
+    "LightGCN) and context-aware ones train and are tested on a random split, with "
+    "--eval_args=\"{'order': 'RO'}\"; sequential and generative models (SASRec, TIGER, PIT), "
+    "tokenize and periods cannot do without times. If the file has them, give their column too: "
+    "--columns=...,timestamp:COL"
+)
+_FAR = 4e9  # Unix seconds that no log has yet, in the year 2096
 
 
 class _Codes(dict[str, int]):
@@ -78,6 +86,10 @@ def write_interactions(
             "take a smaller one"
         )
     user, item, rating, time = user[kept], item[kept], rating[kept], time[kept]
+    if "timestamp" in reader.fields:
+        _report_times(file.name, float(time.min()), float(time.max()))
+    else:
+        getLogger().warning("%s: %s", file.name, _NO_TIMES)
     tables = {
         "user_id": (user, np.array(list(users), dtype=object)),
         "item_id": (item, np.array(list(items), dtype=object)),
@@ -124,7 +136,8 @@ def write_entities(
         path (pathlib.Path): the file.
 
     Returns:
-        dict: `lines`, `broken`, `kept`, `empty` (ids without a line of their own).
+        dict: `lines`, `broken`, `kept`, `empty` (ids without a line of their own), and, where there
+        are any, `unread cells`, which are left empty.
     """
     missing = dict.fromkeys(kept)
     file, lines = lines_of(missing)
@@ -147,12 +160,13 @@ def write_entities(
             "%d of %d have no line in %s, first %r; their other cells are empty",
             len(missing), len(kept), file.name, next(iter(missing)),
         )  # fmt: skip
-    return {
+    figures = {
         "lines": file.n_lines,
         "broken": file.n_broken,
         "kept": len(kept),
         "empty": len(missing),
     }
+    return {**figures, "unread cells": file.unread.total()} if file.unread else figures
 
 
 def ids_of(path: Path, field: str) -> dict[str, None]:
@@ -172,6 +186,20 @@ def ids_of(path: Path, field: str) -> dict[str, None]:
     return found
 
 
+def _report_times(name: str, first: float, last: float) -> None:
+    """Say from when to when interactions are, which shows times of another unit."""
+    if last > _FAR:
+        getLogger().warning(
+            "%s: times up to %s seconds since 1970, which is far in the future; if they are "
+            "milliseconds, a table takes --date_format=ms (or us, ns)", name, float_cell(last),
+        )  # fmt: skip
+        return
+    days = np.array([first, last]).astype(np.int64).astype("datetime64[s]").astype("datetime64[D]")
+    getLogger().info("%s: times from %s to %s", name, *days)
+
+
 def _report(file: LineFile) -> None:
     if file.n_broken:
         getLogger().warning("%s; skipped", file.summary())
+    if file.unread:
+        getLogger().warning("%s; left empty", file.summary_of_cells())

@@ -1,0 +1,123 @@
+"""Events of a user at one time: in which order they stand, and how many targets depend on it.
+
+Where a log knows days alone, what a user did on the last one has no order. That of the file is none
+of time: in Amazon's reviews it nearly always ascends with the item id, which a model can learn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from recbole_gr.errors import ConfigError
+
+if TYPE_CHECKING:
+    from recbole.data.dataset import Dataset
+
+    from recbole_gr.config import Settings
+
+ORDERS = ("file", "shuffled")
+
+
+def shuffled(ranks: np.ndarray, lines: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of rows in the order of time, with equal times in an order drawn by the seed.
+
+    Each line of the file draws a number, by which equal times are ordered. So the order depends on
+    the seed and on the line's number alone: not on the rows that are left out, nor on lines that
+    are appended to the file later.
+
+    Args:
+        ranks (numpy.ndarray): [n] places in time, equal times sharing one (`numbers.ranks`).
+        lines (numpy.ndarray): [n] number of each row's line in the file.
+        seed (int): of the run.
+
+    Returns:
+        tuple[numpy.ndarray, numpy.ndarray]: [n] places, each its own, and [n] the time (as its
+        place in `ranks`) of each place.
+    """
+    draws = np.random.default_rng(seed).random(int(lines.max(initial=0)) + 1)[lines]
+    order = np.lexsort((draws, ranks))
+    places = np.empty_like(ranks)
+    places[order] = np.arange(len(ranks))
+    return places, ranks[order]
+
+
+def in_order(
+    ranks: np.ndarray, lines: np.ndarray, config: Settings
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `shuffled` where `tie_order` says so; otherwise the ranks as they are, and None."""
+    if config["tie_order"] == "shuffled":
+        return shuffled(ranks, lines, config["seed"])
+    return ranks, None
+
+
+class Ties(NamedTuple):
+    """Of a log by user and time, which events are at the time of the user's previous one.
+
+    Attributes:
+        users (numpy.ndarray): [n] ascending.
+        tied (numpy.ndarray): [n] bool; which of two such events is the later one, nothing says.
+    """
+
+    users: np.ndarray
+    tied: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Ties | None:
+        """Of a data set before it is split; None where it is not put in the order of time."""
+        evaluation: dict[str, Any] = dataset.config["eval_args"] or {}
+        times = getattr(dataset, "times_of_rows", lambda: None)()
+        if times is None or dataset.uid_field is None or evaluation.get("order") != "TO":
+            return None
+        users = np.asarray(dataset.inter_feat[dataset.uid_field])
+        order = np.argsort(users, kind="stable")
+        users, times = users[order], times[order]
+        tied = np.zeros(len(users), dtype=bool)
+        tied[1:] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+        return cls(users, tied)
+
+    def count(self, targets: np.ndarray) -> int:
+        """How many targets are tied: those of a user are the last events in time.
+
+        Args:
+            targets (numpy.ndarray): [m] user of each target, in any order.
+        """
+        n_users = int(max(self.users.max(initial=0), targets.max(initial=0))) + 1
+        n_targets = np.bincount(targets, minlength=n_users)
+        ends = np.bincount(self.users, minlength=n_users).cumsum()
+        from_end = ends[self.users] - np.arange(len(self.users))  # 1 for the last
+        return int(self.tied[from_end <= n_targets[self.users]].sum())
+
+
+def check_same_order(then: Mapping[str, Any], now: Settings, file: str | os.PathLike[str]) -> None:
+    """See that a training goes on with the order that it began with: another one has other targets,
+    of which some were trained on.
+
+    Args:
+        then (dict): configuration of the checkpoint.
+        now (Config): of the run that goes on.
+        file: the checkpoint, for the message.
+
+    Raises:
+        ConfigError: they differ in `tie_order`, or in the seed that it draws by.
+    """
+    began = {"tie_order": then.get("tie_order") or ORDERS[0], "seed": then.get("seed")}
+    present = {"tie_order": now["tie_order"] or ORDERS[0], "seed": now["seed"]}
+    drawn = "shuffled" in (began["tie_order"], present["tie_order"])
+    for key, value in began.items():
+        if drawn and value != present[key]:
+            raise ConfigError(
+                f"resume: '{file}' was trained with {key}={value}, which decides the order of "
+                f"events at one time; give --{key}={value}, or train from the start"
+            )
+
+
+def tied_text(tied: int, count: int) -> str:
+    """The share of tied targets in words."""
+    share = f" ({tied / count:.1%})".replace("%", " %") if count else ""
+    return (
+        f"test targets tied in time with another event of their user: {tied:,} of {count:,}{share}"
+    )
