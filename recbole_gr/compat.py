@@ -67,13 +67,13 @@ def name_the_missing_recbole() -> None:
     ray of RecBole's metadata.
     """
     if _MissingRecBole not in sys.meta_path:
-        sys.meta_path.append(_MissingRecBole)  # type: ignore[arg-type]
+        sys.meta_path.append(_MissingRecBole)
 
 
 def installed(*names: str) -> dict[str, str]:
     """Versions of installed packages by name, without importing them; those that are not installed
     are left out. FAISS has one name here, whichever of its builds is there."""
-    found = {}
+    found: dict[str, str] = {}
     for name in names:
         for distribution in ("faiss-gpu", "faiss-cpu") if name == "faiss" else (name,):
             with contextlib.suppress(PackageNotFoundError):

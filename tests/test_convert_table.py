@@ -1,7 +1,7 @@
 """Tables as shops export them: numbers, dates, delimiters and encodings of many habits."""
 
 import codecs
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -167,7 +167,7 @@ def test_unreadable_prices_of_amazon_are_counted_with_their_line(tmp_path, caplo
 
 
 def utc(*parts):
-    return str(int(datetime(*parts, tzinfo=timezone.utc).timestamp()))
+    return str(int(datetime(*parts, tzinfo=UTC).timestamp()))
 
 
 @pytest.mark.parametrize(

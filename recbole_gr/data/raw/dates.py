@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 
 from recbole_gr.data.raw.amounts import AmountColumn
@@ -168,7 +168,7 @@ class TimeColumn:
 
 
 def _seconds(date: datetime) -> float:
-    return date.replace(tzinfo=date.tzinfo or timezone.utc).timestamp()
+    return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
 
 
 def _guarded(convert: Callable[[], datetime]) -> float | None:
@@ -209,4 +209,4 @@ def _date(found: re.Match[str], month: int, day: int) -> datetime:
         digits = zone[1:].replace(":", "").ljust(4, "0")
         shift = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
         return date.replace(tzinfo=timezone(-shift if zone[0] == "-" else shift))
-    return date.replace(tzinfo=timezone.utc)
+    return date.replace(tzinfo=UTC)
