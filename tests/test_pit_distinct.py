@@ -7,12 +7,8 @@ import torch
 from pit_models import batch_for, evolving, small_pit
 
 from recbole_gr.model.pit import model as pit
-from recbole_gr.model.pit.distinct import (
-    counted_pairs,
-    counted_pairs_of_fixed_size,
-    distinct,
-    distinct_of_fixed_size,
-)
+from recbole_gr.model.pit.pairs import counted_pairs, counted_pairs_of_fixed_size
+from recbole_gr.sid.counting import distinct, distinct_of_fixed_size
 
 
 def test_distinct_items_of_a_fixed_size_are_the_distinct_ones_and_padding():

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from recbole_gr.model.pit import options
 from recbole_gr.model.pit.alignment import alignment_loss, draw_negatives
-from recbole_gr.model.pit.distinct import counted_pairs, distinct
 from recbole_gr.model.pit.figures import Meter, index_figures
 from recbole_gr.model.pit.index import EMPTY
+from recbole_gr.model.pit.pairs import counted_pairs
 from recbole_gr.model.pit.recommender import CHUNK, IndexedRecommender
 from recbole_gr.model.pit.selection import evaluating, observed_by_all, path_losses, select
 from recbole_gr.model.pit.user_to_token import Reading
+from recbole_gr.sid.counting import distinct
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -34,7 +35,7 @@ class Choice(NamedTuple):
 
     Attributes:
         codes: ``[B, T, L]`` the selected SID of each pair.
-        items: ``[n]`` the distinct targets (see :mod:`recbole_gr.model.pit.distinct`).
+        items: ``[n]`` the distinct targets (see :func:`recbole_gr.sid.counting.distinct`).
         candidates: ``[n, N, L]`` their SIDs.
         counts: ``[n, N]`` how many counted pairs selected each.
     """

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recbole_gr import processes
 from recbole_gr.generation import Step
-from recbole_gr.model.pit.distinct import distinct
+from recbole_gr.sid.counting import distinct
 
 RULES = ("min", "item", "max", "top1", "random")
 
