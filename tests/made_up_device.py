@@ -30,7 +30,7 @@ WAITED_FOR = {
     "unique_dim", "unique_consecutive", "unique_dim_consecutive", "bincount", "masked_select",
     "multinomial",
 }  # fmt: skip
-MASKED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
+INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
 # Autocast knows nothing of the device unless told; of its lists, what the models multiply with.
 CAST = ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "scaled_dot_product_attention")
 OF_REPOSITORY = str(Path(__file__).parents[1])
@@ -57,6 +57,15 @@ class There(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {})
+
+    @property
+    def data(self):
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, value):
+        torch.Tensor.data.__set__(self, value)
+        self.here = value.here
 
     def tolist(self):
         return self.cpu().tolist()
@@ -140,9 +149,11 @@ def _run(func, args, kwargs):
     else:
         # A number may come along as a tensor without dimensions, as on a GPU.
         mixed = [x for x in tensors if x.dim() and not isinstance(x, There)]
-        if there and mixed:
+        # Places of an index are copied to the device: torch allows it, and the host waits.
+        places = list(args[1]) if name in INDEXED and isinstance(args[0], There) else []
+        if there and not all(any(x is place for place in places) for x in mixed):
             raise RuntimeError(f"{func}: also a tensor on the CPU, {list(mixed[0].shape)}")
-        if name in WAITED_FOR or _size_follows(name, args, kwargs):
+        if name in WAITED_FOR or mixed or _size_follows(name, args, kwargs):
             _note(func)
     inner.pop("pin_memory", None)
     if asked is not None:
@@ -198,7 +209,7 @@ def _check_copy(func, args, kwargs, source, target):
 
 
 def _size_follows(name, args, kwargs):
-    if name in MASKED:
+    if name in INDEXED:
         return any(x is not None and x.dtype in (torch.bool, torch.uint8) for x in args[1])
     return name == "repeat_interleave" and kwargs.get("output_size") is None
 

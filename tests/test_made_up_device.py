@@ -48,6 +48,7 @@ def shared_table(policy="share"):
     lambda x: x.long().repeat_interleave(x.long()), lambda x: x.copy_(torch.ones(3)),
     lambda x: torch.ones(3).to(x.device), lambda x: torch.tensor([1.0], device=x.device),
     lambda x: torch.zeros(3).copy_(x), lambda x: x.clone().__setitem__(x > 0, 0.0),
+    lambda x: x[torch.tensor([1])],
 ])  # fmt: skip
 def test_what_a_gpu_is_waited_for_is_noticed(there, wait):
     x = torch.ones(3, device=there)
@@ -56,7 +57,8 @@ def test_what_a_gpu_is_waited_for_is_noticed(there, wait):
 
 
 @pytest.mark.parametrize("mix", [
-    lambda x: x + torch.ones(3), lambda x: x[torch.tensor([1])], lambda x: torch.cat([x, x.cpu()])
+    lambda x: x + torch.ones(3), lambda x: torch.cat([x, x.cpu()]), lambda x: x.cpu()[x.long()],
+    lambda x: x.clone().index_put_([x.long()], torch.ones(3)),
 ])  # fmt: skip
 def test_tensors_of_two_devices_in_one_operation_are_an_error(there, mix):
     with pytest.raises(RuntimeError, match="also a tensor on the CPU"):
