@@ -4,8 +4,6 @@ Clusters, evaluations and closing figures are made on the CPU or read from the d
 them may not grow with the number of steps.
 """
 
-from contextlib import nullcontext as nothing
-
 import made_up_device
 import pytest
 import torch
@@ -14,8 +12,6 @@ from made_up_device import never_waiting, waits
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.sid.cohesion import group_cohesion
 from recbole_gr.sid.counting import counts_of
-from recbole_gr.tokenizer import kmeans as kmeans_module
-from recbole_gr.tokenizer.kmeans import kmeans
 
 DIM, N = 12, 48
 SMALL = {
@@ -116,27 +112,3 @@ def test_counting_and_cohesion_do_not_wait(there):
         counts, cohesion = counts_of(groups, 4), group_cohesion(vectors, groups, 4)
     assert counts.tolist() == [1, 0, 3, 0]
     assert float(cohesion) == pytest.approx(float(group_cohesion(CONTENT[:4], groups.cpu(), 4)))
-
-
-@pytest.mark.parametrize("sees", [0, 2])
-def test_vectors_on_a_cpu_are_clustered_on_the_cpu(sees, monkeypatch):
-    """A run that was told to use the CPU has the figures of a machine without GPUs."""
-    asked, faiss_kmeans = [], kmeans_module.faiss.Kmeans
-
-    def on_cpu(*args, gpu, **options):
-        asked.append(gpu)
-        return faiss_kmeans(*args, **options)
-
-    monkeypatch.setattr(kmeans_module.faiss, "get_num_gpus", lambda: sees)
-    monkeypatch.setattr(kmeans_module.faiss, "Kmeans", on_cpu)
-    kmeans(CONTENT, 4)
-    assert asked == [False]
-
-
-def test_random_states_of_several_gpus_are_kept_without_a_warning(monkeypatch):
-    tokenizer, kept = made("RKMeans", {}), []
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: kept.extend(devices) or nothing())
-    with tokenizer.seeded():
-        pass
-    assert kept == [0, 1]

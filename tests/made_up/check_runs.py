@@ -14,7 +14,6 @@ from recbole_gr import Recommender
 from recbole_gr.config import Config
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.trainer import checkpoint
-from recbole_gr.trainer.weights import load_weights
 
 
 def moved(value, device):
@@ -74,22 +73,3 @@ def test_a_run_is_trained_resumed_restored_and_asked_there(
         again = {**settings, "epochs": settings["epochs"] + 1, "resume": result["checkpoint"]}
         resumed = run_recbole_gr(cmd_args=arguments(model, tiny_folder, **again))
         assert len(resumed["test_result"]) == len(result["test_result"])
-
-
-class Counting(torch.nn.Module):
-    """As Pop and LightGCN of RecBole: what it knows is there only after training."""
-
-    device = torch.device("meta")
-    known = None
-
-    def other_parameter(self):
-        return {"known": self.known}
-
-    def load_other_parameter(self, values):
-        self.known = values["known"]
-
-
-def test_what_a_model_has_only_after_training_is_restored_to_its_device():
-    model = Counting()
-    load_weights(model, {"state_dict": {}, "other_parameter": {"known": torch.ones(3)}}, "file")
-    assert model.known.device == model.device
