@@ -203,7 +203,7 @@ class _Memory:
             x = model.begin.expand(self.n_users, 1, -1)
         else:
             x = model.code_embedding(codes + model.level_offset[level - 1])
-        position = torch.tensor([level], device=self.bias.device)
+        position = torch.full((1,), level, device=self.bias.device)
         hidden = model.decoder.step(
             x, position, parents, self.own, memory=self.keys_values, memory_bias=self.bias
         )

@@ -9,6 +9,8 @@ import math
 import torch
 import torch.nn.functional as F
 
+from recbole_gr.sid.counting import counts_of
+
 EPS = 1e-8  # of every normalisation, so that a zero vector stays zero
 _CHUNK_VALUES = 2**24  # cosines held at once
 
@@ -39,7 +41,7 @@ def group_cohesion(vectors: torch.Tensor, groups: torch.Tensor, n_groups: int) -
     sums = rows.new_zeros(n_groups, rows.shape[1]).index_add(0, groups, rows)  # [G, d]
     # A zero vector has no direction: its square is 0 instead of 1.
     squares = rows.new_zeros(n_groups).index_add(0, groups, rows.square().sum(1))
-    counts = torch.bincount(groups, minlength=n_groups).to(rows.dtype)
+    counts = counts_of(groups, n_groups).to(rows.dtype)
     paired = counts > 1
     cohesion = (sums.square().sum(1) - squares) / (counts * (counts - 1)).clamp(min=1)
     return torch.where(paired, cohesion, 0).sum() / paired.sum().clamp(min=1)

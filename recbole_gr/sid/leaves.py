@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from recbole_gr.tracing import exporting
 
 N_CROWDED = 1024  # leaves whose numbers of items are known without a look at the tensors
+MODEST = 16  # items per leaf that cost less than to wait for a device
 
 
 class Leaves(nn.Module):
@@ -17,6 +18,7 @@ class Leaves(nn.Module):
     Attributes:
         n_items: largest item id.
         max_sharing: most items on one leaf.
+        most_sids: most leaves of one item.
         one_sid_each: no item owns more than one leaf.
     """
 
@@ -32,7 +34,8 @@ class Leaves(nn.Module):
         self.n_items, self.max_sharing = int(items.max()), int(per_leaf.max())
         most = per_leaf.topk(min(len(per_leaf), N_CROWDED)).values
         self._crowded = most.cumsum(0).tolist()
-        self.one_sid_each = int(torch.bincount(items).max()) == 1
+        self.most_sids = int(torch.bincount(items).max())
+        self.one_sid_each = self.most_sids == 1
         self.register_buffer("leaf_start", offsets(per_leaf), persistent=False)
         self.register_buffer("leaf_item", items.int(), persistent=False)
 
@@ -77,9 +80,11 @@ class Leaves(nn.Module):
         """
         counts = self.sharing(leaves)
         ends = counts.cumsum(1)
-        if exporting():  # the shape may not depend on what is found
-            width = self.most_items(leaves.shape[1])
-        else:
+        width = self.most_items(leaves.shape[1])
+        modest = leaves.device.type != "cpu" and width <= MODEST * leaves.shape[1]
+        # In a graph the shape may not depend on what is found, and a look at a device is waited
+        # for; on a CPU it costs nothing, and a few crowded leaves would make every row wide.
+        if not (exporting() or modest):
             width = max(1, int(ends[:, -1].max()))
         place = torch.arange(width, device=leaves.device)
         place = place.expand(leaves.shape[0], -1).contiguous()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from recbole_gr.sid.counting import counts_of
 from recbole_gr.sid.leaves import Leaves, offsets, run_numbers
 from recbole_gr.sid.order import first_of_prefix, sort_sids
 
@@ -186,11 +187,11 @@ class SIDTrie(Leaves):
         asked for and kept: a catalogue that never excludes items does not pay for it."""
         if not hasattr(self, "path_0"):
             leaf, item = self.entries()
-            owned = torch.bincount(item, minlength=self.n_items + 1)
+            owned = counts_of(item, self.n_items + 1)
             order = item.argsort(stable=True)
             rank = torch.arange(len(item), device=item.device)
             rank = rank - (owned.cumsum(0) - owned)[item[order]]
-            path = torch.full((self.n_items + 1, int(owned.max())), DEAD, device=item.device)
+            path = torch.full((self.n_items + 1, self.most_sids), DEAD, device=item.device)
             path[item[order], rank] = leaf[order]
             for level in reversed(range(self.n_levels)):
                 self._store("path", level, path.int())

@@ -147,6 +147,7 @@ class Tokenizer(nn.Module):
         content = checked(content, self.dim)
         if not self.streams:
             content = content.to(self.device)
+            signals = {name: signal.to(self.device) for name, signal in (signals or {}).items()}
         started = time.perf_counter()
         self._shrink(len(content))
         with self.seeded():
@@ -280,7 +281,8 @@ class Tokenizer(nn.Module):
     @contextlib.contextmanager
     def seeded(self) -> Iterator[None]:
         """Draw torch's random numbers from the tokenizer's seed inside the block only."""
-        with torch.random.fork_rng():
+        # Named, or torch warns where there are several.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             yield
 

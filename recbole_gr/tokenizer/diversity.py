@@ -95,7 +95,8 @@ class CodeClusters:
     def draw(self, codes: torch.Tensor) -> torch.Tensor:
         """For each of the codes ``[n]`` another code of its cluster, each equally likely."""
         others = self.size[codes] - 1
-        step = (torch.rand(len(codes)).to(codes.device) * others).long().clamp(max=others - 1)
+        drawn = torch.rand(len(codes)).to(codes.device, non_blocking=True)
+        step = (drawn * others).long().clamp(max=others - 1)
         place = (self.place[codes] + 1 + step) % self.size[codes]
         return self.order[self.start[codes] + place]
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.sid.counting import distinct
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
@@ -108,7 +109,7 @@ class I2IRKMeans(RKMeans):
         What equals one of a pair's own items is not its negative: in a small catalogue a batch
         holds every item many times.
         """
-        items, where = torch.unique(torch.cat([left, right]), return_inverse=True)
+        items, where = distinct(torch.cat([left, right]), len(content))
         vectors = F.normalize(self.projection(content[items]), dim=1)
         a, b = where.split([len(left), len(right)])
         logits = vectors[a] @ vectors[b].T / temperature  # [b, b]

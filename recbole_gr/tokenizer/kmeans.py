@@ -20,7 +20,8 @@ def kmeans(
     seed: int = 0,
     spherical: bool = False,
 ) -> torch.Tensor:
-    """k-means centroids (Lloyd's algorithm by FAISS, on GPUs where FAISS sees any).
+    """k-means centroids (Lloyd's algorithm by FAISS, on GPUs where the vectors lie on one and FAISS
+    sees any).
 
     With ``k`` distinct vectors or fewer, the centroids are these vectors, the rest copies of the
     first. Otherwise every centroid has at least one nearest vector, except in degenerate cases:
@@ -45,7 +46,10 @@ def kmeans(
         filler = np.repeat(distinct[:1], k - len(distinct), axis=0)
         centroids = np.concatenate([distinct, filler])
     else:
-        centroids = _faiss_kmeans(array, k, iterations, redo, points_per_code, seed, spherical)
+        # Not on the GPUs of a run that was told to use the CPU: its figures would be others.
+        gpu = vectors.device.type == "cuda" and faiss.get_num_gpus() > 0
+        options = (iterations, redo, points_per_code, seed, spherical, gpu)
+        centroids = _faiss_kmeans(array, k, *options)
     return torch.from_numpy(centroids).to(vectors.device)
 
 
@@ -92,6 +96,7 @@ def _faiss_kmeans(
     points_per_code: int,
     seed: int,
     spherical: bool,
+    gpu: bool,
 ) -> np.ndarray:
     clustering: Any = faiss.Kmeans(
         array.shape[1],
@@ -102,7 +107,7 @@ def _faiss_kmeans(
         min_points_per_centroid=1,
         spherical=spherical,
         max_points_per_centroid=points_per_code,
-        gpu=faiss.get_num_gpus() > 0,
+        gpu=gpu,
     )
     clustering.train(array)
     centroids = clustering.centroids.copy()

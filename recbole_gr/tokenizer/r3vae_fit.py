@@ -165,8 +165,9 @@ class Fit:
                     return
 
     def _batch(self, rows: torch.Tensor) -> torch.Tensor:
-        part = self.content[rows.to(self.content.device)]
-        return self.model.normalized(part.to(self.model.device))
+        # Not blocking: the host would wait for the steps before.
+        part = self.content[rows.to(self.content.device, non_blocking=True)]
+        return self.model.normalized(part.to(self.model.device, non_blocking=True))
 
     def _rows(self, most: int) -> torch.Tensor:
         """All rows, or ``most`` of them drawn at random."""

@@ -35,7 +35,7 @@ class RVQ(RKMeans):
         optimizer = torch.optim.Adagrad([centroids], lr=rate)
         for _ in range(self.positive("tokenizer_steps")):
             picked = torch.randint(len(residual), (min(batch, len(residual)),))
-            part = residual[picked.to(residual.device)]
+            part = residual[picked.to(residual.device, non_blocking=True)]
             code = nearest_code(part, centroids.detach())
             loss = (part - F.embedding(code, centroids)).square().sum()
             optimizer.zero_grad()
@@ -52,7 +52,7 @@ def spread_seeds(vectors: Tensor, k: int) -> Tensor:
     for _ in range(k - 1):
         # Rounding leaves specks at the seeds themselves; they are not to be drawn again.
         weight = torch.where(nearest > 1e-12, nearest, 0.0)
-        weight = weight if bool(weight.any()) else torch.ones_like(weight)
+        weight = torch.where(weight.any(), weight, 1.0)
         new = torch.multinomial(weight, 1)
         nearest = nearest.minimum(squared_distances(vectors, vectors[new])[:, 0])
         chosen = torch.cat([chosen, new])

@@ -12,6 +12,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_gr.buckets import bucket_names
+from recbole_gr.sid.counting import counts_of
 from recbole_gr.trainer.sharing import gathered
 
 if TYPE_CHECKING:
@@ -49,12 +50,13 @@ class ItemBuckets:
 
     def add_ranked(self, items: Tensor, positive_u: Tensor, positive_i: Tensor) -> None:
         """A batch of ranked items ``[B, k]`` and its targets as pairs of row and item id."""
-        bucket = self._bucket.to(items.device)[positive_i]  # [P]
+        self._bucket = self._bucket.to(items.device)  # once
+        bucket = self._bucket[positive_i]  # [P]
         found = (items[positive_u] == positive_i.unsqueeze(1)).int()  # [P, k]
         place = positive_u * len(self.names) + bucket
         hits = found.new_zeros(len(items) * len(self.names), items.shape[1])
         self._hits.append(hits.index_add_(0, place, found).view(len(items), len(self.names), -1))
-        n_positive = torch.bincount(place, minlength=len(hits))
+        n_positive = counts_of(place, len(hits))
         self._positives.append(n_positive.view(len(items), len(self.names)))
 
     def add(
@@ -68,7 +70,8 @@ class ItemBuckets:
         items = interaction[self._config["ITEM_ID_FIELD"]]
         self._scores.append(scores.detach())
         self._labels.append(interaction[self._config["LABEL_FIELD"]].to(scores.device))
-        self._of_row.append(self._bucket.to(items.device)[items].to(scores.device))
+        self._bucket = self._bucket.to(items.device)
+        self._of_row.append(self._bucket[items].to(scores.device))
 
     def gather(self) -> None:
         """Bring what several processes have collected together in the main one."""

@@ -10,6 +10,7 @@ from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
 from recbole_gr.generation import NEVER, Beams
+from recbole_gr.sid.counting import counts_of
 from recbole_gr.trainer.sharing import gathered
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class RankedLists:
         found = (items[positive_u] == positive_i.unsqueeze(1)).int()  # [P, k]
         hits = items.new_zeros(items.shape, dtype=torch.int)
         self.hits.append(hits.index_add(0, positive_u, found))
-        self.n_positive.append(torch.bincount(positive_u, minlength=n_users).unsqueeze(1))
+        self.n_positive.append(counts_of(positive_u, n_users).unsqueeze(1))
         self.items.append(items)
         self.invalid.append((beams.scores == NEVER).sum())
         self.n_beams += beams.scores.numel()

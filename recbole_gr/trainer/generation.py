@@ -15,6 +15,7 @@ from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.trainer.baseline import SafeTrainerMixin
+from recbole_gr.trainer.batches import to_device
 from recbole_gr.trainer.checkpoint import plain
 from recbole_gr.trainer.contents import GENERATIVE
 from recbole_gr.trainer.epoch_lines import EpochLines
@@ -103,7 +104,7 @@ class _GenerationSteps(Trainer):
             group = min(self.accumulation, n_batches - first)
             self.model.batch_share = portions.share
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
-                loss = loss_func(interaction.to(self.device)) * portions.share
+                loss = loss_func(to_device(interaction, self.device)) * portions.share
             self.scaler.scale(loss / group).backward()
             total += loss.detach()
             if batch_idx + 1 == first + group:
@@ -160,13 +161,13 @@ class _GenerationSteps(Trainer):
         )
         for interaction, _, positive_u, positive_i in bar:
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
-                interaction = interaction.to(self.device)
+                interaction = to_device(interaction, self.device)
                 beams = self.model.search(interaction)
             items = self.model.rank(beams, lists.k, interaction).items
-            positive_u, positive_i = positive_u.to(self.device), positive_i.to(self.device)
-            lists.add(beams, items, positive_u, positive_i)
+            positive = torch.stack([positive_u, positive_i]).to(self.device, non_blocking=True)
+            lists.add(beams, items, *positive)
             if self.buckets is not None:
-                self.buckets.add_ranked(items, positive_u, positive_i)
+                self.buckets.add_ranked(items, *positive)
         lists.gather()
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())

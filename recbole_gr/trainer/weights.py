@@ -42,8 +42,10 @@ def load_weights(
         present = model.other_parameter()
         others = {name: decode(v, present[name]) for name, v in state["other_parameter"].items()}
         for name, value in others.items():
-            if isinstance(value, torch.Tensor) and isinstance(present[name], torch.Tensor):
-                others[name] = value.to(present[name].device)
+            if isinstance(value, torch.Tensor):
+                # What a model has only after training (Pop, LightGCN) it makes on its device.
+                place = getattr(present[name], "device", getattr(model, "device", value.device))
+                others[name] = value.to(place)
         model.load_other_parameter(others)
 
 

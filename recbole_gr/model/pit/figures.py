@@ -32,10 +32,10 @@ class Meter:
         """The means since the last reading, over all processes, ``{topic: {name: mean}}``."""
         means: dict[str, dict[str, float]] = {}
         for (topic, name), (numerator, denominator) in self._sums.items():
-            both = torch.as_tensor(numerator).new_tensor(
-                [float(numerator), float(denominator)], dtype=torch.float64
-            )
-            total, weight = processes.sum_(both).tolist()
+            total, weight = float(numerator), float(denominator)
+            if processes.size() > 1:
+                both = torch.as_tensor(numerator).new_tensor([total, weight], dtype=torch.float64)
+                total, weight = processes.sum_(both).tolist()
             means.setdefault(topic, {})[name] = total / max(weight, 1e-12)
         self._sums = {}
         return means

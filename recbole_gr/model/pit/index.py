@@ -91,7 +91,7 @@ class BeamIndex(nn.Module):
         """Count selections of one batch.
 
         Args:
-            items: ``[n]`` distinct items.
+            items: ``[n]`` distinct items; item 0, never selected, may repeat.
             codes: ``[n, N, L]`` their candidates, distinct within an item.
             log_prob: ``[n, N]`` Item-to-Token's log-probabilities.
             selected: ``[n, N]`` how often each was selected. One that was not is not taken in.

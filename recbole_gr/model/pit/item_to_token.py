@@ -94,7 +94,7 @@ class ItemToToken(nn.Module):
                 x = self.begin(vectors).unsqueeze(1)
             else:
                 x = self.code_embedding(codes[:, :, -1] + self.level_offset[level - 1])
-            position = torch.tensor([level], device=vectors.device)
+            position = torch.full((1,), level, device=vectors.device)
             hidden = self.stack.step(x, position, parents, own)
             logp = self.heads[level](hidden).float().log_softmax(2)
             extended = (score.unsqueeze(2) + logp).flatten(1)  # [n, beams * K]

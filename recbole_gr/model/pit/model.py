@@ -13,9 +13,11 @@ from recbole_gr.model.pit import options
 from recbole_gr.model.pit.alignment import alignment_loss, draw_negatives
 from recbole_gr.model.pit.figures import Meter, index_figures
 from recbole_gr.model.pit.index import EMPTY
+from recbole_gr.model.pit.pairs import counted_pairs
 from recbole_gr.model.pit.recommender import CHUNK, IndexedRecommender
 from recbole_gr.model.pit.selection import evaluating, observed_by_all, path_losses, select
 from recbole_gr.model.pit.user_to_token import Reading
+from recbole_gr.sid.counting import distinct
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -33,7 +35,7 @@ class Choice(NamedTuple):
 
     Attributes:
         codes: ``[B, T, L]`` the selected SID of each pair.
-        items: ``[n]`` the distinct targets.
+        items: ``[n]`` the distinct targets (see :func:`recbole_gr.sid.counting.distinct`).
         candidates: ``[n, N, L]`` their SIDs.
         counts: ``[n, N]`` how many counted pairs selected each.
     """
@@ -125,8 +127,8 @@ class PIT(IndexedRecommender):
         Equal pairs of item and SID are computed once and weighted by how many there are.
         """
         assert self.item_to_token is not None
-        row, place = (choice.counts > 0).nonzero(as_tuple=True)
-        weight = choice.counts[row, place]
+        n_pairs = choice.codes.shape[0] * choice.codes.shape[1]
+        row, place, weight = counted_pairs(choice.counts, n_pairs)
         vectors = self.items(choice.items[row])
         losses = self.item_to_token.level_losses(vectors, choice.candidates[row, place])
         return (losses.mean(1) * weight).sum() / weight.sum().clamp_min(1)
@@ -162,7 +164,7 @@ class PIT(IndexedRecommender):
     @torch.no_grad()
     def _choose(self, reading: Reading, targets: Tensor, counted: Tensor) -> Choice:
         """The SID that each pair ``[B, T]`` is trained on; counts it in the index in phase 2."""
-        items, where = torch.unique(targets, return_inverse=True)  # [n], [B, T]
+        items, where = distinct(targets, self.n_items)  # [n], [B, T]
         if self.phase == 1:
             candidates, log_prob = self.codes[items].unsqueeze(1), None
             place = torch.zeros_like(targets)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from recbole_gr import processes
 from recbole_gr.generation import Step
+from recbole_gr.sid.counting import distinct
 
 RULES = ("min", "item", "max", "top1", "random")
 
@@ -85,7 +86,7 @@ def observed_by_all(
     """What the processes have selected in their parts of a batch, as one batch.
 
     Args:
-        items: ``[n]`` distinct targets of this process.
+        items: ``[n]`` distinct targets of this process, and any padding.
         candidates: ``[n, N, L]`` their SIDs.
         log_prob: ``[n, N]``.
         counts: ``[n, N]`` how often each was selected.
@@ -97,8 +98,9 @@ def observed_by_all(
     if processes.size() == 1:
         return items, candidates, log_prob, counts
     items, candidates, log_prob, counts = processes.gather_rows(items, candidates, log_prob, counts)
-    distinct, where = torch.unique(items, return_inverse=True)
+    met, where = distinct(items, len(items))
     row = torch.arange(len(items), device=items.device)
-    first = torch.full_like(distinct, len(items)).scatter_reduce(0, where, row, "amin")
-    counts = counts.new_zeros(len(distinct), counts.shape[1]).index_add(0, where, counts)
-    return distinct, candidates[first], log_prob[first], counts
+    # What is left over, padding that was never selected, has the last row's candidates.
+    first = torch.full_like(met, len(items) - 1).scatter_reduce(0, where, row, "amin")
+    counts = counts.new_zeros(len(met), counts.shape[1]).index_add(0, where, counts)
+    return met, candidates[first], log_prob[first], counts

@@ -229,7 +229,7 @@ class _StackSteps:
             x = model.begin.expand(memory.shape[0], 1, -1)
         else:
             x = model.code_embedding(codes + model.level_offset[level - 1])
-        position = torch.tensor([level], device=memory.device)
+        position = torch.full((1,), level, device=memory.device)
         hidden = model.decoder.step(
             x, position, parents, self.own, memory=self.keys_values, memory_bias=bias
         )
