@@ -70,10 +70,10 @@ def test_a_redirected_run_of_recboles_models_writes_one_line_an_epoch(model, run
         assert part in kept
 
 
-def test_a_redirected_run_of_a_generative_model_adds_two_lines_of_its_sids(run):
+def test_a_redirected_run_of_a_generative_model_adds_three_lines_of_its_sids(run):
     _, err, kept = run("TIGER")
     assert [line.split(" ")[0] for line in err] == [
-        "TIGER", "RKMeans", "SID", "Epoch", "Epoch",
+        "TIGER", "RKMeans", "RKMeans", "SID", "Epoch", "Epoch",
     ]  # fmt: skip
     assert "collision policy" in kept or "level   size" in kept  # the whole report
 
@@ -82,7 +82,7 @@ def test_the_phases_of_pit_are_named_in_their_lines(run):
     _, err, _ = run("PIT")
     names = [line.partition(":")[0] for line in epochs_of(err)]
     assert names == ["Warm-up epoch 0", "Co-evolve epoch 1", "Co-evolve epoch 2"]
-    assert len(err) == 7  # the opening, two of the SIDs, and the end of the warm-up
+    assert len(err) == 8  # the opening, three of the SIDs, and the end of the warm-up
 
 
 def test_an_epoch_without_validation_has_its_line_without_a_score(run):

@@ -195,6 +195,7 @@ def _learned_table(
     items = content.vectors[1:]
     if seen is not None:
         items, signals = items[seen], _signals_of(seen, signals)
+    say("%s learns SIDs of %s items", type(tokenizer).__name__, f"{len(items):,}")
     fit = tokenizer.fit(items, signals=signals, progress=progress)
     peak = peak_memory(tokenizer.device)
     table = tokenizer.tokenize(content.vectors)
