@@ -186,10 +186,15 @@ def is_utf16(data: bytes) -> bool:
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read one YAML file of settings into a dict; an empty file is an empty dict.
 
+    A path below `properties/` that is not there is looked for in the installed package, so that
+    the presets have one name with and without a checkout.
+
     Raises:
         ConfigError: no such file, not UTF-8, not YAML, or not a mapping of keys to values.
     """
     path = Path(path)
+    if not path.is_file() and path.parts[:1] == ("properties",):
+        path = properties_dir().joinpath(*path.parts[1:])
     if not path.is_file():
         raise ConfigError(f"There is no configuration file '{path}'. Check --config_files.")
     text = read_text(path, f"'{path}'")

@@ -334,3 +334,13 @@ def test_the_data_set_that_comes_with_recbole_is_named_where_it_would_be_found(t
     with pytest.raises(ConfigError) as refused:
         Config("Pop", "ml100k", config_dict={"data_path": str(tmp_path)})
     assert "did you mean" not in str(refused.value)
+
+
+def test_a_preset_has_one_name_in_a_checkout_and_elsewhere(tmp_path, monkeypatch, quiet_argv):
+    root = properties_dir().parent
+    monkeypatch.chdir(tmp_path)
+    file = "properties/preset/tiger_paper.yaml"
+    config = Config("TIGER", "ml-100k", config_file_list=[file])
+    assert config["n_layers"] == yaml.safe_load((root / file).read_text())["n_layers"]
+    with pytest.raises(ConfigError, match="no configuration file.*nothing.yaml"):
+        Config("TIGER", "ml-100k", config_file_list=["properties/preset/nothing.yaml"])
