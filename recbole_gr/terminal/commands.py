@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -193,5 +194,5 @@ def program_command(file: str, length: int, width: int | None) -> str:
     excluded = f", torch.zeros(1, {width}, dtype=torch.long)" if width else ""
     history = f"torch.tensor([[1] + [0] * {length - 1}])"
     ask = f"({history}, torch.tensor([1]){excluded})"
-    code = f"import torch; print(torch.export.load({file!r}).module(){ask})"
+    code = f"import torch; print(torch.export.load({json.dumps(file)}).module(){ask})"
     return shlex.join(["python", "-c", code])
