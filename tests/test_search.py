@@ -466,20 +466,23 @@ def test_two_stages_with_real_tokenizers_and_runs(find, tiny_folder):
 # A real run
 
 
-def test_a_real_search_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+def test_a_real_search_goes_on_where_it_was_stopped(
+    tmp_path, tiny_folder, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "learning_rate choice [0.003,0.001]\nhidden_size choice [8,7]", "hyper.test")
     settings = {
         **SMALL,
         "epochs": 1,
         "tokenizer": "RKMeans",
-        "codebook_size": 16,
+        "codebook_size": 4,
         "valid_users": 50,
     }
     settings |= {"head_size": 8, "MAX_ITEM_LIST_LENGTH": 3, "beam_size": 10}
     del settings["hidden_size"]
     arguments = [f"--{key}={value}" for key, value in settings.items()]
-    arguments += ["--params_file=hyper.test", "--model=TIGER", "--dataset=ml-100k", "--tool=optuna"]
+    arguments += ["--params_file=hyper.test", "--model=TIGER", "--dataset=tiny", "--tool=optuna"]
+    arguments.append(f"--data_path={tiny_folder}")
     ran = []
 
     def stopped(job):
@@ -501,7 +504,7 @@ def test_a_real_search_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsy
     out = capsys.readouterr().out
     assert main([*arguments, "--output_file=whole.jsonl"]) == 0
     whole = capsys.readouterr().out
-    parts = [read_records(Path(name)) for name in ("saved/search/TIGER-ml-100k-hyper.jsonl",
+    parts = [read_records(Path(name)) for name in ("saved/search/TIGER-tiny-hyper.jsonl",
                                                    "whole.jsonl")]  # fmt: skip
     for one, other in zip(*parts, strict=True):
         assert {**one, "checkpoint": 0} == {**other, "checkpoint": 0}

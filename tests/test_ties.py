@@ -212,7 +212,7 @@ def test_a_checkpoint_answers_in_the_order_that_it_was_trained_in(days, tmp_path
     from recbole_gr.restore import load_data_and_model
 
     monkeypatch.chdir(tmp_path)
-    options = arguments("TIGER", days[0], "days", tie_order="shuffled", seed=6)
+    options = arguments("TIGER", days[0], "days", tie_order="shuffled", seed=6, sid_gate="warn")
     given = dict(option[2:].split("=", 1) for option in options[2:])
     result = run_recbole_gr("TIGER", "days", config_dict=given)
     test = load_data_and_model(result["checkpoint"])[5]._dataset
