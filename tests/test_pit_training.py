@@ -387,21 +387,25 @@ def test_starting_sids_are_deterministic_and_free_of_the_batch(tmp_path):
     assert torch.equal(table.codes[1:], codes[0])
 
 
-def test_the_contrastive_loss_is_infonce_without_false_negatives():
+@pytest.mark.parametrize("temperature", [0.5, 0.07, 0.01])
+def test_the_contrastive_loss_is_infonce_without_false_negatives(temperature):
     content, _, _ = pair_data(6)
     tokenizer = I2IRKMeans(OPTIONS, content.shape[1])
     left, right = torch.tensor([0, 1, 0, 3]), torch.tensor([2, 4, 4, 0])
-    with torch.no_grad():
-        found = float(tokenizer._contrast(content, left, right, 0.5))
-        v = torch.nn.functional.normalize(tokenizer.projection(content), dim=1)
-    total = 0.0
+    found = tokenizer._contrast(content, left, right, temperature)
+    v = torch.nn.functional.normalize(tokenizer.projection(content), dim=1)
+    total = torch.zeros(())
     for a, b in ((left.tolist(), right.tolist()), (right.tolist(), left.tolist())):
         for row in range(4):
             own = {a[row], b[row]}
             others = [col for col in range(4) if col == row or b[col] not in own]
-            logits = torch.stack([v[a[row]] @ v[b[col]] / 0.5 for col in others])
-            total -= float(logits.log_softmax(0)[others.index(row)]) / 8
-    assert found == pytest.approx(total, abs=1e-5)
+            logits = torch.stack([v[a[row]] @ v[b[col]] / temperature for col in others])
+            total = total - logits.log_softmax(0)[others.index(row)] / 8
+    assert found.item() == pytest.approx(total.item(), rel=1e-5)
+    weights = list(tokenizer.projection.parameters())
+    expected = torch.autograd.grad(total, weights)
+    for slope, other in zip(torch.autograd.grad(found, weights), expected, strict=True):
+        assert torch.allclose(slope, other, atol=1e-5 * float(other.abs().max()))
 
 
 def test_other_models_and_the_tokenize_command_can_use_them(tiny_folder, tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -112,14 +112,44 @@ class I2IRKMeans(RKMeans):
         items, where = distinct(torch.cat([left, right]), len(content))
         vectors = F.normalize(self.projection(content[items]), dim=1)
         a, b = where.split([len(left), len(right)])
-        logits = vectors[a] @ vectors[b].T / temperature  # [b, b]
-        own = (right == right.unsqueeze(1)) | (right == left.unsqueeze(1))
-        other = (left == left.unsqueeze(1)) | (left == right.unsqueeze(1))
-        diagonal = torch.eye(len(left), dtype=torch.bool, device=left.device)
-        label = torch.arange(len(left), device=left.device)
-        forth = F.cross_entropy(logits.masked_fill(own & ~diagonal, float("-inf")), label)
-        back = F.cross_entropy(logits.T.masked_fill(other & ~diagonal, float("-inf")), label)
-        return (forth + back) / 2
+        crossed = left.unsqueeze(1) == right
+        own = crossed | (right.unsqueeze(1) == right)  # [b, b] of a row's pair: its column is none
+        other = crossed | (left.unsqueeze(1) == left)  # of a column's pair: its row is none
+        return _InfoNCE.apply(vectors[a], vectors[b], own, other, temperature)
+
+
+class _InfoNCE(torch.autograd.Function):
+    """Mean over rows and columns of the cross-entropy of the diagonal of ``a b^T / temperature``.
+
+    All vectors have length 1, so that one shift serves all rows and columns, and one exponential
+    both directions. Autograd would go through a dozen matrices of this size; here it is four.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, a: torch.Tensor, b: torch.Tensor, own: torch.Tensor, other: torch.Tensor, t: float
+    ) -> torch.Tensor:
+        """``a, b [n, d]``; ``own, other [n, n]`` hide entries from rows and from columns, but for
+        the diagonal, which they hold too."""
+        # The least exponential is exp(-2 / t), which float32 holds down to a temperature of 0.025.
+        exact = a.dtype if 2 / t < 80 else torch.float64
+        n, shift = len(a), a.new_full((1, 1), -1 / t, dtype=exact).expand(len(a), len(a))
+        logits = torch.addmm(shift, a.to(exact), b.to(exact).T, alpha=1 / t)
+        of_pair = logits.diagonal().clone()
+        share = logits.exp_()
+        pair = share.diagonal().clone()
+        rows, columns = share.masked_fill(own, 0.0), share.masked_fill_(other, 0.0)
+        row_sum, column_sum = rows.sum(1) + pair, columns.sum(0) + pair
+        loss = (row_sum.log() + column_sum.log() - 2 * of_pair).mean() / 2
+        slope = rows.div_(row_sum.unsqueeze(1)).addcdiv_(columns, column_sum)
+        slope.diagonal().copy_(pair / row_sum + pair / column_sum - 2)
+        ctx.save_for_backward(slope.mul_(1 / (2 * n * t)).to(a.dtype), a, b)
+        return loss.to(a.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        slope, a, b = ctx.saved_tensors
+        return slope @ b * grad, slope.T @ a * grad, None, None, None
 
 
 def _reset(module: nn.Module) -> None:

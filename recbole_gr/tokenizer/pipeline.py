@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from recbole_gr.tokenizer.fitting import Signals
 
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
-_VERSION = 1
+_VERSION = 2
 
 
 def prepare_sid(
