@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from recbole.utils import EvaluatorType, init_seed
 
 from recbole_gr import memory, processes, registry
 from recbole_gr.buckets import check_edges
+from recbole_gr.data.ties import tested_targets
 from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.files import DiskFull, require_writable
 from recbole_gr.launch import note_how_to_go_on
@@ -153,7 +153,7 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         "test_result": test_result,
         "test_interval": intervals.plain(),
         "test_buckets": test_buckets or None,
-        "test_targets": _targets(test_data._dataset),
+        "test_targets": tested_targets(test_data._dataset),
         "best_epoch": getattr(trainer, "best_epoch", None),
         "epochs_run": len(epoch_seconds),
         "seconds_per_epoch": float(np.mean(epoch_seconds)) if epoch_seconds else None,
@@ -307,16 +307,3 @@ def _n_parameters(model: Any) -> int | None:
 
 def _plain_metrics(result: Mapping[str, float] | None) -> dict[str, float] | None:
     return None if result is None else {name: float(value) for name, value in result.items()}
-
-
-def _targets(dataset: Dataset) -> dict[str, Any] | None:
-    """How many (user, item) pairs are tested, a digest of them in any order, and how many are tied
-    in time with the user's event before them (None where the log is not in the order of time)."""
-    if dataset.uid_field is None:
-        return None
-    users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field].numpy())
-    items = dataset.id2token(dataset.iid_field, dataset.inter_feat[dataset.iid_field].numpy())
-    pairs = sorted(zip(map(str, users), map(str, items)))
-    digest = hashlib.sha256("\n".join("\t".join(pair) for pair in pairs).encode()).hexdigest()
-    tied = getattr(dataset, "tied_targets", None)
-    return {"count": len(pairs), "digest": digest, "tied": tied}

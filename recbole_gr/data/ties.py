@@ -6,6 +6,7 @@ of time: in Amazon's reviews it nearly always ascends with the item id, which a 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -121,3 +122,16 @@ def tied_text(tied: int, count: int) -> str:
     return (
         f"test targets tied in time with another event of their user: {tied:,} of {count:,}{share}"
     )
+
+
+def tested_targets(dataset: Dataset) -> dict[str, Any] | None:
+    """How many (user, item) pairs are tested, a digest of them in any order, and how many are tied
+    in time with the user's event before them (None where the log is not in the order of time)."""
+    if dataset.uid_field is None:
+        return None
+    users = dataset.id2token(dataset.uid_field, dataset.inter_feat[dataset.uid_field].numpy())
+    items = dataset.id2token(dataset.iid_field, dataset.inter_feat[dataset.iid_field].numpy())
+    pairs = sorted(zip(map(str, users), map(str, items)))
+    digest = hashlib.sha256("\n".join("\t".join(pair) for pair in pairs).encode()).hexdigest()
+    tied = getattr(dataset, "tied_targets", None)
+    return {"count": len(pairs), "digest": digest, "tied": tied}

@@ -302,8 +302,7 @@ class Tokenizer(nn.Module):
 
     def _resize(self, sizes: Sequence[int]) -> None:
         if tuple(sizes) != self.sizes:
-            device = self.device
-            self.sizes = tuple(sizes)
+            device, self.sizes = self.device, tuple(sizes)
             self._build()
             self.to(device)
 
