@@ -169,7 +169,7 @@ class SIDTable:
             item_tokens: external item tokens by internal id, ``n_items`` strings (entry 0 is
                 RecBole's padding token). :meth:`load` uses them to find each item's row.
         """
-        arrays: dict[str, np.ndarray] = {
+        arrays: dict[str, Any] = {
             "codes": self.codes[1:].cpu().numpy().astype(np.int32),
             "sizes": np.asarray(self.sizes, dtype=np.int64),
             "meta": text_array(json.dumps(self.meta, sort_keys=True)),

@@ -9,6 +9,7 @@ import ast
 import textwrap
 from collections.abc import Iterable, Mapping
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 WIDTH = 100
@@ -57,13 +58,13 @@ def summary(target: str | type) -> str:
 
 def _source(module: str) -> Path | None:
     """The file of a module, found without importing the packages that it is in."""
-    path: Iterable[str] | None = None
     parts = module.split(".")
-    for number in range(len(parts)):
-        spec = PathFinder.find_spec(".".join(parts[: number + 1]), path)  # type: ignore[arg-type]
+    spec = find_spec(parts[0])  # of an editable installation, which has a finder of its own, too
+    for number in range(1, len(parts)):
         if spec is None:
             return None
         path = spec.submodule_search_locations
+        spec = PathFinder.find_spec(".".join(parts[: number + 1]), path)
     return Path(spec.origin) if spec and spec.origin else None
 
 
