@@ -133,3 +133,11 @@ def test_an_impossible_overlap_is_refused(overlap):
 
 def test_the_default_overlap_is_half_a_window():
     assert [check_window_overlap(None, n) for n in (1, 2, 3, 5, 50)] == [1, 1, 1, 2, 25]
+
+
+def test_an_overlap_below_one_is_a_share_of_the_window():
+    assert [check_window_overlap(0.2, n) for n in (1, 2, 5, 10, 50)] == [1, 1, 1, 2, 10]
+    assert [check_window_overlap(0.08, 50), check_window_overlap(0.99, 10)] == [4, 9]
+    for share in (0.0, -0.5, 1.0):
+        with pytest.raises(ConfigError, match="or a share of it below 1"):
+            check_window_overlap(share, 50)

@@ -14,26 +14,29 @@ if TYPE_CHECKING:
 SAMPLE_KINDS = ("prefix", "sequence")
 
 
-def check_window_overlap(overlap: int | None, max_length: int) -> int:
+def check_window_overlap(overlap: float | None, max_length: int) -> int:
     """The overlap of neighbouring windows in items; half a window where none is given.
 
     Args:
-        overlap (int | None): `window_overlap` of the configuration.
+        overlap (int | float | None): `window_overlap` of the configuration: items, or below 1 a
+            share of `max_length`.
         max_length (int): `MAX_ITEM_LIST_LENGTH`, the length of a window.
 
     Returns:
         int: between 1 and `max_length - 1` (1 for windows of a single item).
 
     Raises:
-        ConfigError: `overlap` is no integer or lies outside that range.
+        ConfigError: `overlap` is no such number or lies outside that range.
     """
-    if overlap is None:
-        return max(1, max_length // 2)
+    overlap = 0.5 if overlap is None else overlap
     largest = max(1, max_length - 1)
+    if isinstance(overlap, float) and 0 < overlap < 1:
+        return min(max(1, int(round(overlap * max_length, 6))), largest)
     if isinstance(overlap, bool) or not isinstance(overlap, int) or not 1 <= overlap <= largest:
         raise ConfigError(
             f"window_overlap={overlap!r} must be an integer from 1 to {largest}, less than "
-            f"MAX_ITEM_LIST_LENGTH={max_length}; leave it empty for half a window"
+            f"MAX_ITEM_LIST_LENGTH={max_length}, or a share of it below 1; leave it empty for half "
+            "a window"
         )
     return overlap
 
@@ -117,7 +120,7 @@ def sequence_rows(
 
 
 def training_rows(
-    dataset: GenerativeDataset, sample: str, max_length: int, overlap: int | None = None
+    dataset: GenerativeDataset, sample: str, max_length: int, overlap: float | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of `dataset` to train on and the number of targets that each counts.
 
@@ -125,7 +128,7 @@ def training_rows(
         dataset (SequentialDataset): the training split, augmented.
         sample (str): `train_sample`, "prefix" or "sequence".
         max_length (int): `MAX_ITEM_LIST_LENGTH`.
-        overlap (int | None): `window_overlap`; half of `max_length` where None.
+        overlap (int | float | None): `window_overlap`; half of `max_length` where None.
 
     Returns:
         tuple[LongTensor, LongTensor]: rows and n_targets, see `sequence_rows`.
