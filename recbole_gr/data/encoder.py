@@ -46,7 +46,7 @@ class TextColumns:
         self._words = next((f for f, kind in columns.items() if kind == "token_seq"), "text")
         self.columns.setdefault(self._words, "token_seq")
         rows = [self._row(token, given) for token, given in items.items()]
-        self.cells = pd.DataFrame(rows, columns=list(self.columns)).fillna("")
+        self.cells = pd.DataFrame(rows, columns=list(self.columns), dtype=object).fillna("")
 
     def _row(self, token: str, given: Any) -> dict[str, str]:
         given = {self._words: given} if isinstance(given, str) else given
