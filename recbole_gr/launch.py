@@ -19,6 +19,7 @@ import torch.multiprocessing as mp
 from recbole_gr import processes
 from recbole_gr.command_line import HungUp, Terminated, stopped_as_by_ctrl_c
 from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
+from recbole_gr.files import atomic_write
 from recbole_gr.processes import Place, port_in_use
 
 PORT = 5678  # RecBole's
@@ -207,7 +208,8 @@ def note_how_to_go_on(checkpoint: str | None, began_with: str | None = None) -> 
         text = "The same command goes on after what was finished."
         if checkpoint:
             text = _RESUME + "\n".join(filter(None, [checkpoint, began_with]))
-        Path(_folder, "going-on").write_text(text, encoding="utf-8")
+        with atomic_write(Path(_folder, "going-on")) as file:  # it may be killed while it writes
+            file.write_text(text, encoding="utf-8")
 
 
 def _end(workers: Iterable[Any]) -> None:
@@ -262,7 +264,8 @@ def _keep_error(file: Path, rank: int, error: BaseException) -> None:
     if kind is RuntimeError:
         text = f"process {rank} of the run failed:\n{traceback.format_exc()}"
     record = {"time": time.time(), "kind": kind.__name__, "text": text}
-    torch.save({**record, "table": getattr(error, "table", None)}, file)
+    with atomic_write(file) as temporary:  # it is read as soon as another process has ended
+        torch.save({**record, "table": getattr(error, "table", None)}, temporary)
 
 
 def _kept(folder: str) -> list[dict[str, Any]]:

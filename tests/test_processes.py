@@ -250,6 +250,18 @@ def test_a_process_that_is_killed_is_named_with_its_signal():
         run_processes(process_roles.is_killed, (), {"nproc": 2})
 
 
+def test_an_error_that_a_process_is_still_writing_is_not_read(tmp_path, monkeypatch):
+    def halfway(state, file, _save=torch.save):
+        file.write_bytes(b"PK")
+        assert launch._kept(str(tmp_path)) == []
+        _save(state, file)
+
+    monkeypatch.setattr(torch, "save", halfway)
+    launch._keep_error(tmp_path / "error-1", 1, ConfigError("nproc: too many"))
+    (kept,) = launch._kept(str(tmp_path))
+    assert (kept["kind"], kept["text"]) == ("ConfigError", "nproc: too many")
+
+
 def test_what_is_left_after_a_kill_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(launch, "_folder", str(tmp_path))
     file = tmp_path / "a.pth"
