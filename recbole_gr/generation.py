@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recbole_gr.sid.likelihood import allowed_logits
 from recbole_gr.sid.trie import DEAD, SIDTrie
 
 Step = Callable[[int, Tensor | None, Tensor | None], Tensor]
@@ -105,7 +106,7 @@ def extend(
     codes, closed = trie.options(level, nodes)
     logits = logits.float()  # sums of half-precision log-probabilities tie
     if renormalise:
-        logp = (logits if codes is None else logits.gather(2, codes)) + closed
+        logp = allowed_logits((codes, closed), logits)
         total = torch.logsumexp(logp, 2, keepdim=True)
         logp = logp - total.masked_fill(total == NEVER, 0.0)  # a dead beam has nothing allowed
     else:

@@ -30,9 +30,10 @@ from recbole_gr.model.pit.alignment import draw_negatives
 
 
 @pytest.mark.parametrize("phase", [1, 2])
+@pytest.mark.parametrize("normalisation", ["codebook", "trie"])
 @pytest.mark.parametrize("options", ARCHITECTURES, ids=NAMES)
-def test_the_loss_in_compiled_parts_equals_the_whole(options, phase):
-    model = small_pit(**options)
+def test_the_loss_in_compiled_parts_equals_the_whole(options, normalisation, phase):
+    model = small_pit(**options, loss_normalisation=normalisation)
     if phase == 2:
         evolving(model)
     losses = []
@@ -46,8 +47,10 @@ def test_the_loss_in_compiled_parts_equals_the_whole(options, phase):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_compiler_leaves_loss_and_gradients_as_they_are():
-    model = evolving(small_pit(n_layers=1, n_context_layers=0))
+@pytest.mark.parametrize("normalisation", ["codebook", "trie"])
+def test_the_compiler_leaves_loss_and_gradients_as_they_are(normalisation):
+    shape = {"n_layers": 1, "n_context_layers": 0}
+    model = evolving(small_pit(**shape, loss_normalisation=normalisation))
     batches = [whole_batch(n_rows=rows, max_length=longest) for rows, longest in ((4, 6), (7, 9))]
     results = []
     for compute in (model.calculate_loss, model.compiled_loss()):

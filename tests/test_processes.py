@@ -32,6 +32,7 @@ SAMPLED = "{'split':{'LS':'valid_and_test'},'mode':'uni20'}"
 LABELLED = "{'split':{'RS':[0.8,0.1,0.1]},'order':'RO','mode':'labeled'}"
 SHARED = {
     **{name: RUNS[name] for name in ("TIGER", "PIT", "IntRR", "R3VAE", "SASRec", "Pop")},
+    "PIT-trie": ("PIT", {**RUNS["PIT"][1], "loss_normalisation": "trie"}),
     "TIGER-one-batch": (
         "TIGER",
         {**RUNS["TIGER"][1], "topk": [1, 3], "valid_metric": "NDCG@3", "eval_batch_size": 100},

@@ -156,7 +156,7 @@ def test_the_target_does_not_leak_into_its_own_prediction():
     model = small_tiger(train_sample="sequence")
     batch = random_batch(2, 6, 30)
     items = model.sequence(batch)
-    logits, _ = model._causal_logits(batch)
+    logits = model._causal_logits(batch)[0]
     changed = Interaction({name: batch[name].clone() for name in batch.columns})
     changed["item_id"] = changed["item_id"] % 30 + 1
     other, _ = model._causal_logits(changed)

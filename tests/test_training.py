@@ -314,9 +314,13 @@ def test_early_stopping_goes_back_to_the_best_epoch_for_the_test(parts):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_compiled_loss_equals_the_eager_one_for_batches_of_different_length(parts):
+@pytest.mark.parametrize("normalisation", ["codebook", "trie"])
+def test_the_compiled_loss_equals_the_eager_one_for_batches_of_different_length(
+    parts, normalisation
+):
     # The compiler that the trainer uses, forward and backward; dropout is off.
     options = {"dropout": 0.0, "train_batch_size": 5, "torch_compile": True}
+    options["loss_normalisation"] = normalisation
     _, trainer, train, _, _ = parts(**options)
     batches = {}
     for batch in train:

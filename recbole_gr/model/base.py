@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Beams, Step, beam_search
 from recbole_gr.oracle import exact_scores
 from recbole_gr.ranking import Generated, rank_items
+from recbole_gr.sid.likelihood import NORMALISATIONS, code_losses, level_losses
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 
@@ -62,7 +64,9 @@ class GenerativeRecommender(SequentialRecommender):
         self.register_buffer("codes", sid.codes.clamp_min(0))
         self.trie = SIDTrie.from_table(sid)
         self.beam_size = config["beam_size"]
-        self.renormalise = bool(config["renormalise"])
+        self.over_trie = config["loss_normalisation"] == "trie"
+        renormalise = config["renormalise"]
+        self.renormalise = self.over_trie if renormalise is None else bool(renormalise)
         self.exclude_history = bool(config["exclude_history"])
         # Codes of all levels share one embedding table; level l starts at offset[l].
         starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
@@ -76,6 +80,19 @@ class GenerativeRecommender(SequentialRecommender):
     @classmethod
     def prepare_config(cls, config: dict) -> None:
         """Check and complete the configuration before any data is read; may raise ConfigError."""
+        resolve_normalisation(config)
+
+    def level_losses(
+        self,
+        logits: Sequence[Tensor],
+        codes: Tensor,
+        counted: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> list[Tensor]:
+        """Per level, the mean loss of the codes of the targets, normalised as
+        ``loss_normalisation`` says (see :func:`recbole_gr.sid.likelihood.level_losses`)."""
+        trie = self.trie if self.over_trie else None
+        return level_losses(logits, codes, counted, trie, label_smoothing)
 
     def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
         """Constrained beam search for a batch of users, on SIDs."""
@@ -181,13 +198,12 @@ class GenerativeRecommender(SequentialRecommender):
     def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
         step, codes = self.start(interaction), self.codes[interaction[self.ITEM_ID]]
-        rows = torch.arange(len(codes), device=codes.device)
         parents = torch.zeros(len(codes), 1, dtype=torch.long, device=codes.device)
-        score, last = torch.zeros(len(codes), device=codes.device), None
-        for level in range(self.n_levels):
-            logits = step(level, last, None if level == 0 else parents)
-            score = score + torch.log_softmax(logits[:, 0].float(), 1)[rows, codes[:, level]]
-            last = codes[:, level : level + 1]
+        logits = [step(0, None, None)[:, 0]]
+        for level in range(1, self.n_levels):
+            logits.append(step(level, codes[:, level - 1 : level], parents)[:, 0])
+        losses = code_losses(logits, codes, self.trie if self.renormalise else None)
+        score = -sum(losses, start=torch.zeros(len(codes), device=codes.device))
         leaf = self.trie.item_paths()[-1][interaction[self.ITEM_ID], 0]
         return score - self.trie.sharing(leaf.long()).log()
 
@@ -220,6 +236,32 @@ class GenerativeRecommender(SequentialRecommender):
         place = torch.arange(interaction[self.ITEM_SEQ].shape[1], device=length.device)
         n_targets = interaction["n_targets"].unsqueeze(1) if "n_targets" in interaction else 1
         return (place < length) & (place >= length - n_targets)
+
+
+def resolve_normalisation(config: dict) -> None:
+    """``renormalise``, where it is not given, follows ``loss_normalisation``.
+
+    Args:
+        config: with these two keys; changed in place.
+
+    Raises:
+        ConfigError: an unknown ``loss_normalisation``.
+    """
+    normalisation = config["loss_normalisation"] or NORMALISATIONS[0]
+    if normalisation not in NORMALISATIONS:
+        raise ConfigError(
+            f"loss_normalisation: {normalisation!r} is not one of {', '.join(NORMALISATIONS)}"
+        )
+    over_trie = normalisation == "trie"
+    if config["renormalise"] is None:
+        config["renormalise"] = over_trie
+    elif over_trie and not config["renormalise"]:
+        getLogger().warning(
+            "renormalise: False after a loss with loss_normalisation: trie. Codes that lead to no "
+            "item were never trained against, and now take probability from those that do; leave "
+            "renormalise out."
+        )
+    config["loss_normalisation"] = normalisation
 
 
 def resolve_train_sample(config: dict, causal: str) -> None:

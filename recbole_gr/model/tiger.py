@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from recbole_gr.sid.table import SIDTable
 
-IGNORED = -100
-
 
 class TIGER(GenerativeRecommender):
     """Generates the SID of the next item, code by code (Rajput et al. 2023).
@@ -104,26 +102,24 @@ class TIGER(GenerativeRecommender):
                 f"backbone: {config['backbone']} has no method step (see "
                 "recbole_gr.model.layers.Stack), which TIGER decodes with"
             )
+        super().prepare_config(config)
         resolve_train_sample(config, "decoder_only")
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Sum over the levels of the cross-entropy of the target's code, mean over the targets."""
         if self.causal:
-            logits, target = self._causal_logits(interaction)
+            logits, target, counted = self._causal_logits(interaction)
         else:
             logits, target = self._decoder_logits(interaction)
-        loss = torch.zeros((), device=target.device)
-        for level, level_logits in enumerate(logits):
-            loss = loss + F.cross_entropy(
-                level_logits.flatten(0, -2).float(),
-                target[..., level].flatten(),
-                ignore_index=IGNORED,
-                label_smoothing=self.label_smoothing,
-            )
-        return loss
+            counted = None
+        losses = self.level_losses(logits, target, counted, self.label_smoothing)
+        return sum(losses, start=torch.zeros((), device=target.device))
 
-    def _causal_logits(self, interaction: Interaction) -> tuple[list[Tensor], Tensor]:
-        """Per level ``[B, T, V]`` logits of items ``1 .. T`` and their codes ``[B, T, L]``."""
+    def _causal_logits(
+        self, interaction: Interaction
+    ) -> tuple[list[Tensor], Tensor, Tensor | None]:
+        """Per level ``[B, T, V]`` logits of items ``1 .. T``, their codes ``[B, T, L]`` and which
+        of them count."""
         items = self.sequence(interaction)
         x = self._embed(self.flat_tokens(items)[:, :-1].contiguous(), interaction)
         # The code at level 0 of item t + 1 is predicted by the last token of item t, the others
@@ -134,11 +130,10 @@ class TIGER(GenerativeRecommender):
             last = interaction[self.ITEM_SEQ_LEN] - 1
             rows = torch.arange(len(last), device=last.device)
             hidden = hidden[rows, last].unsqueeze(1)
-            target = self.codes[interaction[self.ITEM_ID]].unsqueeze(1)
+            target, counted = self.codes[interaction[self.ITEM_ID]].unsqueeze(1), None
         else:
-            counted = self.counted(interaction).unsqueeze(-1)
-            target = self.codes[items[:, 1:]].masked_fill(~counted, IGNORED)
-        return [head(hidden[:, :, level]) for level, head in enumerate(self.heads)], target
+            target, counted = self.codes[items[:, 1:]], self.counted(interaction)
+        return [head(hidden[:, :, level]) for level, head in enumerate(self.heads)], target, counted
 
     def _decoder_logits(self, interaction: Interaction) -> tuple[list[Tensor], Tensor]:
         """Per level ``[B, V]`` logits of the target and its codes ``[B, L]``."""

@@ -139,14 +139,23 @@ class SIDTrie(Leaves):
         codes = codes.masked_fill(closed < 0, self.sizes[level])  # a column that is cut off again
         return mask.scatter_(-1, codes, True)[..., :-1]
 
-    def advance(self, level: int, nodes: Tensor, codes: Tensor) -> Tensor:
-        """``[...]`` the nodes reached from ``nodes`` by ``codes``; -1 where no item is."""
+    def advance(
+        self,
+        level: int,
+        nodes: Tensor,
+        codes: Tensor,
+        options: tuple[Tensor | None, Tensor] | None = None,
+    ) -> Tensor:
+        """``[...]`` the nodes reached from ``nodes`` by ``codes``; -1 where no item is.
+
+        ``options``, where they are at hand, are those of the nodes (see :meth:`options`).
+        """
         codes = codes.unsqueeze(-1)
-        options, closed = self.options(level, nodes)
-        if options is None:
+        allowed, closed = self.options(level, nodes) if options is None else options
+        if allowed is None:
             place, hit = codes, closed.gather(-1, codes) == 0
         else:
-            hit = (options == codes) & (closed == 0)
+            hit = (allowed == codes) & (closed == 0)
             place = hit.long().argmax(-1, keepdim=True)
         _, child = self.follow(level, nodes.clamp_min(0), place.squeeze(-1))
         return child.masked_fill(~hit.any(-1), DEAD)

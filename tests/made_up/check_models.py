@@ -139,7 +139,8 @@ TIGERS = options(
     {}, {"backbone": "hstu"}, {"backbone": "hstu_original"}, {"architecture": "encoder_decoder"},
     {"train_sample": "prefix"}, {"position": "relative_bias"}, {"user_tokens": 7},
     {"tie_embeddings": True}, {"label_smoothing": 0.1}, {"feed_forward_depth": 2},
-    {"exclude_history": True}, {"renormalise": True},
+    {"exclude_history": True}, {"renormalise": True}, {"loss_normalisation": "trie"},
+    {"loss_normalisation": "trie", "architecture": "encoder_decoder", "label_smoothing": 0.1},
     {"architecture": "encoder_decoder", "exclude_history": True, "user_tokens": 7},
 )  # fmt: skip
 INTRRS = options(
@@ -148,7 +149,7 @@ INTRRS = options(
     {"context": "soft", "lambda_aln": 0.1, "temperature": 2.0}, {"backbone": "hstu"},
     {"backbone": "hstu_original"}, {"decoding": "beam", "exclude_history": True},
     {"decoding": "exact", "exclude_history": True, "renormalise": True},
-    {"decoding": "beam", "renormalise": True},
+    {"decoding": "beam", "renormalise": True}, {"loss_normalisation": "trie", "lambda_aln": 0.1},
 )  # fmt: skip
 PITS = options(
     LAZY, ENCODER, {**LAZY, **SID_HISTORY}, {**ENCODER, **SID_HISTORY}, {"select": "item"},
@@ -156,6 +157,8 @@ PITS = options(
     {"freeze_i2t": False, "select": "item"}, {"ablate": "csa"}, {"ablate": "i2t"},
     {"ablate": "index"}, {"ablate": "coevo"}, {"merge": "max", "index_item_prior": "popularity"},
     {"exclude_history": True, "renormalise": True}, {"detach_history": True},
+    {"loss_normalisation": "trie", "select": "item"},
+    {"loss_normalisation": "trie", "freeze_i2t": False, "select": "item", **ENCODER},
 )  # fmt: skip
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from recbole_gr.sid.table import SIDTable
 
-IGNORED = -100
 CHUNK = 1 << 15  # items computed together where all of them are
 
 
@@ -89,6 +88,7 @@ class IntRR(GenerativeRecommender):
     @classmethod
     def prepare_config(cls, config: dict) -> None:
         """Check every key (see :mod:`recbole_gr.model.intrr.options`); may raise ConfigError."""
+        super().prepare_config(config)
         options.prepare(config)
 
     # Training
@@ -118,18 +118,13 @@ class IntRR(GenerativeRecommender):
         hidden = self.backbone(tokens)  # [B, T, d]
         if self.one_target:  # a prefix sample: the last position of a row is enough
             hidden = self._last(hidden, interaction)
-            target = self.codes[interaction[self.ITEM_ID]]  # [B, L]
+            target, which = self.codes[interaction[self.ITEM_ID]], None  # [B, L]
         else:
-            codes = self.codes[self.sequence(interaction)[:, 1:]]  # [B, T, L]
-            target = codes.masked_fill(~counted.unsqueeze(-1), IGNORED)
-        logits = self.ran.teach(hidden, target.clamp_min(0))
+            target, which = self.codes[self.sequence(interaction)[:, 1:]], counted  # [B, T, L]
+        losses = self.level_losses(self.ran.teach(hidden, target), target, which)
         loss = self.lambda_aln * alignment
-        for level, weight in enumerate(self.level_weights):
-            loss = loss + weight * F.cross_entropy(
-                logits[level].flatten(0, -2).float(),
-                target[..., level].flatten(),
-                ignore_index=IGNORED,
-            )
+        for weight, of_level in zip(self.level_weights, losses, strict=True):
+            loss = loss + weight * of_level
         return loss
 
     def _read_items(

@@ -6,17 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_gr.generation import best
+from recbole_gr.generation import NEVER, Step, beam_search, best
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.layers import Stack, init_weights
 from recbole_gr.model.pit.selection import evaluating
+from recbole_gr.sid.likelihood import code_losses
+from recbole_gr.sid.trie import SIDTrie
 
 
 class ItemToToken(nn.Module):
     """``P(c | sg(X_i))``, code by code; the item vector takes the place of the first token (PIT).
 
-    No trie restricts it: what it proposes becomes legal. The gradient stops at the vector. Levels
-    have embedding rows of their own, which also tell the positions (inferred).
+    It may write any SID, and what it proposes becomes legal. With a tree it compares the codes of
+    the SIDs in it and proposes no others: a code that a loss over the tree never compared with the
+    target's has a probability that means nothing. The gradient stops at the vector. Levels have
+    embedding rows of their own, which also tell the positions (inferred).
     """
 
     level_offset: Tensor
@@ -44,12 +48,13 @@ class ItemToToken(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(size, n, bias=False) for n in self.sizes)
         self.apply(lambda module: init_weights(module, init_std))
 
-    def level_losses(self, vectors: Tensor, codes: Tensor) -> Tensor:
+    def level_losses(self, vectors: Tensor, codes: Tensor, trie: SIDTrie | None = None) -> Tensor:
         """``-log P`` of each code given those before it.
 
         Args:
             vectors: ``[n, d]``; their gradient is cut here.
             codes: ``[n, L]``.
+            trie: the SIDs that there are, see the class; None: all.
 
         Returns:
             ``[n, L]`` float32.
@@ -57,46 +62,60 @@ class ItemToToken(nn.Module):
         earlier = self.code_embedding((codes + self.level_offset)[:, :-1])
         x = torch.cat([self.begin(vectors.detach()).unsqueeze(1), earlier], dim=1)  # [n, L, d]
         hidden = self.stack(x)
-        losses = [
-            F.cross_entropy(head(hidden[:, level]).float(), codes[:, level], reduction="none")
-            for level, head in enumerate(self.heads)
-        ]
-        return torch.stack(losses, 1)
+        logits = [head(hidden[:, level]) for level, head in enumerate(self.heads)]
+        return torch.stack(code_losses(logits, codes, trie), 1)
 
     @torch.no_grad()
-    def log_prob(self, vectors: Tensor, codes: Tensor) -> Tensor:
+    def log_prob(self, vectors: Tensor, codes: Tensor, trie: SIDTrie | None = None) -> Tensor:
         """``[n]`` log-probability of the SIDs ``[n, L]`` of items ``[n, d]``, without dropout."""
         with evaluating(self):
-            return -self.level_losses(vectors, codes).sum(1)
+            return -self.level_losses(vectors, codes, trie).sum(1)
 
     @torch.no_grad()
-    def propose(self, vectors: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    def propose(
+        self, vectors: Tensor, width: int, trie: SIDTrie | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The ``width`` most probable SIDs of each item by beam search, without dropout.
 
         Args:
             vectors: ``[n, d]``.
             width: beams; at most as many as there are SIDs.
+            trie: the SIDs that there are, see the class; None: all.
 
         Returns:
             ``(codes [n, width, L], log-probabilities [n, width])``, best first; equal scores keep
-            the order of the codes.
+            the order of the codes, in a tree that of the items. -inf where the tree has no more.
         """
         with evaluating(self):
-            return self._search(vectors, width)
+            if trie is None:
+                return self._search(vectors, width)
+            beams = beam_search(self._steps(vectors), trie, len(vectors), width, renormalise=True)
+            missing = width - beams.codes.shape[1]
+            codes = F.pad(beams.codes, (0, 0, 0, missing))
+            return codes, F.pad(beams.scores, (0, missing), value=NEVER)
+
+    def _steps(self, vectors: Tensor) -> Step:
+        """Scores codes level by level (see :mod:`recbole_gr.generation`)."""
+        own = [BeamTokens() for _ in self.stack.blocks]
+
+        def step(level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
+            if codes is None:
+                x = self.begin(vectors).unsqueeze(1)
+            else:
+                x = self.code_embedding(codes + self.level_offset[level - 1])
+            position = torch.full((1,), level, device=vectors.device)
+            return self.heads[level](self.stack.step(x, position, parents, own))
+
+        return step
 
     def _search(self, vectors: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        own = [BeamTokens() for _ in self.stack.blocks]
+        step = self._steps(vectors)
         score = torch.zeros(len(vectors), 1, device=vectors.device)
         codes = torch.empty(len(vectors), 1, 0, dtype=torch.long, device=vectors.device)
         parents = None
         for level, size in enumerate(self.sizes):
-            if level == 0:
-                x = self.begin(vectors).unsqueeze(1)
-            else:
-                x = self.code_embedding(codes[:, :, -1] + self.level_offset[level - 1])
-            position = torch.full((1,), level, device=vectors.device)
-            hidden = self.stack.step(x, position, parents, own)
-            logp = self.heads[level](hidden).float().log_softmax(2)
+            last = codes[:, :, -1] if level else None
+            logp = step(level, last, parents).float().log_softmax(2)
             extended = (score.unsqueeze(2) + logp).flatten(1)  # [n, beams * K]
             order = torch.arange(extended.shape[1], device=vectors.device)
             keep = min(width, extended.shape[1])

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_gr.model.pit import options
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from recbole_gr.sid.table import SIDTable
 
-IGNORED = -100
 NEWCOMER = -7.0  # log P(item | SID) of a SID that the item does not own yet
 
 
@@ -70,6 +68,7 @@ class PIT(IndexedRecommender):
     @classmethod
     def prepare_config(cls, config: dict) -> None:
         """Check every key (see :mod:`recbole_gr.model.pit.options`); may raise ConfigError."""
+        super().prepare_config(config)
         options.prepare(config)
 
     # Training
@@ -111,14 +110,7 @@ class PIT(IndexedRecommender):
 
     def _user_loss(self, reading: Reading, codes: Tensor, counted: Tensor) -> Tensor:
         """Mean cross-entropy of a code over the levels and the counted targets."""
-        target = codes.masked_fill(~counted.unsqueeze(2), IGNORED)
-        logits = self.user_to_token.logits(reading, codes)
-        losses = (
-            F.cross_entropy(
-                scores.flatten(0, 1).float(), target[..., level].flatten(), ignore_index=IGNORED
-            )
-            for level, scores in enumerate(logits)
-        )
+        losses = self.level_losses(self.user_to_token.logits(reading, codes), codes, counted)
         return sum(losses, start=torch.zeros((), device=codes.device)) / self.n_levels
 
     def _item_loss(self, choice: Choice) -> Tensor:
@@ -130,7 +122,8 @@ class PIT(IndexedRecommender):
         n_pairs = choice.codes.shape[0] * choice.codes.shape[1]
         row, place, weight = counted_pairs(choice.counts, n_pairs)
         vectors = self.items(choice.items[row])
-        losses = self.item_to_token.level_losses(vectors, choice.candidates[row, place])
+        candidates = choice.candidates[row, place]
+        losses = self.item_to_token.level_losses(vectors, candidates, self.proposable)
         return (losses.mean(1) * weight).sum() / weight.sum().clamp_min(1)
 
     def _alignment_loss(
@@ -182,9 +175,7 @@ class PIT(IndexedRecommender):
             selected = counts * counts_here
             self.index.observe(*observed_by_all(items, candidates, log_prob, selected))
             left = ((place > 0) & counted).sum() * counts_here
-            self.meter.add(
-                "selection", "left the starting SID", left, counted.sum() * counts_here
-            )
+            self.meter.add("selection", "left the starting SID", left, counted.sum() * counts_here)
         return Choice(candidates[where, place], items, candidates, counts)
 
     def _candidate_losses(
@@ -197,7 +188,8 @@ class PIT(IndexedRecommender):
         first = torch.arange(n_targets, device=candidates.device).repeat_interleave(n_candidates)
         with evaluating(self.user_to_token):
             step = self.user_to_token.start(reading.detach())
-            losses = path_losses(step, candidates.flatten(1, 2), first.expand(n_rows, -1))
+            trie = self.trie if self.over_trie else None
+            losses = path_losses(step, candidates.flatten(1, 2), first.expand(n_rows, -1), trie)
         losses = losses.view(candidates.shape[:3])
         empty = log_prob == EMPTY
         best = losses.masked_fill(empty, float("inf")).amin(2)
@@ -262,6 +254,6 @@ class PIT(IndexedRecommender):
         for chunk in torch.arange(self.n_items, device=self.codes.device).split(CHUNK):
             held = self.index.codes[chunk].long()  # [n, capacity, L]
             vectors = self.items(chunk).repeat_interleave(held.shape[1], 0)
-            log_prob = self.item_to_token.log_prob(vectors, held.flatten(0, 1))
+            log_prob = self.item_to_token.log_prob(vectors, held.flatten(0, 1), self.proposable)
             parts.append(log_prob.view(held.shape[:2]))
         return torch.cat(parts)

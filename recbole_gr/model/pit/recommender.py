@@ -44,6 +44,7 @@ class IndexedRecommender(GenerativeRecommender):
         codes: ``[n_items, L]`` the starting SIDs.
         index: the :class:`BeamIndex`; saved with the weights.
         trie: what decoding may end on, built from the index.
+        proposable: the tree of the starting SIDs, which Item-to-Token then keeps to; None: any SID.
         pool: ``[n_items, N, L]`` candidates while Item-to-Token is frozen, the starting SID first;
             ``pool_log_prob [n_items, N]`` is -inf where there is none.
         popularity: ``[n_items]`` training interactions of each item.
@@ -60,6 +61,7 @@ class IndexedRecommender(GenerativeRecommender):
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid)
+        self.proposable = self.trie if self.over_trie else None
         size, ablated = config["hidden_size"], set(config["ablate"])
         if len(content) != self.n_items:
             raise ConfigError(
@@ -172,7 +174,8 @@ class IndexedRecommender(GenerativeRecommender):
         item = interaction[self.ITEM_ID]
         codes = self.index.codes[item].long()  # [B, P, L]
         share = self._log_share(item, codes).masked_fill(self.index.weight[item] == 0, EMPTY)
-        losses = path_losses(self.start(interaction), codes, torch.zeros_like(codes[..., 0]))
+        trie = self.trie if self.renormalise else None
+        losses = path_losses(self.start(interaction), codes, torch.zeros_like(codes[..., 0]), trie)
         scores = share - losses * self.n_levels
         return scores.logsumexp(1) if self.merge == "logsumexp" else scores.amax(1)
 
@@ -249,7 +252,7 @@ class IndexedRecommender(GenerativeRecommender):
             if self.item_to_token is None:
                 own = log_prob[:, 0]  # as probable as the nearest one
             else:
-                own = self.item_to_token.log_prob(self.items(chunk), start)
+                own = self.item_to_token.log_prob(self.items(chunk), start, self.proposable)
             parts.append(starting_sid_first(start, own, codes, log_prob))
         codes, log_prob = (torch.cat(part) for part in zip(*parts))
         return codes, log_prob
@@ -259,7 +262,8 @@ class IndexedRecommender(GenerativeRecommender):
         if self.item_to_token is None:
             assert books is not None  # see _codebooks
             return nearest_sids(self.items.content[items], books, self.n_candidates)
-        return self.item_to_token.propose(self.items(items), self.n_candidates)
+        vectors = self.items(items)
+        return self.item_to_token.propose(vectors, self.n_candidates, self.proposable)
 
     def _codebooks(self, n_items: int) -> list[Tensor] | None:
         """Codebooks that explain the starting SIDs of the first ``n_items`` items."""

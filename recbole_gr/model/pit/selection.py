@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from recbole_gr import processes
 from recbole_gr.generation import Step
 from recbole_gr.sid.counting import distinct
+from recbole_gr.sid.likelihood import Descent
+from recbole_gr.sid.trie import SIDTrie
 
 RULES = ("min", "item", "max", "top1", "random")
 
 
-def path_losses(step: Step, codes: Tensor, first: Tensor) -> Tensor:
+def path_losses(step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None = None) -> Tensor:
     """Mean over the levels of ``-log P`` of whole SIDs, by the function that beam search uses.
 
     Args:
@@ -21,23 +23,27 @@ def path_losses(step: Step, codes: Tensor, first: Tensor) -> Tensor:
             several rows per user, one per target.
         codes: ``[B, W, L]`` SIDs.
         first: ``[B, W]`` the level-0 row of each.
+        trie: normalise over its codes (see :mod:`recbole_gr.sid.likelihood`); None: over the
+            codebook.
 
     Returns:
         ``[B, W]`` float32.
     """
-    n_levels, total, parents = codes.shape[2], torch.zeros((), device=codes.device), first
+    n_levels, loss, parents = codes.shape[2], torch.zeros((), device=codes.device), first
+    descent = None if trie is None else Descent(trie)
     for level in range(n_levels):
+        code = codes[:, :, level]
+        logits = step(level, codes[:, :, level - 1] if level else None, parents if level else None)
+        logits = logits.float()  # [B, T, V], then [B, W, V]
+        total = logits.logsumexp(2) if descent is None else descent.normaliser(logits)
         if level == 0:
-            logits = step(0, None, None).float()  # [B, T, V]
-            code = logits.shape[2] * first + codes[:, :, 0]
-            logp = logits.log_softmax(2).flatten(1).gather(1, code)
+            total = total.gather(1, first)
+            own = logits.flatten(1).gather(1, logits.shape[2] * first + code)
         else:
-            logits = step(level, codes[:, :, level - 1], parents).float()  # [B, W, V]
-            chosen = logits.gather(2, codes[:, :, level : level + 1]).squeeze(2)
-            logp = chosen - logits.logsumexp(2)
+            own = logits.gather(2, code.unsqueeze(2)).squeeze(2)
             parents = torch.arange(codes.shape[1], device=codes.device).expand_as(first)
-        total = total - logp
-    return total / n_levels
+        loss = loss + (total if descent is None else descent.to(code, own, total)) - own
+    return loss / n_levels
 
 
 def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
