@@ -217,7 +217,7 @@ class Recommender:
         if any(isinstance(given, (str, Mapping)) for given in content.values()):
             self._check_encoder()
         vectors = content_rows(content, self._encoder, str(self.config["device"]))
-        if hasattr(self.model, "add_items"):
+        if self.model.tokenizes_items:
             self.model.add_items(vectors)
         else:
             table = self.model.sid_table()

@@ -1,7 +1,8 @@
-"""Names of models and tokenizers, and the classes behind them.
+"""Names of models, tokenizers and backbones, and the classes behind them.
 
 A name maps to `"package.module:Class"`; the module is imported when the name is asked for, so a run
-imports the one model it uses. RecBole's own models need no entry here.
+imports the one model it uses. RecBole's own models need no entry here. What belongs to a class, its
+trainer for example, is said in the class, where subclasses inherit it.
 """
 
 from __future__ import annotations
@@ -38,18 +39,15 @@ TOKENIZERS: dict[str, str | type] = {
     "LETTER": "recbole_gr.tokenizer.letter:LETTER",
 }
 
-# Causal sequence encoders, made from the configuration: `forward` maps [B, T, d] to [B, T, d].
+# Classes of `recbole_gr.model.backbone.Backbone`.
 BACKBONES: dict[str, str | type] = {
     "transformer": "recbole_gr.model.backbone:Transformer",
     "hstu": "recbole_gr.model.hstu:HSTU",
     "hstu_original": "recbole_gr.model.hstu:HSTUOriginal",
 }
 
-# Models trained by something else than the trainer of their kind: model name -> trainer.
-TRAINERS: dict[str, str | type] = {
-    "PIT": "recbole_gr.trainer.pit:PITTrainer",
-    "IntRR": "recbole_gr.trainer.figures:FiguresTrainer",
-}
+# Trainers given to `register_model`, by the class name of the model.
+TRAINERS: dict[str, str | type] = {}
 
 
 def register_model(name: str, target: str | type, trainer: str | type | None = None) -> None:
@@ -58,17 +56,38 @@ def register_model(name: str, target: str | type, trainer: str | type | None = N
     Args:
         name (str): the name for `--model=`.
         target (str | type): the class, or `"package.module:Class"` to import it on demand.
-        trainer (str | type | None): a trainer class of its own, given in the same way. Without it
-            generative models get `GenerationTrainer`, all others RecBole's trainer for them.
+        trainer (str | type | None): a trainer class of its own, given in the same way, for a class
+            that does not name it in its attribute `trainer`.
     """
     MODELS[name] = target
     if trainer is not None:
-        TRAINERS[name] = trainer
+        TRAINERS[_class_name(target)] = trainer
 
 
 def register_tokenizer(name: str, target: str | type) -> None:
     """Make a tokenizer known by name; arguments as in `register_model`."""
     TOKENIZERS[name] = target
+
+
+def register_backbone(name: str, target: str | type) -> None:
+    """Make a causal encoder, a `recbole_gr.model.backbone.Backbone`, known by name."""
+    BACKBONES[name] = target
+
+
+def is_generative(model: Any) -> bool:
+    """Whether a model generates SIDs, which sets ours apart from RecBole's own.
+
+    One that does is a `recbole_gr.model.base.GenerativeRecommender`, whose attributes say the rest.
+
+    Args:
+        model: a model or its class; None is none.
+    """
+    return bool(getattr(model, "generative", False))
+
+
+def spans_periods(model: Any) -> bool:
+    """Whether a model, or its class, stands for a run over all periods of the data (DACT)."""
+    return is_generative(model) and bool(model.continual)
 
 
 def get_model(name: str | type) -> Any:
@@ -146,7 +165,8 @@ def get_tokenizer(name: str) -> Any:
 
 
 def get_backbone(name: str) -> Any:
-    """The class of the causal backbone called `name` (ours, or `"package.module:Class"`).
+    """The class of the causal backbone called `name` (ours, one registered, or
+    `"package.module:Class"`).
 
     Raises:
         ConfigError: no such backbone; lists those that exist, the nearest first.
@@ -164,27 +184,45 @@ def _named(kind: str, name: str, table: Mapping[str, str | type], hint: str = ""
 
 
 def get_trainer(config: Config, model_class: type) -> Any:
-    """The trainer class for a model: its own, `GenerationTrainer`, or RecBole's made safe.
+    """The trainer class for a model: the one that it or a class before it names in its attribute
+    `trainer`, or else RecBole's for it; made safe where it is RecBole's.
 
     Args:
-        config (Config): read for `model` and `MODEL_TYPE`.
+        config (Config): read for `MODEL_TYPE`.
         model_class (type): the class of the model to train.
     """
-    if config["model"] in TRAINERS:
-        return _load(TRAINERS[config["model"]], f"trainer of '{config['model']}'")
-    if getattr(model_class, "generative", False):
-        from recbole_gr.trainer.generation import GenerationTrainer
-
-        return GenerationTrainer
     from recbole.trainer.trainer import DecisionTreeTrainer
-    from recbole.utils import get_trainer as recbole_get_trainer
 
     from recbole_gr.trainer.baseline import safe_trainer
     from recbole_gr.trainer.trees import safe_tree_trainer
 
-    trainer = recbole_get_trainer(config["MODEL_TYPE"], config["model"])
+    named = _named_trainer(model_class)
+    if named is None:
+        trainer = _recbole_trainer(config["MODEL_TYPE"], model_class)
+    else:
+        trainer = _load(named, f"trainer of '{model_class.__name__}'")
     of_trees = issubclass(trainer, DecisionTreeTrainer)
     return safe_tree_trainer(trainer) if of_trees else safe_trainer(trainer)
+
+
+def _named_trainer(model_class: type) -> str | type | None:
+    """What the nearest class that names a trainer, or is registered with one, has for it."""
+    for parent in model_class.__mro__:
+        if parent.__name__ in TRAINERS:
+            return TRAINERS[parent.__name__]
+        if "trainer" in vars(parent):
+            return vars(parent)["trainer"]
+    return None
+
+
+def _recbole_trainer(kind: Any, model_class: type) -> type:
+    """RecBole's trainer for a model, found by the name of its class or of one before it."""
+    import recbole.trainer
+    from recbole.utils import get_trainer as recbole_get_trainer
+
+    names = (parent.__name__ for parent in model_class.__mro__)
+    known = (name for name in names if hasattr(recbole.trainer, f"{name}Trainer"))
+    return recbole_get_trainer(kind, next(known, model_class.__name__))
 
 
 def recbole_models() -> frozenset[str]:
@@ -235,6 +273,10 @@ def _class_in(module: pkgutil.ModuleInfo) -> str | None:
         tree = ast.parse(file.read())
     classes = (node.name for node in tree.body if isinstance(node, ast.ClassDef))
     return next((name for name in classes if name.lower() == module.name), None)
+
+
+def _class_name(target: str | type) -> str:
+    return target.rpartition(":")[2] if isinstance(target, str) else target.__name__
 
 
 def _load(target: str | type, what: str) -> Any:

@@ -90,7 +90,7 @@ def _sid_features(
 
     config, sid_config = _configs(model, dataset, config_file_list, config_dict, cmd_args)
     tokenizer = get_tokenizer(sid_config["tokenizer"])
-    if not sid_config["sid_file"] and getattr(tokenizer, "signals", False):
+    if not sid_config["sid_file"] and tokenizer.signals:
         raise ConfigError(
             f"tokenizer {sid_config['tokenizer']} learns from sequences, which click-through data "
             "do not have; take another, such as R3VAE or RKMeans"

@@ -19,6 +19,7 @@ from recbole_gr.data.exact import exact
 from recbole_gr.data.loader import GenerativeTrainLoader
 from recbole_gr.data.ties import Ties, tied_text
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import is_generative
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import AbstractDataLoader
@@ -34,11 +35,6 @@ DATASET_CLASSES = {
     ModelType.DECISIONTREE: "Dataset",
 }
 PICKLE_KEYS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
-
-
-def is_generative(config: Config) -> bool:
-    """Whether the configured model is one of ours (class attribute `generative`)."""
-    return bool(getattr(getattr(config, "model_class", None), "generative", False))
 
 
 def create_dataset(config: Config) -> Dataset:
@@ -69,7 +65,7 @@ def create_dataset(config: Config) -> Dataset:
                 config[key],
             )
     dataset_class = getattr(recbole_datasets, f"{config['model']}Dataset", None)
-    if is_generative(config):
+    if is_generative(config.model_class):
         dataset_class = GenerativeDataset
     if config["hide_item_id"]:
         if config["MODEL_TYPE"] != ModelType.CONTEXT:
@@ -147,7 +143,7 @@ def _prepared(
         )
     _check_targets(config, splits)
     samplers = create_samplers(config, dataset, splits)
-    generative, extra = is_generative(config), []
+    generative, extra = is_generative(config.model_class), []
     train_class: Callable[..., AbstractDataLoader] = (
         GenerativeTrainLoader if generative else get_dataloader(config, "train")
     )

@@ -48,6 +48,7 @@ class IntRR(GenerativeRecommender):
     The collision level is a level like the others: the paper's fourth digit.
     """
 
+    trainer = "recbole_gr.trainer.figures:FiguresTrainer"
     weights_per_item = True  # the UID embedding
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
