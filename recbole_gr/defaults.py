@@ -57,7 +57,7 @@ def default_settings(
     per_model = merged(layer.pop("per_model", None) or {} for layer in dataset_layers)
     check_per_model(per_model, f"properties/dataset/{dataset}.yaml")
     per_model = merged(per_model.get(name) or {} for name in names)
-    if getattr(model_class, "generative", False):
+    if registry.is_generative(model_class):
         before = merged([*layers, *dataset_layers, per_model])
         # Before the model's own files: a model may need another collision policy.
         layers.insert(2, _tokenizer_settings(tokenizer or before.get("tokenizer")))
@@ -82,16 +82,13 @@ def _spelt(folder: Path, model: str) -> str:
 
 def _lineage(model_class: type) -> list[str]:
     """Names whose files hold a model's defaults: a generative model has those of its bases too."""
-    if not getattr(model_class, "generative", False):
+    if not registry.is_generative(model_class):
         return [model_class.__name__]
     return [parent.__name__ for parent in reversed(model_class.__mro__)]
 
 
 def _tokenizer_settings(name: Any) -> dict[str, Any]:
-    tokenizer_class = registry.get_tokenizer(name)
-    if hasattr(tokenizer_class, "default_options"):  # the keys of its base classes as well
-        return tokenizer_class.default_options()
-    return dict(getattr(tokenizer_class, "default_config", {}))
+    return registry.get_tokenizer(name).default_options()
 
 
 def _kind(model_class: type[AbstractRecommender]) -> ModelType:
