@@ -39,11 +39,16 @@ TOKENIZERS: dict[str, str | type] = {
     "LETTER": "recbole_gr.tokenizer.letter:LETTER",
 }
 
-# Classes of `recbole_gr.model.backbone.Backbone`.
 BACKBONES: dict[str, str | type] = {
     "transformer": "recbole_gr.model.backbone:Transformer",
     "hstu": "recbole_gr.model.hstu:HSTU",
     "hstu_original": "recbole_gr.model.hstu:HSTUOriginal",
+}
+
+# What each of them is derived from, those of a user too.
+BASES = {
+    "tokenizer": "recbole_gr.tokenizer.base:Tokenizer",
+    "backbone": "recbole_gr.model.backbone:Backbone",
 }
 
 # Trainers given to `register_model`, by the class name of the model.
@@ -176,10 +181,15 @@ def get_backbone(name: str) -> Any:
 
 
 def _named(kind: str, name: str, table: Mapping[str, str | type], hint: str = "") -> Any:
-    if name in table:
-        return _load(table[name], f"{kind} '{name}'")
-    if ":" in str(name):
-        return _load(name, f"{kind} '{name}'")
+    target = table.get(name, name if ":" in str(name) else None)
+    if target is not None:
+        found, base = _load(target, f"{kind} '{name}'"), _load(BASES[kind], kind)
+        if not issubclass(found, base):
+            raise ConfigError(
+                f"{kind} '{name}' is no {base.__name__}: derive the class from "
+                f"recbole_gr.{base.__name__}, which says what one is."
+            )
+        return found
     raise ConfigError(_unknown(kind, name, [(f"{kind.capitalize()}s", table)]) + hint)
 
 
