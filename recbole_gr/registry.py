@@ -7,10 +7,12 @@ trainer for example, is said in the class, where subclasses inherit it.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr import compat
@@ -79,14 +81,19 @@ def register_backbone(name: str, target: str | type) -> None:
     BACKBONES[name] = target
 
 
+def models_where(able: Callable[[Any], bool]) -> list[str]:
+    """Names of the models here whose classes are `able`, which imports them all; for messages."""
+    return [name for name in MODELS if able(get_model(name))]
+
+
+def tokenizers_where(able: Callable[[Any], bool]) -> list[str]:
+    """Names of the tokenizers whose classes are `able`, as `models_where`."""
+    return [name for name in TOKENIZERS if able(get_tokenizer(name))]
+
+
 def is_generative(model: Any) -> bool:
-    """Whether a model generates SIDs, which sets ours apart from RecBole's own.
-
-    One that does is a `recbole_gr.model.base.GenerativeRecommender`, whose attributes say the rest.
-
-    Args:
-        model: a model or its class; None is none.
-    """
+    """Whether a model, or its class, is a `recbole_gr.model.base.GenerativeRecommender`, whose
+    attributes say the rest, and none of RecBole's; None is no model."""
     return bool(getattr(model, "generative", False))
 
 
@@ -268,15 +275,11 @@ def recbole_kinds() -> dict[str, frozenset[str]]:
 
 
 def _stems(folder: str, sub: str) -> list[str]:
-    from pathlib import Path
-
     return [file.stem for file in Path(folder, sub).glob("*.yaml")]
 
 
 def _class_in(module: pkgutil.ModuleInfo) -> str | None:
     """The class in a RecBole model file whose name is the file's name, or None."""
-    import ast
-
     spec = module.module_finder.find_spec(module.name, None)
     assert spec is not None and spec.origin is not None
     with open(spec.origin, encoding="utf-8") as file:

@@ -147,7 +147,7 @@ class ContinualRun:
 
     def _check_models(self) -> None:
         if not _trains_in_a_period(registry.get_model(self.recommender)):
-            able = [n for n in registry.MODELS if _trains_in_a_period(registry.get_model(n))]
+            able = registry.models_where(_trains_in_a_period)
             raise ConfigError(
                 f"continual_model: {self.recommender} is no generative recommender; take "
                 f"{' or '.join(able)}, and put RecBole's models beside DACT: --model=DACT,SASRec"

@@ -16,7 +16,7 @@ from recbole_gr.continual.store import read_json, write_json
 from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.data.signals import item_behaviour, tokenizer_signals
 from recbole_gr.errors import ConfigError
-from recbole_gr.registry import TOKENIZERS, get_tokenizer
+from recbole_gr.registry import get_tokenizer, tokenizers_where
 from recbole_gr.sid.collision import add_suffix
 from recbole_gr.sid.gate import apply_gate
 from recbole_gr.sid.quality import collision_figures
@@ -118,7 +118,7 @@ class TokenizerChain:
         self.table: SIDTable | None = None
         self.names: list[str] = []  # of what each period's SIDs are kept under
         if how not in ways_of(self.tokenizer_class):
-            able = [name for name in TOKENIZERS if how in ways_of(get_tokenizer(name))]
+            able = tokenizers_where(lambda tokenizer: how in ways_of(tokenizer))
             raise ConfigError(
                 f"continual_tokenizer: {how} needs a tokenizer that goes on learning, "
                 f"{' or '.join(able)}; {config['tokenizer']} cannot"
