@@ -81,10 +81,11 @@ def _spelt(folder: Path, model: str) -> str:
 
 
 def _lineage(model_class: type) -> list[str]:
-    """Names whose files hold a model's defaults: a generative model has those of its bases too."""
+    """Names whose files hold a model's defaults: its bases' too, of RecBole's the nearest."""
+    names = [parent.__name__ for parent in model_class.__mro__]
     if not registry.is_generative(model_class):
-        return [model_class.__name__]
-    return [parent.__name__ for parent in reversed(model_class.__mro__)]
+        names = names[: names.index(registry.recbole_name(model_class)) + 1]
+    return names[::-1]
 
 
 def _tokenizer_settings(name: Any) -> dict[str, Any]:
@@ -97,7 +98,8 @@ def _kind(model_class: type[AbstractRecommender]) -> ModelType:
 
 def _type_files(model_class: type, dataset: str) -> list[str]:
     """RecBole's files for this type of model (its `Config._load_internal_config_dict`)."""
-    model, kind, on_ml_100k = model_class.__name__, _kind(model_class), dataset == "ml-100k"
+    model, kind = registry.recbole_name(model_class), _kind(model_class)
+    on_ml_100k = dataset == "ml-100k"
     if kind in _OWN_PROTOCOL:
         return ["context-aware.yaml"] + ["context-aware_ml-100k.yaml"] * on_ml_100k
     if kind == ModelType.KNOWLEDGE:

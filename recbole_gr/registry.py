@@ -209,13 +209,14 @@ def get_trainer(config: Config, model_class: type) -> Any:
         model_class (type): the class of the model to train.
     """
     from recbole.trainer.trainer import DecisionTreeTrainer
+    from recbole.utils import get_trainer as recbole_get_trainer
 
     from recbole_gr.trainer.baseline import safe_trainer
     from recbole_gr.trainer.trees import safe_tree_trainer
 
     named = _named_trainer(model_class)
     if named is None:
-        trainer = _recbole_trainer(config["MODEL_TYPE"], model_class)
+        trainer = recbole_get_trainer(config["MODEL_TYPE"], recbole_name(model_class))
     else:
         trainer = _load(named, f"trainer of '{model_class.__name__}'")
     of_trees = issubclass(trainer, DecisionTreeTrainer)
@@ -232,14 +233,11 @@ def _named_trainer(model_class: type) -> str | type | None:
     return None
 
 
-def _recbole_trainer(kind: Any, model_class: type) -> type:
-    """RecBole's trainer for a model, found by the name of its class or of one before it."""
-    import recbole.trainer
-    from recbole.utils import get_trainer as recbole_get_trainer
-
-    names = (parent.__name__ for parent in model_class.__mro__)
-    known = (name for name in names if hasattr(recbole.trainer, f"{name}Trainer"))
-    return recbole_get_trainer(kind, next(known, model_class.__name__))
+def recbole_name(model_class: type) -> str:
+    """The name by which RecBole finds what belongs to a model: that of the nearest class of its
+    own, or that of the class where none is."""
+    own = (c.__name__ for c in model_class.__mro__ if c.__module__.startswith("recbole."))
+    return next(own, model_class.__name__)
 
 
 def recbole_models() -> frozenset[str]:

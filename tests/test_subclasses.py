@@ -23,6 +23,7 @@ from recbole_gr.trainer.pit import PITTrainer
 
 MODELS = """
 from recbole.model.general_recommender import RecVAE
+from recbole.model.sequential_recommender import SASRec
 from recbole_gr.model.dact import DACT
 from recbole_gr.model.intrr.model import IntRR
 from recbole_gr.model.pit.model import PIT
@@ -34,6 +35,7 @@ class MyIntRR(IntRR): pass
 class MyR3VAE(R3VAE): pass
 class MyDACT(DACT): pass
 class MyRecVAE(RecVAE): pass
+class MySASRec(SASRec): pass
 class MyTokens(dact.DACT): pass
 class MyRatings(r3vae.R3VAE): pass
 class MyMeans(rkmeans.RKMeans): pass
@@ -122,7 +124,17 @@ def test_a_trainer_is_named_by_the_class_and_inherited(name, trainer):
     assert registry.get_trainer({"MODEL_TYPE": None}, registry.get_model(name)) is trainer
 
 
-def test_a_subclass_of_a_model_of_recboles_gets_recboles_trainer_for_it():
+@pytest.mark.parametrize("model", ["SASRec", "RecVAE"])
+def test_a_subclass_of_a_model_of_recboles_has_its_settings_data_and_trainer(model, tiny_folder):
+    given = arguments(model, tiny_folder)[1:]
+    plain, own = (
+        run_recbole_gr(cmd_args=[f"--model={n}", *given]) for n in (model, f"mine:My{model}")
+    )
+    assert own["test_result"] == plain["test_result"] and own["model"] == f"My{model}"
+    assert own["config"] == {**plain["config"], "model": own["model"]}
+
+
+def test_recboles_trainer_of_a_model_is_made_safe_for_its_subclass():
     model = registry.get_model("mine:MyRecVAE")
     trainer = registry.get_trainer({"MODEL_TYPE": model.type}, model)
     assert issubclass(trainer, recbole_trainers.RecVAETrainer)
