@@ -8,7 +8,7 @@ import pytest
 from recbole.trainer import trainer as recbole_trainers
 from runs import RUNS, arguments
 
-from recbole_gr import registry
+from recbole_gr import Recommender, registry
 from recbole_gr.config import Config
 from recbole_gr.continual.runner import ContinualRun
 from recbole_gr.continual.tokens import TokenizerChain
@@ -74,7 +74,11 @@ def test_a_subclass_of_pit_warms_up_and_co_evolves_as_pit_does(pair):
     stages = [epoch["stage"] for epoch in own["epoch_figures"]]
     assert stages == ["Warm-up", "Co-evolve", "Co-evolve"]
     assert own["test_result"] == plain["test_result"]
-    assert own["model"] == "MyPIT"
+    assert own["model"] == "MyPIT" and own["example"]["model"] == "mine:MyPIT"
+    with pytest.raises(ConfigError, match="MyPIT.*give the class yourself"):
+        Recommender.load(own["checkpoint"])
+    loaded = Recommender.load(own["checkpoint"], model="mine:MyPIT", show_progress=False)
+    assert type(loaded.model).__name__ == "MyPIT"
 
 
 def test_a_subclass_of_intrr_keeps_its_figures(pair):
