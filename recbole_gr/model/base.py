@@ -276,18 +276,18 @@ def resolve_normalisation(config: dict) -> None:
     """``renormalise``, where it is not given, follows ``loss_normalisation``.
 
     Args:
-        config: with these two keys; changed in place.
+        config: changed in place; a model of a user's own may have neither key.
 
     Raises:
         ConfigError: an unknown ``loss_normalisation``.
     """
-    normalisation = config["loss_normalisation"] or NORMALISATIONS[0]
+    normalisation = config.get("loss_normalisation") or NORMALISATIONS[0]
     if normalisation not in NORMALISATIONS:
         raise ConfigError(
             f"loss_normalisation: {normalisation!r} is not one of {', '.join(NORMALISATIONS)}"
         )
     over_trie = normalisation == "trie"
-    if config["renormalise"] is None:
+    if config.get("renormalise") is None:
         config["renormalise"] = over_trie
     elif over_trie and not config["renormalise"]:
         getLogger().warning(
