@@ -11,6 +11,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation import NEVER, best
 from recbole_gr.model.base import EXCLUDED
 from recbole_gr.ranking import Generated
+from recbole_gr.registry import is_generative
 from recbole_gr.restore import Restored
 from recbole_gr.trainer.generation import amp_dtype
 
@@ -33,7 +34,7 @@ class Answers:
         if not hasattr(self.model, "full_sort_predict"):  # trees
             raise _no_ranking(self.config["model"])
         self._transform = restored.test_data.transform
-        self.generative = getattr(self.model, "generative", False)
+        self.generative = is_generative(self.model)
         if self.generative:  # it would leave out only what it reads of a history
             self.model.exclude_history = False
             self._amp_dtype = amp_dtype(self.config)

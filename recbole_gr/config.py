@@ -220,7 +220,7 @@ class Config(RecBoleConfig):
         self._check_processes()
         check_gate(config)
         check_edges(config["eval_buckets"])
-        if hasattr(self.model_class, "prepare_config"):
+        if registry.is_generative(self.model_class):
             self.model_class.prepare_config(config)
         if config.get("resume") and not os.path.isfile(config["resume"]):
             raise ConfigError(f"resume: there is no checkpoint '{config['resume']}'.")
@@ -238,7 +238,7 @@ class Config(RecBoleConfig):
         # Pop, ItemKNN, EASE: what they are fed counts as an interaction, a sampled negative too.
         counting = model.type == ModelType.TRADITIONAL
         pointwise = getattr(model, "input_type", None) != InputType.PAIRWISE
-        generative = getattr(model, "generative", False) and pointwise
+        generative = registry.is_generative(model) and pointwise
         if softmax_loss or counting or generative:
             config["train_neg_sample_args"] = None
 
@@ -272,7 +272,7 @@ class Config(RecBoleConfig):
 
     def _check_beam_size(self) -> None:
         config = self.final_config_dict
-        if not getattr(self.model_class, "generative", False) or "beam_size" not in config:
+        if not registry.is_generative(self.model_class) or "beam_size" not in config:
             return
         if config["beam_size"] is None:
             raise ConfigError("beam_size: None must be an integer of at least 1")

@@ -57,7 +57,7 @@ def default_settings(
     per_model = merged(layer.pop("per_model", None) or {} for layer in dataset_layers)
     check_per_model(per_model, f"properties/dataset/{dataset}.yaml")
     per_model = merged(per_model.get(name) or {} for name in names)
-    if getattr(model_class, "generative", False):
+    if registry.is_generative(model_class):
         before = merged([*layers, *dataset_layers, per_model])
         # Before the model's own files: a model may need another collision policy.
         layers.insert(2, _tokenizer_settings(tokenizer or before.get("tokenizer")))
@@ -81,17 +81,15 @@ def _spelt(folder: Path, model: str) -> str:
 
 
 def _lineage(model_class: type) -> list[str]:
-    """Names whose files hold a model's defaults: a generative model has those of its bases too."""
-    if not getattr(model_class, "generative", False):
-        return [model_class.__name__]
-    return [parent.__name__ for parent in reversed(model_class.__mro__)]
+    """Names whose files hold a model's defaults: its bases' too, of RecBole's the nearest."""
+    names = [parent.__name__ for parent in model_class.__mro__]
+    if not registry.is_generative(model_class):
+        names = names[: names.index(registry.recbole_name(model_class)) + 1]
+    return names[::-1]
 
 
 def _tokenizer_settings(name: Any) -> dict[str, Any]:
-    tokenizer_class = registry.get_tokenizer(name)
-    if hasattr(tokenizer_class, "default_options"):  # the keys of its base classes as well
-        return tokenizer_class.default_options()
-    return dict(getattr(tokenizer_class, "default_config", {}))
+    return registry.get_tokenizer(name).default_options()
 
 
 def _kind(model_class: type[AbstractRecommender]) -> ModelType:
@@ -100,7 +98,8 @@ def _kind(model_class: type[AbstractRecommender]) -> ModelType:
 
 def _type_files(model_class: type, dataset: str) -> list[str]:
     """RecBole's files for this type of model (its `Config._load_internal_config_dict`)."""
-    model, kind, on_ml_100k = model_class.__name__, _kind(model_class), dataset == "ml-100k"
+    model, kind = registry.recbole_name(model_class), _kind(model_class)
+    on_ml_100k = dataset == "ml-100k"
     if kind in _OWN_PROTOCOL:
         return ["context-aware.yaml"] + ["context-aware_ml-100k.yaml"] * on_ml_100k
     if kind == ModelType.KNOWLEDGE:

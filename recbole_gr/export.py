@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from recbole_gr import registry
 from recbole_gr.command_line import run_command
 
 if TYPE_CHECKING:  # it brings RecBole along, which `--help` does without
@@ -158,9 +159,10 @@ def _check(recommender: Recommender, k: int, max_excluded: int | None) -> int:
 
     config = recommender.config
     if not recommender.generative:
+        able = registry.models_where(registry.is_generative)
         raise ConfigError(
             f"{config['model']} scores all items in one product and has no search to export; only "
-            "generative models (TIGER, PIT, IntRR or your own) are exported"
+            f"generative models ({', '.join(able)} or your own) are exported"
         )
     recommender._check_k(k)
     if max_excluded is not None and not config["exclude_history"]:

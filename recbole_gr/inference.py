@@ -14,6 +14,7 @@ from recbole_gr.data.histories import Histories
 from recbole_gr.data.questions import check_count, token_lists, user_tokens
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.generation import NEVER
+from recbole_gr.registry import is_generative, models_where
 from recbole_gr.restore import Restored, restore
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.newcomers import content_rows, kept_tokenizer, newcomer_codes
@@ -210,14 +211,16 @@ class Recommender:
         if known:
             raise ConfigError(f"new items: {len(known)} are known already, first {known[0]!r}")
         if not self.generative or self.model.weights_per_item:
+            able = models_where(lambda other: is_generative(other) and not other.weights_per_item)
             raise ConfigError(
                 f"new items: {self.config['model']} has a vector of its own for each item that it "
-                "was trained on, and none for new ones; train again with them, or take PIT or TIGER"
+                "was trained on, and none for new ones; train again with them, or take "
+                f"{' or '.join(able)}"
             )
         if any(isinstance(given, (str, Mapping)) for given in content.values()):
             self._check_encoder()
         vectors = content_rows(content, self._encoder, str(self.config["device"]))
-        if hasattr(self.model, "add_items"):
+        if self.model.tokenizes_items:
             self.model.add_items(vectors)
         else:
             table = self.model.sid_table()

@@ -82,7 +82,7 @@ def _check(model: Any, dataset: str | None, settings: Settings, given: dict[str,
 def _run(model: Any, dataset: str | None, settings: Settings, saved: bool) -> dict[str, Any] | None:
     """What :func:`run_recbole_gr` does, in each process."""
     models = _requested_models(model, *settings)
-    if any(getattr(registry.get_model(name), "continual", False) for name in models):
+    if any(registry.spans_periods(registry.get_model(name)) for name in models):
         from recbole_gr.continual.given import asks_for_one_period
         from recbole_gr.continual.runner import run_continual
 
@@ -155,7 +155,7 @@ def _check_inputs(configs: Sequence[Config]) -> None:
         if config["resume"]:
             load_checkpoint_of(config, config["resume"], map_location="cpu")
     for config in configs[1:]:
-        if getattr(config.model_class, "generative", False):
+        if registry.is_generative(config.model_class):
             init_seed(config["seed"], config["reproducibility"])
             dataset = create_dataset(config)
             check_catalogue(config, dataset)

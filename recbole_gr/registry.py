@@ -1,15 +1,18 @@
-"""Names of models and tokenizers, and the classes behind them.
+"""Names of models, tokenizers and backbones, and the classes behind them.
 
 A name maps to `"package.module:Class"`; the module is imported when the name is asked for, so a run
-imports the one model it uses. RecBole's own models need no entry here.
+imports the one model it uses. RecBole's own models need no entry here. What belongs to a class, its
+trainer for example, is said in the class, where subclasses inherit it.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr import compat
@@ -38,18 +41,20 @@ TOKENIZERS: dict[str, str | type] = {
     "LETTER": "recbole_gr.tokenizer.letter:LETTER",
 }
 
-# Causal sequence encoders, made from the configuration: `forward` maps [B, T, d] to [B, T, d].
 BACKBONES: dict[str, str | type] = {
     "transformer": "recbole_gr.model.backbone:Transformer",
     "hstu": "recbole_gr.model.hstu:HSTU",
     "hstu_original": "recbole_gr.model.hstu:HSTUOriginal",
 }
 
-# Models trained by something else than the trainer of their kind: model name -> trainer.
-TRAINERS: dict[str, str | type] = {
-    "PIT": "recbole_gr.trainer.pit:PITTrainer",
-    "IntRR": "recbole_gr.trainer.figures:FiguresTrainer",
+# What each of them is derived from, those of a user too.
+BASES = {
+    "tokenizer": "recbole_gr.tokenizer.base:Tokenizer",
+    "backbone": "recbole_gr.model.backbone:Backbone",
 }
+
+# Trainers given to `register_model`, by the class name of the model.
+TRAINERS: dict[str, str | type] = {}
 
 
 def register_model(name: str, target: str | type, trainer: str | type | None = None) -> None:
@@ -58,17 +63,43 @@ def register_model(name: str, target: str | type, trainer: str | type | None = N
     Args:
         name (str): the name for `--model=`.
         target (str | type): the class, or `"package.module:Class"` to import it on demand.
-        trainer (str | type | None): a trainer class of its own, given in the same way. Without it
-            generative models get `GenerationTrainer`, all others RecBole's trainer for them.
+        trainer (str | type | None): a trainer class of its own, given in the same way, for a class
+            that does not name it in its attribute `trainer`.
     """
     MODELS[name] = target
     if trainer is not None:
-        TRAINERS[name] = trainer
+        TRAINERS[_class_name(target)] = trainer
 
 
 def register_tokenizer(name: str, target: str | type) -> None:
     """Make a tokenizer known by name; arguments as in `register_model`."""
     TOKENIZERS[name] = target
+
+
+def register_backbone(name: str, target: str | type) -> None:
+    """Make a causal encoder, a `recbole_gr.model.backbone.Backbone`, known by name."""
+    BACKBONES[name] = target
+
+
+def models_where(able: Callable[[Any], bool]) -> list[str]:
+    """Names of the models here whose classes are `able`, which imports them all; for messages."""
+    return [name for name in MODELS if able(get_model(name))]
+
+
+def tokenizers_where(able: Callable[[Any], bool]) -> list[str]:
+    """Names of the tokenizers whose classes are `able`, as `models_where`."""
+    return [name for name in TOKENIZERS if able(get_tokenizer(name))]
+
+
+def is_generative(model: Any) -> bool:
+    """Whether a model, or its class, is a `recbole_gr.model.base.GenerativeRecommender`, whose
+    attributes say the rest, and none of RecBole's; None is no model."""
+    return bool(getattr(model, "generative", False))
+
+
+def spans_periods(model: Any) -> bool:
+    """Whether a model, or its class, stands for a run over all periods of the data (DACT)."""
+    return is_generative(model) and bool(model.continual)
 
 
 def get_model(name: str | type) -> Any:
@@ -146,7 +177,8 @@ def get_tokenizer(name: str) -> Any:
 
 
 def get_backbone(name: str) -> Any:
-    """The class of the causal backbone called `name` (ours, or `"package.module:Class"`).
+    """The class of the causal backbone called `name` (ours, one registered, or
+    `"package.module:Class"`).
 
     Raises:
         ConfigError: no such backbone; lists those that exist, the nearest first.
@@ -156,35 +188,56 @@ def get_backbone(name: str) -> Any:
 
 
 def _named(kind: str, name: str, table: Mapping[str, str | type], hint: str = "") -> Any:
-    if name in table:
-        return _load(table[name], f"{kind} '{name}'")
-    if ":" in str(name):
-        return _load(name, f"{kind} '{name}'")
+    target = table.get(name, name if ":" in str(name) else None)
+    if target is not None:
+        found, base = _load(target, f"{kind} '{name}'"), _load(BASES[kind], kind)
+        if not issubclass(found, base):
+            raise ConfigError(
+                f"{kind} '{name}' is no {base.__name__}: derive the class from "
+                f"recbole_gr.{base.__name__}, which says what one is."
+            )
+        return found
     raise ConfigError(_unknown(kind, name, [(f"{kind.capitalize()}s", table)]) + hint)
 
 
 def get_trainer(config: Config, model_class: type) -> Any:
-    """The trainer class for a model: its own, `GenerationTrainer`, or RecBole's made safe.
+    """The trainer class for a model: the one that it or a class before it names in its attribute
+    `trainer`, or else RecBole's for it; made safe where it is RecBole's.
 
     Args:
-        config (Config): read for `model` and `MODEL_TYPE`.
+        config (Config): read for `MODEL_TYPE`.
         model_class (type): the class of the model to train.
     """
-    if config["model"] in TRAINERS:
-        return _load(TRAINERS[config["model"]], f"trainer of '{config['model']}'")
-    if getattr(model_class, "generative", False):
-        from recbole_gr.trainer.generation import GenerationTrainer
-
-        return GenerationTrainer
     from recbole.trainer.trainer import DecisionTreeTrainer
     from recbole.utils import get_trainer as recbole_get_trainer
 
     from recbole_gr.trainer.baseline import safe_trainer
     from recbole_gr.trainer.trees import safe_tree_trainer
 
-    trainer = recbole_get_trainer(config["MODEL_TYPE"], config["model"])
+    named = _named_trainer(model_class)
+    if named is None:
+        trainer = recbole_get_trainer(config["MODEL_TYPE"], recbole_name(model_class))
+    else:
+        trainer = _load(named, f"trainer of '{model_class.__name__}'")
     of_trees = issubclass(trainer, DecisionTreeTrainer)
     return safe_tree_trainer(trainer) if of_trees else safe_trainer(trainer)
+
+
+def _named_trainer(model_class: type) -> str | type | None:
+    """What the nearest class that names a trainer, or is registered with one, has for it."""
+    for parent in model_class.__mro__:
+        if parent.__name__ in TRAINERS:
+            return TRAINERS[parent.__name__]
+        if "trainer" in vars(parent):
+            return vars(parent)["trainer"]
+    return None
+
+
+def recbole_name(model_class: type) -> str:
+    """The name by which RecBole finds what belongs to a model: that of the nearest class of its
+    own, or that of the class where none is."""
+    own = (c.__name__ for c in model_class.__mro__ if c.__module__.startswith("recbole."))
+    return next(own, model_class.__name__)
 
 
 def recbole_models() -> frozenset[str]:
@@ -220,21 +273,21 @@ def recbole_kinds() -> dict[str, frozenset[str]]:
 
 
 def _stems(folder: str, sub: str) -> list[str]:
-    from pathlib import Path
-
     return [file.stem for file in Path(folder, sub).glob("*.yaml")]
 
 
 def _class_in(module: pkgutil.ModuleInfo) -> str | None:
     """The class in a RecBole model file whose name is the file's name, or None."""
-    import ast
-
     spec = module.module_finder.find_spec(module.name, None)
     assert spec is not None and spec.origin is not None
     with open(spec.origin, encoding="utf-8") as file:
         tree = ast.parse(file.read())
     classes = (node.name for node in tree.body if isinstance(node, ast.ClassDef))
     return next((name for name in classes if name.lower() == module.name), None)
+
+
+def _class_name(target: str | type) -> str:
+    return target.rpartition(":")[2] if isinstance(target, str) else target.__name__
 
 
 def _load(target: str | type, what: str) -> Any:

@@ -186,7 +186,7 @@ def restored_config(
     about = {key: saved[key] for key in ("model", "dataset", "tokenizer") if key in saved}
     check_names(about, file, given)  # what the defaults are found by, before they are
     model_class = registry.get_model(model or saved["model"])
-    learns = learns and getattr(model_class, "generative", False)
+    learns = learns and registry.is_generative(model_class)
     if model_class.__name__ != saved["model"]:
         raise ConfigError(f"'{file}' is of model '{saved['model']}', not '{model_class.__name__}'.")
     dataset = overrides.get("dataset") or saved["dataset"]
@@ -215,7 +215,7 @@ def _saved_parts(
     state: Mapping[str, Any], config: Config, train_data: AbstractDataLoader, file: str
 ) -> tuple[SIDTable | None, torch.Tensor | None]:
     """The SID table and the item content that a model was made with; None where it has none."""
-    if not getattr(config.model_class, "generative", False):
+    if not registry.is_generative(config.model_class):
         return None, None
     if "sid" not in state:  # of the first versions; the model refuses codes that are not its own
         content, table, _ = semantic_ids(config, train_data)
@@ -230,6 +230,6 @@ def _saved_parts(
             f"The SIDs in '{file}' do not have the hash saved with them: the file was changed. "
             "Take another one, or train the model again."
         )
-    if not getattr(config.model_class, "needs_content", False):
+    if not config.model_class.needs_content:
         return table, None
     return table, config.model_class.saved_content(weights)

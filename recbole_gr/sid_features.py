@@ -82,7 +82,7 @@ def _sid_features(
     from recbole_gr.data.sid_fields import write_sid_dataset
     from recbole_gr.errors import ConfigError
     from recbole_gr.files import require_writable
-    from recbole_gr.registry import get_tokenizer
+    from recbole_gr.registry import get_tokenizer, tokenizers_where
     from recbole_gr.run_files import held
     from recbole_gr.sid.gate import apply_gate
     from recbole_gr.tokenizer.assessment import Behaviour
@@ -90,10 +90,10 @@ def _sid_features(
 
     config, sid_config = _configs(model, dataset, config_file_list, config_dict, cmd_args)
     tokenizer = get_tokenizer(sid_config["tokenizer"])
-    if not sid_config["sid_file"] and getattr(tokenizer, "signals", False):
+    if not sid_config["sid_file"] and tokenizer.signals:
         raise ConfigError(
             f"tokenizer {sid_config['tokenizer']} learns from sequences, which click-through data "
-            "do not have; take another, such as R3VAE or RKMeans"
+            f"do not have; take {' or '.join(tokenizers_where(lambda other: not other.signals))}"
         )
     folder = output or Path("saved") / "sid_features"
     target = Path(folder, f"{config['dataset']}-sid")

@@ -115,7 +115,7 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
     if start.weights:
         load_grown(model, start.weights, config)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
-    if sid_table is not None and not getattr(model, "weights_per_item", False):
+    if sid_table is not None and not model.weights_per_item:
         assert content is not None  # for items that come later
         trainer.content_encoder = content.encoder
         trainer.fitted_tokenizer = fitted_state(config, sid_table, model)
@@ -144,7 +144,7 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
     logger.info("test: %s", test_result)
     test_buckets = buckets.results(trainer.evaluator) if buckets else {}
 
-    epoch_seconds = list(getattr(trainer, "epoch_seconds", []))
+    epoch_seconds = list(trainer.epoch_seconds)
     return {
         "model": config["model"],
         "dataset": config["dataset"],
@@ -154,7 +154,7 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         "test_interval": intervals.plain(),
         "test_buckets": test_buckets or None,
         "test_targets": tested_targets(test_data._dataset),
-        "best_epoch": getattr(trainer, "best_epoch", None),
+        "best_epoch": trainer.best_epoch,
         "epochs_run": len(epoch_seconds),
         "seconds_per_epoch": float(np.mean(epoch_seconds)) if epoch_seconds else None,
         "seconds_total": perf_counter() - began,
@@ -164,9 +164,9 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         "example": example_of(config, test_data._dataset),
         "sid": quality,
         "sid_digest": None if sid_table is None else sid_table.digest(),
-        "generation": getattr(trainer, "generation_figures", None),
-        "epoch_figures": getattr(trainer, "epoch_figures", None),
-        "redistribution": model.redistribution() if hasattr(model, "redistribution") else None,
+        "generation": trainer.generation_figures,
+        "epoch_figures": trainer.epoch_figures,
+        "redistribution": model.redistribution() if registry.is_generative(model) else None,
         "log": log,
         "config": plain_config(config),
     }
@@ -179,15 +179,14 @@ def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
     try:
         yield
     except Diverged as error:
-        best = getattr(trainer, "best_epoch", -1)
-        kept = f"Its best epoch, {best}, is kept in {trainer.saved_model_file}."
+        kept = f"Its best epoch, {trainer.best_epoch}, is kept in {trainer.saved_model_file}."
         kept = kept if saved and os.path.isfile(trainer.saved_model_file) else "Nothing was saved."
         raise Diverged(f"{error} {kept}") from error
     except (KeyboardInterrupt, DiskFull) as error:
         if not processes.is_main():  # the main process has the files
             raise
         file = trainer.saved_model_file
-        if getattr(trainer, "stopped_file", None):
+        if trainer.stopped_file:
             hint = f"--resume={trainer.stopped_file} goes on from there."
         elif saved and os.path.isfile(file):
             hint = f"--resume={file} goes on from the best epoch so far."
@@ -210,7 +209,8 @@ def build_model(
     parts = [config, train_dataset]
     if sid_table is not None:
         parts.append(sid_table)
-    if getattr(config.model_class, "needs_content", False):
+    own = registry.is_generative(config.model_class)
+    if own and config.model_class.needs_content:
         parts.append(vectors)
     try:
         with prints_to_log():
@@ -220,7 +220,6 @@ def build_model(
             f"{config['model']} needs the package '{error.name}': pip install {error.name}"
         ) from error
     except (ValueError, TypeError, AssertionError, RuntimeError) as error:
-        own = getattr(config.model_class, "generative", False)
         if own or isinstance(error, ConfigError):
             raise  # our models name the key themselves
         raise ConfigError(
@@ -233,7 +232,7 @@ def semantic_ids(
 ) -> tuple[ItemContent, SIDTable, dict[str, Any]] | tuple[None, None, None]:
     """A generative model's item content, SID table and its quality as plain numbers; None for
     other models. Of several processes one learns them, for all."""
-    if not getattr(config.model_class, "generative", False):
+    if not registry.is_generative(config.model_class):
         return None, None, None
     if processes.size() == 1:
         return _semantic_ids(config, train_data)

@@ -17,6 +17,7 @@ class Generative(SequentialRecommender):
     """Stands for a generative model where only the data are looked at."""
 
     generative = True
+    history_fields = ()
     input_type = InputType.POINTWISE
 
 

@@ -3,14 +3,48 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from models import SMALL, random_batch, small_tiger
+from models import SMALL, random_batch, small_intrr, small_tiger
+from runs import RUNS, arguments
 
+from recbole_gr import registry
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import best
+from recbole_gr.model.backbone import Backbone
+from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.registry import get_backbone
 
 CONFIG = {**SMALL, "feed_forward_depth": 2, "attention_dropout": 0.0, "position": "relative_bias"}
 NAMES = ["transformer", "hstu", "hstu_original"]
+OWN = "test_backbones:GRU"
+
+
+class Nothing(Backbone):
+    """A backbone that its author has not come to."""
+
+
+class GRU(Backbone):
+    """A recurrent network from outside: what it keeps of a token is its state, `[B, 1, T, d]`."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.blocks = [torch.nn.GRU(config["hidden_size"], config["hidden_size"], batch_first=True)]
+        self.cells = torch.nn.ModuleList(self.blocks)
+
+    def forward(self, x, *, keep_keys=False):
+        states = self.blocks[0](x)[0]
+        return (states, [(states.unsqueeze(1), states.unsqueeze(1))]) if keep_keys else states
+
+    def step(self, x, position, parents, own, shared):
+        ((states, _),), mask = shared
+        if len(own[0]):  # go on from the state of the beam that this one extends
+            before = own[0].keys[-1].squeeze(1).gather(1, parents.unsqueeze(2).expand_as(x))
+        else:
+            last = (mask == 0).sum(3).flatten() - 1
+            before = states[torch.arange(len(x)), 0, last].unsqueeze(1).expand_as(x)
+        new = self.blocks[0](x.reshape(-1, 1, x.shape[2]), before.reshape(1, -1, x.shape[2]))[0]
+        new = new.view_as(x).unsqueeze(1)
+        own[0].append(new, new, parents)
+        return new.squeeze(1)
 
 
 def backbone(name, seed=0, **options):
@@ -99,7 +133,7 @@ def test_a_backbone_computes_its_equations(name):
         assert torch.allclose(out[row], slow, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, OWN])
 @torch.no_grad()
 def test_a_backbone_never_looks_ahead(name):
     network, x = backbone(name), torch.randn(2, 7, 16)
@@ -117,7 +151,7 @@ def test_the_released_transformer_and_hstu_have_the_published_number_of_weights(
     assert counts == [7_876_032, 1_318_912]  # spec 3.8, counted in the released code
 
 
-@pytest.mark.parametrize("name", ["hstu", "hstu_original", "transformer"])
+@pytest.mark.parametrize("name", ["hstu", "hstu_original", "transformer", OWN])
 @torch.no_grad()
 def test_tiger_decodes_with_a_cache_what_whole_passes_give(name):
     from test_tiger import slow_item_scores
@@ -143,7 +177,9 @@ def test_initial_weights_are_the_backbones_own_where_no_range_is_given():
     "options, named",
     [
         ({"backbone": "hstu", "architecture": "encoder_decoder"}, "backbone: hstu.*decoder_only"),
-        ({"backbone": "torch.nn:Identity"}, "no method step"),
+        ({"backbone": "torch.nn:Identity"}, "Identity' is no Backbone: .*recbole_gr.Backbone"),
+        ({"backbone": "test_intrr:RunningMean"}, "no method step, which TIGER needs.*transformer"),
+        ({"backbone": "test_backbones:Nothing"}, "no method forward or step, which TIGER needs"),
         ({"backbone": "hstuu"}, "hstu"),
         ({"feed_forward_depth": 0}, "feed_forward_depth"),
     ],
@@ -152,3 +188,26 @@ def test_initial_weights_are_the_backbones_own_where_no_range_is_given():
 def test_a_backbone_that_tiger_cannot_use_is_refused(options, named):
     with pytest.raises(ConfigError, match=named):
         small_tiger(**options)
+
+
+def test_a_backbone_that_intrr_cannot_use_is_refused():
+    with pytest.raises(ConfigError, match="no method forward, which IntRR needs.*hstu"):
+        small_intrr(backbone="test_backbones:Nothing")
+
+
+def test_a_registered_backbone_is_as_good_as_one_of_ours(monkeypatch):
+    monkeypatch.setattr(registry, "BACKBONES", dict(registry.BACKBONES))
+    registry.register_backbone("gru", GRU)
+    assert registry.is_named("backbone", "gru")
+    assert type(small_tiger(backbone="gru").decoder) is GRU
+    model = small_intrr(backbone="gru")
+    assert type(model.backbone) is GRU and model.calculate_loss(random_batch(4, 6, 30)) > 0
+
+
+@pytest.mark.parametrize("model", ["TIGER", "IntRR"])
+def test_a_backbone_of_ones_own_trains_and_is_evaluated(model, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, settings = RUNS[model]
+    result = run_recbole_gr(cmd_args=arguments(name, tiny_folder, **{**settings, "backbone": OWN}))
+    assert result["test_result"]["recall@10"] > 0
+    assert result["example"]["backbone"] == OWN

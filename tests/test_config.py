@@ -248,6 +248,10 @@ class FakeGenerative:
     generative = True
     default_config = {"beam_size": 20, "depth": 3}
 
+    @classmethod
+    def prepare_config(cls, config):
+        """Nothing to check."""
+
 
 def test_beam_narrower_than_topk_is_refused(make):
     assert make(FakeGenerative, beam_size=10)["beam_size"] == 10

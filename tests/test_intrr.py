@@ -7,6 +7,7 @@ from models import random_batch, random_table, rows_of, small_intrr
 from recbole.data.interaction import Interaction
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.model.backbone import Backbone
 from recbole_gr.model.intrr.model import _distinct
 from recbole_gr.model.intrr.ran import RecursiveAssignment
 
@@ -281,7 +282,7 @@ def test_named_alignment_weights():
     assert small_intrr(lambda_aln="paper").lambda_aln == 0.1
 
 
-class RunningMean(torch.nn.Module):
+class RunningMean(Backbone):
     """A causal backbone from outside: the mean of the tokens so far."""
 
     def __init__(self, config):

@@ -9,6 +9,7 @@ from recbole.utils import ModelType
 from recbole_gr import registry
 from recbole_gr.defaults import default_settings
 from recbole_gr.errors import ConfigError
+from recbole_gr.tokenizer.base import Tokenizer
 
 
 def test_every_recbole_model_is_listed_in_its_own_spelling():
@@ -59,9 +60,18 @@ def test_registered_names_are_found(monkeypatch):
     monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
     monkeypatch.setattr(registry, "TOKENIZERS", dict(registry.TOKENIZERS))
     registry.register_model("Mine", "collections:Counter")
-    registry.register_tokenizer("MyTokens", dict)
+    own = type("Own", (Tokenizer,), {})
+    registry.register_tokenizer("MyTokens", own)
     assert registry.get_model("Mine").__name__ == "Counter"
-    assert registry.get_tokenizer("MyTokens") is dict
+    assert registry.get_tokenizer("MyTokens") is own
+
+
+@pytest.mark.parametrize(
+    "get, kind", [(registry.get_tokenizer, "Tokenizer"), (registry.get_backbone, "Backbone")]
+)
+def test_a_class_of_another_kind_is_refused_with_the_one_to_derive_it_from(get, kind):
+    with pytest.raises(ConfigError, match=f"OrderedDict' is no {kind}: .* recbole_gr.{kind}"):
+        get("collections:OrderedDict")
 
 
 def test_everything_listed_can_be_imported():

@@ -95,8 +95,8 @@ class ContinualRun:
     ):
         self.models = [m if isinstance(m, str) else m.__name__ for m in models]
         self.given = Given(dataset, config_file_list, config_dict, cmd_args)
-        own = next(m for m in self.models if getattr(registry.get_model(m), "continual", False))
-        self.baselines = [model for model in self.models if model != own]
+        own = next(m for m in models if registry.spans_periods(registry.get_model(m)))
+        self.baselines = [n for n, model in zip(self.models, models) if model is not own]
         recommender = self.given.settings.get("continual_model") or "TIGER"
         self.config = self.given.config(own, [*self.baselines, recommender])
         self.recommender = self.config["continual_model"]
@@ -146,16 +146,15 @@ class ContinualRun:
         }  # fmt: skip
 
     def _check_models(self) -> None:
-        recommender = registry.get_model(self.recommender)
-        continual = getattr(recommender, "continual", False)
-        if not getattr(recommender, "generative", False) or continual:
+        if not _trains_in_a_period(registry.get_model(self.recommender)):
+            able = registry.models_where(_trains_in_a_period)
             raise ConfigError(
-                f"continual_model: {self.recommender} is no generative recommender; take TIGER, "
-                "IntRR or PIT, and put RecBole's models beside DACT: --model=DACT,SASRec"
+                f"continual_model: {self.recommender} is no generative recommender; take "
+                f"{' or '.join(able)}, and put RecBole's models beside DACT: --model=DACT,SASRec"
             )
         for name in self.baselines:
             model = registry.get_model(name)
-            if getattr(model, "generative", False) or model.type != ModelType.SEQUENTIAL:
+            if registry.is_generative(model) or model.type != ModelType.SEQUENTIAL:
                 raise ConfigError(
                     f"{name} cannot stand beside DACT: give RecBole's sequential models there, and "
                     f"a generative one as --continual.model={name}"
@@ -254,8 +253,7 @@ class ContinualRun:
         figures: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Train (where the method does) and test one recommender in one period."""
-        stem = self._stem(period, method)
-        folder = self.store.period(period)
+        stem, folder = self._stem(period, method), self.store.period(period)
         way = method.recommender if period else FINETUNE  # all share the first period
         train_on = {"continual_train": "all"} if way == RETRAIN else {}
         own = {"checkpoint_dir": str(folder), "sid_dir": str(folder), **train_on}
@@ -302,10 +300,9 @@ class ContinualRun:
             result = lead(config, (period, method.model, own), start)
         except KeyboardInterrupt as stop:
             raise type(stop)("The same command goes on from there.") from None
-        seconds = result["seconds_per_epoch"] or 0.0
         return {
             **{key: result[key] for key in OF_A_RESULT},
-            "recommender_seconds": seconds * result["epochs_run"],
+            "recommender_seconds": (result["seconds_per_epoch"] or 0.0) * result["epochs_run"],
             "total_seconds": perf_counter() - began,
         }
 
@@ -317,3 +314,7 @@ class ContinualRun:
 
     def _checkpoint(self, period: int, method: Method) -> str:
         return str(self.store.period(period) / f"{self._stem(period, method)}.pth")
+
+
+def _trains_in_a_period(model_class: type) -> bool:
+    return registry.is_generative(model_class) and not registry.spans_periods(model_class)

@@ -16,7 +16,7 @@ from recbole_gr.continual.store import read_json, write_json
 from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.data.signals import item_behaviour, tokenizer_signals
 from recbole_gr.errors import ConfigError
-from recbole_gr.registry import get_tokenizer
+from recbole_gr.registry import get_tokenizer, tokenizers_where
 from recbole_gr.sid.collision import add_suffix
 from recbole_gr.sid.gate import apply_gate
 from recbole_gr.sid.quality import collision_figures
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import torch
     from recbole.config import Config
     from recbole.data.dataset import Dataset
+
+    from recbole_gr.tokenizer.base import Tokenizer
 
 # Content, table and quality: what a recommender is given.
 SemanticIds = tuple[ItemContent, SIDTable, dict[str, Any]]
@@ -84,6 +86,14 @@ def first_items(content: ItemContent, n_items: int) -> ItemContent:
     )
 
 
+def ways_of(tokenizer_class: type[Tokenizer] | None) -> set[str]:
+    """The ways in which a tokenizer can follow the periods; of none, tables of SIDs can be read."""
+    if tokenizer_class is None:
+        return {FILES}
+    able = {FINETUNE: tokenizer_class.fine_tunes, DRIFT_AWARE: tokenizer_class.follows_drift}
+    return {FROZEN, *(way for way, can in able.items() if can)}
+
+
 class TokenizerChain:
     """SIDs of every period by one way of following the data.
 
@@ -103,16 +113,15 @@ class TokenizerChain:
     def __init__(self, how: str, config: Config):
         self.how, self.config = how, config
         self.tokenizer_class: Any = None if how == FILES else get_tokenizer(config["tokenizer"])
-        self.signals = getattr(self.tokenizer_class, "signals", ())
+        self.signals = self.tokenizer_class.signals if self.tokenizer_class else ()
         self.tokenizer: Any = None  # of the class that the configuration names
         self.table: SIDTable | None = None
         self.names: list[str] = []  # of what each period's SIDs are kept under
-        needs = {FINETUNE: "fine_tune", DRIFT_AWARE: "fit_continual"}.get(how)
-        if needs and not hasattr(self.tokenizer_class, needs):
-            able = "DACT or LETTER" if how == FINETUNE else "DACT"
+        if how not in ways_of(self.tokenizer_class):
+            able = tokenizers_where(lambda tokenizer: how in ways_of(tokenizer))
             raise ConfigError(
-                f"continual_tokenizer: {how} needs a tokenizer that goes on learning, {able}; "
-                f"{config['tokenizer']} cannot"
+                f"continual_tokenizer: {how} needs a tokenizer that goes on learning, "
+                f"{' or '.join(able)}; {config['tokenizer']} cannot"
             )
 
     def advance(

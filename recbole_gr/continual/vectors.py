@@ -85,7 +85,7 @@ class CollaborativeVectors:
         assert chain.table is not None
         changed = (chain.table.codes[1 : n_old + 1] != old_codes).any(1)
         confidence = None
-        if chain.tokenizer is not old_tokenizer and hasattr(chain.tokenizer, "drift_confidence"):
+        if chain.tokenizer is not old_tokenizer and chain.tokenizer.follows_drift:
             content = items.content.vectors[1:]
             confidence = chain.tokenizer.drift_confidence(old_tokenizer, content, self.now)
         drift_report(

@@ -13,6 +13,7 @@ from recbole_gr.data.atomic import atomic_path, read_header
 from recbole_gr.data.forms import check_forms
 from recbole_gr.data.joined import check_labels
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import is_generative
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
@@ -186,7 +187,7 @@ def _plain(model: str) -> str:
 def _check_label(config: Config, dataset: Dataset) -> None:
     """Click-through models, and evaluation by label, need one unless negatives are sampled."""
     field = dataset.label_field
-    if field in dataset.inter_feat or getattr(config.model_class, "generative", False):
+    if field in dataset.inter_feat or is_generative(config.model_class):
         return
     sampled = (config["train_neg_sample_args"] or {}).get("distribution", "none") != "none"
     pointwise = getattr(config.model_class, "input_type", None) == InputType.POINTWISE

@@ -10,6 +10,7 @@ from recbole.data.interaction import Interaction
 
 from recbole_gr.data.exact import ExactDataset
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import is_generative
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix
@@ -56,9 +57,8 @@ class GenerativeDataset(ExactDataset, SequentialDataset):
         length = config["MAX_ITEM_LIST_LENGTH"]
         if isinstance(length, bool) or not isinstance(length, int) or length < 1:
             raise ConfigError(f"MAX_ITEM_LIST_LENGTH={length!r} must be an integer of at least 1")
-        model = getattr(config, "model_class", None)
-        generative = getattr(model, "generative", False)
-        wanted = getattr(model, "history_fields", () if generative else None)
+        model = config.model_class
+        wanted = model.history_fields if is_generative(model) else None
         self._history_fields = wanted if wanted is None else {config["ITEM_ID_FIELD"], *wanted}
         super().__init__(config)
         missing = sorted((self._history_fields or set()) - set(self.inter_feat))

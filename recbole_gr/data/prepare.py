@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable
 from logging import getLogger
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from recbole_gr.data.exact import exact
 from recbole_gr.data.loader import GenerativeTrainLoader
 from recbole_gr.data.ties import Ties, tied_text
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import is_generative, recbole_name
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import AbstractDataLoader
@@ -34,11 +36,6 @@ DATASET_CLASSES = {
     ModelType.DECISIONTREE: "Dataset",
 }
 PICKLE_KEYS = ("save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path")
-
-
-def is_generative(config: Config) -> bool:
-    """Whether the configured model is one of ours (class attribute `generative`)."""
-    return bool(getattr(getattr(config, "model_class", None), "generative", False))
 
 
 def create_dataset(config: Config) -> Dataset:
@@ -68,8 +65,9 @@ def create_dataset(config: Config) -> Dataset:
                 key,
                 config[key],
             )
-    dataset_class = getattr(recbole_datasets, f"{config['model']}Dataset", None)
-    if is_generative(config):
+    name = recbole_name(config.model_class)
+    dataset_class = getattr(recbole_datasets, f"{name}Dataset", None)
+    if is_generative(config.model_class):
         dataset_class = GenerativeDataset
     if config["hide_item_id"]:
         if config["MODEL_TYPE"] != ModelType.CONTEXT:
@@ -147,9 +145,10 @@ def _prepared(
         )
     _check_targets(config, splits)
     samplers = create_samplers(config, dataset, splits)
-    generative, extra = is_generative(config), []
+    generative, extra = is_generative(config.model_class), []
+    named = ChainMap({"model": recbole_name(config.model_class)}, config)  # loaders have names, too
     train_class: Callable[..., AbstractDataLoader] = (
-        GenerativeTrainLoader if generative else get_dataloader(config, "train")
+        GenerativeTrainLoader if generative else get_dataloader(named, "train")
     )
     if not generative and config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
@@ -157,7 +156,7 @@ def _prepared(
     shuffle = True if extra else config["shuffle"]
     train = train_class(config, splits[0], samplers[0], *extra, shuffle=shuffle)
     valid, test = (
-        get_dataloader(config, phase)(config, split, sampler, shuffle=False)
+        get_dataloader(named, phase)(config, split, sampler, shuffle=False)
         for phase, split, sampler in zip(("valid", "test"), splits[1:], samplers[1:])
     )
     getLogger().info(

@@ -62,7 +62,7 @@ def tokenizer_signals(
     def make() -> dict[str, torch.Tensor]:
         return {name: _signal(config, dataset, name) for name in names}
 
-    names = getattr(get_tokenizer(config["tokenizer"]), "signals", ())
+    names = get_tokenizer(config["tokenizer"]).signals
     return make
 
 

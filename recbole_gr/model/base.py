@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,20 @@ class GenerativeRecommender(SequentialRecommender):
     """A recommender that answers with SIDs, on RecBole's sequential interface.
 
     Batches hold item ids, exactly as for RecBole's own models; items become SIDs by the table
-    ``codes`` on the device. A subclass implements :meth:`calculate_loss` and :meth:`start`.
+    ``codes`` on the device. A subclass implements :meth:`calculate_loss` and :meth:`start`. What
+    else it can do is said by attributes of the class and by methods whose defaults do nothing, so
+    that subclasses inherit it and nobody asks for the name of a model.
 
     Attributes:
+        generative: sets these models apart (:func:`recbole_gr.registry.is_generative`).
+        trainer: the class that trains it, or its ``"package.module:Class"``.
+        continual: stands for a run over all periods of the data (:mod:`recbole_gr.continual`).
+        needs_content: the constructor takes the item content ``[n_items, d]`` as its last argument,
+            and ``saved_content`` gives it back from the weights of a checkpoint.
+        weights_per_item: a new item would need training.
+        tokenizes_items: :meth:`add_items` codes new items, in the place of the fitted tokenizer.
+        of_sids: how the names of weights begin that are learned of the SIDs of single items.
+        history_fields: interaction fields that it reads of a history, beside the item; None: all.
         codes: ``[n_items, L]`` SIDs, row 0 (padding) zeros; part of the checkpoint.
         trie: the same SIDs as a :class:`SIDTrie`; rebuilt, not saved.
         sizes: codebook size of each level.
@@ -44,12 +55,16 @@ class GenerativeRecommender(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     generative = True
-    needs_content = False  # whether the constructor takes the item content as its last argument
+    trainer: str | type = "recbole_gr.trainer.generation:GenerationTrainer"
+    continual = False
+    needs_content = False
+    weights_per_item = False
+    tokenizes_items = False
+    of_sids: tuple[str, ...] = ()
+    history_fields: tuple[str, ...] | None = ()
 
     codes: Tensor
     level_offset: Tensor
-
-    weights_per_item = False  # whether a new item would need training
     batch_share = 1.0
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
@@ -130,6 +145,25 @@ class GenerativeRecommender(SequentialRecommender):
         self.n_items += len(new)
         self.trie = SIDTrie.from_table(self.sid_table()).to(new.device)
         return ids
+
+    def add_items(self, content: Tensor) -> Tensor:
+        """As :meth:`add_sids`, by their content ``[n, d]``; where ``tokenizes_items``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def saved_content(state_dict: Mapping[str, Tensor]) -> Tensor:
+        """The item content ``[n_items, d]`` in the weights of a checkpoint (``needs_content``)."""
+        raise NotImplementedError
+
+    def end_epoch(self) -> dict[str, dict[str, float]]:
+        """Figures that the model states about itself after an epoch, ``{topic: {name: value}}``;
+        :class:`~recbole_gr.trainer.figures.FiguresTrainer` keeps them."""
+        return {}
+
+    def redistribution(self) -> list[dict] | None:
+        """How single items are spread over the codes of each level, as plain data for
+        :mod:`recbole_gr.report_redistribution`; None where an item has the codes of its SID."""
+        return None
 
     def batch_weight(self, own: Tensor) -> Tensor:
         """What a mean over samples other than the targets is divided by.
@@ -242,18 +276,18 @@ def resolve_normalisation(config: dict) -> None:
     """``renormalise``, where it is not given, follows ``loss_normalisation``.
 
     Args:
-        config: with these two keys; changed in place.
+        config: changed in place; a model of a user's own may have neither key.
 
     Raises:
         ConfigError: an unknown ``loss_normalisation``.
     """
-    normalisation = config["loss_normalisation"] or NORMALISATIONS[0]
+    normalisation = config.get("loss_normalisation") or NORMALISATIONS[0]
     if normalisation not in NORMALISATIONS:
         raise ConfigError(
             f"loss_normalisation: {normalisation!r} is not one of {', '.join(NORMALISATIONS)}"
         )
     over_trie = normalisation == "trie"
-    if config["renormalise"] is None:
+    if config.get("renormalise") is None:
         config["renormalise"] = over_trie
     elif over_trie and not config["renormalise"]:
         getLogger().warning(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_gr.model.backbone import Backbone
 from recbole_gr.model.beam_tokens import KeysValues
 from recbole_gr.model.dropout import Dropout
 from recbole_gr.model.position import RelativePositionBias
@@ -170,7 +171,7 @@ class DistanceBias(nn.Module):
         return self.weight[back.clamp(0, len(self.weight) - 1)].unsqueeze(-3)
 
 
-class HSTU(nn.Module):
+class HSTU(Backbone):
     """Blocks of IntRR's HSTU; no norm after the last one and no dropout before the first."""
 
     block: type[Block] = AuthorsBlock
@@ -182,10 +183,9 @@ class HSTU(nn.Module):
         self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
 
     def forward(
-        self, x: Tensor, keep_keys: bool = False
+        self, x: Tensor, *, keep_keys: bool = False
     ) -> Tensor | tuple[Tensor, list[KeysValues]]:
-        """Whole sequences ``[B, T, d]``, padded on the right; see
-        :class:`recbole_gr.model.layers.Stack`."""
+        """Whole sequences ``[B, T, d]``, padded on the right; see :class:`Backbone`."""
         position, kept = torch.arange(x.shape[1], device=x.device), []
         for block in self.blocks:
             x, keys_values = block(x, position)
@@ -198,9 +198,9 @@ class HSTU(nn.Module):
         position: Tensor,
         parents: Tensor | None,
         own: Sequence[BeamTokens],
-        shared: tuple[list[KeysValues], Tensor],
+        shared: tuple[Sequence[KeysValues], Tensor],
     ) -> Tensor:
-        """One new token of each beam, ``x [B, W, d]``; arguments as of ``Stack.step``."""
+        """One new token of each beam, ``x [B, W, d]``; arguments as of ``Backbone.step``."""
         keys_values, mask = shared
         hidden = mask < 0
         for block, kept, tokens in zip(self.blocks, keys_values, own):

@@ -11,16 +11,16 @@ history is flattened into the codes of its items. ``architecture`` chooses
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_gr import registry
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Step
 from recbole_gr.model.attention import key_mask_bias
+from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.base import GenerativeRecommender, resolve_train_sample
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.layers import Stack, init_weights
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
 
     from recbole_gr.sid.table import SIDTable
+
+DECODES = ("forward", "step")  # what decoder_only needs of a backbone
 
 
 class TIGER(GenerativeRecommender):
@@ -59,7 +61,7 @@ class TIGER(GenerativeRecommender):
         self.user_tokens = config["user_tokens"]
         self.user_embedding = nn.Embedding(self.user_tokens, size) if self.user_tokens else None
         if self.causal:
-            self.decoder = registry.get_backbone(config["backbone"])(config)
+            self.decoder: Any = backbone_class(config["backbone"], "TIGER", DECODES)(config)
         else:
             self.encoder = Stack(config["n_encoder_layers"], causal=False, **stack)
             self.decoder = Stack(config["n_layers"], causal=True, cross=True, **stack)
@@ -91,17 +93,12 @@ class TIGER(GenerativeRecommender):
         depth = config["feed_forward_depth"]
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
             raise ConfigError(f"feed_forward_depth: {depth!r} must be an integer of at least 1")
-        backbone = registry.get_backbone(config["backbone"])
         if not causal and config["backbone"] != "transformer":
             raise ConfigError(
                 f"backbone: {config['backbone']} is causal and has no cross-attention; use it with "
                 "architecture decoder_only"
             )
-        if not hasattr(backbone, "step"):
-            raise ConfigError(
-                f"backbone: {config['backbone']} has no method step (see "
-                "recbole_gr.model.layers.Stack), which TIGER decodes with"
-            )
+        backbone_class(config["backbone"], "TIGER", DECODES)
         super().prepare_config(config)
         resolve_train_sample(config, "decoder_only")
 

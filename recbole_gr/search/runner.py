@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recbole_gr import registry
 from recbole_gr.data.sources import FILE_KEYS, sha256
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.manifest import data_hashes
@@ -149,7 +150,7 @@ def search(
 
 def _divided(space: list[Parameter], task: Task, config: Any) -> tuple[list[Parameter], ...]:
     """The parameters of the tokenizer and the others, where a first stage makes sense."""
-    if not getattr(config.model_class, "generative", False):
+    if not registry.is_generative(config.model_class):
         raise ConfigError(f"--two_stage: {task.model} has no SIDs; leave --two_stage out")
     if config["sid_file"]:
         raise ConfigError("--two_stage: sid_file gives the SIDs; leave one of both out")
@@ -169,8 +170,6 @@ def make_task(
     Raises:
         ConfigError: no model, several, or one that a search cannot score.
     """
-    from recbole_gr import registry
-
     sources = external_settings(config_file_list, config_dict, cmd_args)
     everything = {key: value for _, part in sources for key, value in part.items()}
     settings = {
@@ -188,7 +187,7 @@ def make_task(
         raise ConfigError(f"No {missing} is given: add --{missing}={example}, for example.")
     if "," in model:
         raise ConfigError(f"--model={model}: a search is for one model; search for each alone")
-    if getattr(registry.get_model(model), "continual", False):
+    if registry.spans_periods(registry.get_model(model)):
         raise ConfigError(f"--model={model} runs over periods and has no single validation score")
     for key in ("model", "dataset"):
         settings.pop(key, None)

@@ -33,8 +33,7 @@ def tokenizer_keys(names: tuple[str, ...]) -> set[str]:
     for file in (properties_dir() / "tokenizer").glob("*.yaml"):
         keys |= set(read_yaml(file))
     for name in names:
-        options = getattr(registry.get_tokenizer(name), "default_options", dict)
-        keys |= set(options())
+        keys |= set(registry.get_tokenizer(name).default_options())
     return keys
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from recbole_gr import registry
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.sid.formats import level_name
 from recbole_gr.tokenizer.options import auto_size
@@ -165,17 +166,7 @@ def _remedy_of_sizes(config: Settings, report: QualityReport) -> str:
 def _remedy(config: Settings) -> str:
     if config["sid_file"]:
         return "Take another SID file, or learn SIDs with --tokenizer=RKMeans."
-    options = {
-        "softmax": "set rating_mode=top1_projection, or rating_temperature=0.02",
-        "topk": "set rating_mode=top1_projection, or rating_temperature=0.02",
-        "top1_rating": "set rating_mode=top1_projection",
-    }
-    tokenizer, advice = config["tokenizer"], []
-    if tokenizer == "R3VAE" and config["rating_mode"] in options:
-        advice.append(options[config["rating_mode"]])
-    if tokenizer in ("R3VAE", "RQVAE") and not config["kmeans_init"]:
-        advice.append("set kmeans_init=True")
-    if tokenizer == "RQVAE" and not config["restart_dead_codes"]:
-        advice.append("set restart_dead_codes=True")
+    known = registry.get_tokenizer(config["tokenizer"]).advice
+    advice = [remedy for key, harmful, remedy in known if config[key] in harmful]
     advice += ["take --tokenizer=RKMeans", "see that the item content tells items apart"]
     return f"What helps: {'; '.join(advice)}."

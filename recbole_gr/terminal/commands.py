@@ -87,10 +87,11 @@ def example_of(config: Config, dataset: Any) -> dict[str, Any] | None:
     from recbole.model.abstract_recommender import AbstractRecommender
     from recbole.utils import ModelType
 
+    from recbole_gr.registry import is_generative
+
     model = config.model_class
     ranks = getattr(model, "full_sort_predict", None)
-    generative = getattr(model, "generative", False)
-    if not generative and ranks in (None, AbstractRecommender.full_sort_predict):
+    if not is_generative(model) and ranks in (None, AbstractRecommender.full_sort_predict):
         return None
     if dataset.uid_field is None or dataset.iid_field is None:
         return None
@@ -116,12 +117,12 @@ def _first_token(dataset: Any, field: str, ids: Any) -> str | None:
 def _own_classes(config: Config) -> dict[str, str] | None:
     """Classes by the key that names them that another process does not know by a name; None where
     it would not find one of them."""
-    from recbole_gr.registry import BACKBONES, TOKENIZERS
+    from recbole_gr.registry import BACKBONES, TOKENIZERS, is_generative
 
     own = {}
     if config.model_class.__module__.partition(".")[0] not in ("recbole", "recbole_gr"):
         own["model"] = _path_of(config.model_class)
-    if getattr(config.model_class, "generative", False):
+    if is_generative(config.model_class):
         for key, table in (("tokenizer", TOKENIZERS), ("backbone", BACKBONES)):
             known = table.get(config[key], config[key])
             if isinstance(known, type):  # registered in this process

@@ -73,6 +73,10 @@ class Tokenizer(nn.Module):
 
     signals: tuple[str, ...] = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
     streams = False  # whether fit_content() moves batches of content to the device by itself
+    fine_tunes = False  # whether fine_tune() goes on learning in a later period
+    follows_drift = False  # whether fit_continual() and drift_confidence() see drift
+    #: What helps against collapsed SIDs: (key, values of it that harm, what to do).
+    advice: tuple[tuple[str, tuple[Any, ...], str], ...] = ()
 
     def __init__(self, config: Settings, dim: int) -> None:
         super().__init__()
@@ -138,9 +142,6 @@ class Tokenizer(nn.Module):
             signals: further per-item signals that some tokenizers use, by name.
             progress: show a progress bar.
 
-        Returns:
-            FitReport
-
         Raises:
             ConfigError: content of wrong shape, or with NaN or infinity.
         """
@@ -193,8 +194,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def quantized(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Quantised vectors ``[n, e]`` of items with the given codes ``[n, L]``."""
-        content, codes = content.float().to(self.device), codes.to(self.device)
-        return self.quantized_batch(content, codes)
+        return self.quantized_batch(content.float().to(self.device), codes.to(self.device))
 
     def tokenize(self, content: torch.Tensor) -> SIDTable:
         """SIDs of a catalogue: :meth:`encode`, then the collision policy ``collision``.

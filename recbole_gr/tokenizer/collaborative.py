@@ -99,6 +99,7 @@ class CollaborativeRQVAE(RQVAE):
     """
 
     signals: tuple[str, ...] = ("cf_vectors",)
+    fine_tunes = True
     without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
     cosine = True  # whether the collaborative loss compares directions alone
 

@@ -50,6 +50,8 @@ class DACT(CollaborativeRQVAE):
     training of the first period (epochs, learning rate).
     """
 
+    follows_drift = True
+
     def build(self) -> None:
         super().build()
         self.drift = DriftIdentification(

@@ -34,7 +34,7 @@ def fitted_state(config: Settings, table: SIDTable, model: Any) -> dict[str, Any
         beside it, or the model codes new items itself.
     """
     path = _table_path(config, table)
-    if hasattr(model, "add_items") or path is None or not tokenizer_file(path).is_file():
+    if model.tokenizes_items or path is None or not tokenizer_file(path).is_file():
         return None
     try:
         return torch.load(tokenizer_file(path), map_location="cpu", weights_only=True)

@@ -83,6 +83,15 @@ class R3VAE(Tokenizer):
     """
 
     streams = True
+    advice = (
+        (
+            "rating_mode",
+            ("softmax", "topk"),
+            "set rating_mode=top1_projection, or rating_temperature=0.02",
+        ),
+        ("rating_mode", ("top1_rating",), "set rating_mode=top1_projection"),
+        ("kmeans_init", (False,), "set kmeans_init=True"),
+    )
 
     def build(self) -> None:
         for key, choices in CHOICES.items():

@@ -98,6 +98,10 @@ class RQVAE(Tokenizer):
     """
 
     SELECT_BY = ("collision", "loss", "last")
+    advice = (
+        ("kmeans_init", (False,), "set kmeans_init=True"),
+        ("restart_dead_codes", (False,), "set restart_dead_codes=True"),
+    )
 
     def build(self) -> None:
         hidden = list(self.options["rqvae_hidden"] or [])

@@ -15,7 +15,7 @@ from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
 from recbole_gr.data.sources import Sources, check_sources, sources_of
 from recbole_gr.terminal.log import say
-from recbole_gr.trainer.buckets import ItemBuckets, collecting
+from recbole_gr.trainer.buckets import collecting
 from recbole_gr.trainer.checkpoint import (
     decode,
     encode,
@@ -35,6 +35,7 @@ from recbole_gr.trainer.interrupt import (
     restore_random_of,
     stopped_beside,
 )
+from recbole_gr.trainer.outcome import Outcome
 from recbole_gr.trainer.sharing import SharedEvaluator, SharedSteps, dealt
 from recbole_gr.trainer.tensorboard import of_main_alone
 from recbole_gr.trainer.weights import load_checkpoint_of, load_weights
@@ -46,21 +47,15 @@ if TYPE_CHECKING:
     from recbole.model.abstract_recommender import AbstractRecommender
 
 
-class SafeTrainerMixin(NamesDivergence):
+class SafeTrainerMixin(NamesDivergence, Outcome):
     """Goes before a RecBole `Trainer` class and replaces what it saves and loads.
 
     RecBole pickles its Config into each checkpoint, which torch >= 2.6 refuses to load by default,
     and which would run code from the file elsewhere.
 
     Attributes:
-        best_epoch (int): epoch of the best validation score, counted from 0 as in RecBole's log;
-            the last epoch where there is no validation; -1 before training.
-        epoch_seconds (list[float]): training time of each epoch.
-        valid_seconds (list[float]): time of each validation.
-        buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
         accumulation (int): batches of an optimiser step.
         resumes_with (dict): the shape of what a training goes on from.
-        stopped_file (str | None): the checkpoint to go on from after Ctrl-C; in process 0.
     """
 
     accumulation = 1
@@ -72,17 +67,14 @@ class SafeTrainerMixin(NamesDivergence):
         with of_main_alone():
             super().__init__(config, model)
         self.evaluator = SharedEvaluator(config)
-        self.best_epoch = self._epoch = -1
-        self.epoch_seconds: list[float] = []
-        self.valid_seconds: list[float] = []
-        self.buckets: ItemBuckets | None = None
+        self._epoch = -1
+        self.epoch_seconds, self.valid_seconds = [], []
         self._train_data = None
         self._identity: dict[str, Any] | None = None
         self._sources: Sources = {}
         self._loader_states: list[torch.Tensor] = []
         self._resumed = False
         self._validates = self._saved = False
-        self.stopped_file: str | None = None
         self._interrupt = Interrupt()
         self._place: Progress | None = None
         self._go_on_at: dict[str, Any] | None = None

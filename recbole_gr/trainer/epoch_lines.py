@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.terminal.log import say
+from recbole_gr.trainer.outcome import Outcome
 
 if TYPE_CHECKING:
     from recbole.trainer import Trainer as _Base  # what the mixin goes before
@@ -43,15 +44,12 @@ def epoch_line(
     return f"{name} {epoch}: {', '.join(parts + ['best so far'] * best)}"
 
 
-class EpochLines(_Base):
+class EpochLines(Outcome, _Base):
     """Goes before a :class:`~recbole_gr.trainer.baseline.SafeTrainerMixin`: says each epoch's line.
 
     RecBole's own lines stay in the log file.
     """
 
-    best_epoch: int
-    epoch_seconds: list[float]
-    valid_seconds: list[float]
     _epoch: int
     _validates: bool
     _verbose = True
@@ -77,9 +75,9 @@ class EpochLines(_Base):
     ) -> str:
         text = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
         self._tell()
-        stage = getattr(self, "stage", "Train")
         self._untold = {
-            "epoch": epoch_idx, "loss": losses, "stage": "" if stage == "Train" else stage,
+            "epoch": epoch_idx, "loss": losses,
+            "stage": "" if self.stage == Outcome.stage else self.stage,
             "seconds": e_time - s_time,
         }  # fmt: skip
         if not self._validates or (epoch_idx + 1) % self.eval_step:

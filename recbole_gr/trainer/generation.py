@@ -20,6 +20,7 @@ from recbole_gr.trainer.checkpoint import plain
 from recbole_gr.trainer.contents import GENERATIVE
 from recbole_gr.trainer.epoch_lines import EpochLines
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
+from recbole_gr.trainer.outcome import Outcome
 from recbole_gr.trainer.sharing import Portions
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def learning_rate_factor(step: int, schedule: str, warmup: int, total: int) -> f
     return 1.0
 
 
-class _GenerationSteps(Trainer):
+class _GenerationSteps(Outcome, Trainer):
     """The training step and the evaluation of ranked lists, in the place of RecBole's own."""
 
     def __init__(self, config: Config, model: GenerativeRecommender):
@@ -61,7 +62,6 @@ class _GenerationSteps(Trainer):
         self.amp_dtype = amp_dtype(config)
         self.valid_users = _count(config, "valid_users", least=0)
         self.n_steps = 0  # optimiser steps made
-        self.stage = "Train"  # what the progress bar calls an epoch
         self.generation_figures: dict[str, float] = {}
         self._valid_sample = None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.enable_scaler)

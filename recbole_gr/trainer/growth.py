@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import is_generative
 from recbole_gr.trainer.contents import REMEDY
 from recbole_gr.trainer.weights import load_checkpoint_of
 from recbole_gr.untrusted.shapes import taking
@@ -44,7 +45,7 @@ def _take_over(model: AbstractRecommender, saved: dict[str, torch.Tensor], file:
     if saved.keys() != present.keys():
         odd = sorted(saved.keys() ^ present.keys())
         raise ConfigError(f"the weights in '{file}' are of another kind of model: {odd[0]!r}")
-    of_sids = getattr(model, "of_sids", ())
+    of_sids = model.of_sids if is_generative(model) else ()
     n_old = len(saved["codes"]) if of_sids else 0
     same_sid = (saved["codes"] == present["codes"][:n_old]).all(1) if of_sids else None
     counts = {getattr(model, name, None) for name in ("n_items", "n_users")}

@@ -20,10 +20,10 @@ from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
 from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.terminal.log import say
-from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.checkpoint import encode, plain_config, save_checkpoint
 from recbole_gr.trainer.divergence import overflow_as
 from recbole_gr.trainer.epoch_lines import epoch_line
+from recbole_gr.trainer.outcome import Outcome
 from recbole_gr.trainer.tensorboard import of_main_alone
 from recbole_gr.trainer.weights import load_checkpoint_of
 
@@ -35,14 +35,11 @@ else:
     _Base = object
 
 
-class SafeTreeMixin(_Base):
+class SafeTreeMixin(Outcome, _Base):
     """Goes before RecBole's trainer of a tree model and replaces what it saves and loads.
 
     RecBole pickles its Config and leaves the trees in a second file. Here a checkpoint is one file
     of plain data, the trees among it as the bytes that the booster's package wrote.
-
-    Attributes:
-        best_epoch, epoch_seconds, valid_seconds, buckets: as of `SafeTrainerMixin`.
     """
 
     model: Any
@@ -61,10 +58,7 @@ class SafeTreeMixin(_Base):
         self.temp_file, self.temp_best_file = (
             str(Path(self._folder.name, name)) for name in ("last.ubj", "best.ubj")
         )
-        self.best_epoch = -1
-        self.epoch_seconds: list[float] = []
-        self.valid_seconds: list[float] = []
-        self.buckets: ItemBuckets | None = None
+        self.epoch_seconds, self.valid_seconds = [], []
         self._identity: dict[str, Any] | None = None
 
     def fit(self, train_data: AbstractDataLoader, *args: Any, **kwargs: Any) -> Any:

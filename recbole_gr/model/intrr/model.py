@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_gr import registry
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import NEVER, Beams, ExcludedPrefixes, Step, best
+from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.intrr import options
 from recbole_gr.model.intrr.exact import leaf_scores
@@ -48,6 +48,7 @@ class IntRR(GenerativeRecommender):
     The collision level is a level like the others: the paper's fourth digit.
     """
 
+    trainer = "recbole_gr.trainer.figures:FiguresTrainer"
     weights_per_item = True  # the UID embedding
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
@@ -65,7 +66,7 @@ class IntRR(GenerativeRecommender):
             config["temperature"],
             config["codebook_std"],
         )
-        self.backbone = registry.get_backbone(config["backbone"])(config)
+        self.backbone = backbone_class(config["backbone"], "IntRR")(config)
         self.level_weights = tuple(config["level_weights"] or [1.0] * self.n_levels)
         self.lambda_aln = config["lambda_aln"]
         self.aligned = config["alignment_levels"] or self.n_levels

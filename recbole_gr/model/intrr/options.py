@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr import registry
 from recbole_gr.errors import ConfigError
+from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.intrr.ran import CONTEXTS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def prepare(config: dict) -> None:
             raise ConfigError(f"{key}: {config[key]!r} must be a number in [0, 1)")
     if config["position"] == "rotary" and config["head_size"] % 2:
         raise ConfigError(f"head_size: {config['head_size']} must be even for position rotary")
-    registry.get_backbone(config["backbone"])
+    backbone_class(config["backbone"], "IntRR")
     config["lambda_aln"] = _alignment(config["lambda_aln"])
     weights = config["level_weights"]
     if weights is not None and not (

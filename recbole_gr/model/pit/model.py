@@ -58,6 +58,8 @@ class PIT(IndexedRecommender):
         meter: figures of the running epoch.
     """
 
+    trainer = "recbole_gr.trainer.pit:PITTrainer"
+
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid, content)
         self.phase, self.meter = 1, Meter()

@@ -51,6 +51,7 @@ class IndexedRecommender(GenerativeRecommender):
     """
 
     needs_content = True
+    tokenizes_items = True
     of_sids = ("index.", "pool")  # what is kept of the SIDs of each item begins so
 
     pool: Tensor
