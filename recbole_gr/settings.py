@@ -197,15 +197,19 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         path = properties_dir().joinpath(*path.parts[1:])
     if not path.is_file():
         raise ConfigError(f"There is no configuration file '{path}'. Check --config_files.")
-    text = read_text(path, f"'{path}'")
+    return yaml_settings(read_text(path, f"'{path}'"), path)
+
+
+def yaml_settings(text: str, name: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings in the text of a YAML file; `name` is for messages, as of :func:`read_yaml`."""
     try:
         settings = yaml.load(text, Loader=SettingsLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"'{path}' is not a readable YAML file: {error}") from error
+        raise ConfigError(f"'{name}' is not a readable YAML file: {error}") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
-        raise ConfigError(f"'{path}' must hold lines of the form 'key: value'.")
+        raise ConfigError(f"'{name}' must hold lines of the form 'key: value'.")
     return {key: None if value == "None" else value for key, value in settings.items()}
 
 
@@ -216,31 +220,3 @@ def file_list(value: str | Iterable[str] | None) -> list[str]:
     if isinstance(value, str):
         return [name for name in re.split(r"[,\s]+", value) if name]
     return list(value)
-
-
-def external_settings(
-    config_file_list: list[str] | None = None,
-    config_dict: dict[str, Any] | None = None,
-    cmd_args: list[str] | None = None,
-) -> list[tuple[str, dict[str, Any]]]:
-    """Everything a user set, as (source, settings) pairs, the later one winning.
-
-    Args:
-        config_file_list (list[str] | None): YAML files; files named by `--config_files` follow
-            them.
-        config_dict (dict | None): settings of the Python API; text is parsed as on the command
-            line.
-        cmd_args (list[str] | None): `--key=value` arguments.
-
-    Returns:
-        list[tuple[str, dict]]: sources named for messages: a file name, "config_dict", "command
-        line".
-    """
-    arguments = parse_arguments(cmd_args)
-    given = {key: parse_value(value, key) for key, value in (config_dict or {}).items()}
-    files = file_list(config_file_list)
-    files += file_list(given.pop("config_files", None)) + file_list(
-        arguments.pop("config_files", None)
-    )
-    sources = [(f"file '{path}'", read_yaml(path)) for path in files]
-    return [*sources, ("config_dict", given), ("command line", arguments)]

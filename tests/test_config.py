@@ -9,7 +9,7 @@ import yaml
 
 from recbole_gr import processes, registry
 from recbole_gr.config import Config
-from recbole_gr.defaults import default_settings
+from recbole_gr.config.defaults import default_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.settings import SettingsLoader, parse_value, properties_dir
 
@@ -233,7 +233,7 @@ def test_per_model_section_of_our_dataset_file_is_the_last_default(
     (tmp_path / "dataset" / "tiny.yaml").write_text(
         "epochs: 5\nper_model:\n  BPR: {epochs: 6, embedding_size: 8}\n"
     )
-    monkeypatch.setattr("recbole_gr.defaults.properties_dir", lambda: tmp_path)
+    monkeypatch.setattr("recbole_gr.config.defaults.properties_dir", lambda: tmp_path)
     bpr, pop = (default_settings(registry.get_model(name), "tiny")[0] for name in ("BPR", "Pop"))
     assert (bpr["epochs"], bpr["embedding_size"], pop["epochs"]) == (6, 8, 5)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import nn
 
+from recbole_gr.config.defaults import class_defaults
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
-from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
@@ -72,11 +72,12 @@ class Tokenizer(nn.Module):
     """
 
     signals: tuple[str, ...] = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
+    without: tuple[str, ...] = ()  # options of the base class that it has no use for
     streams = False  # whether fit_content() moves batches of content to the device by itself
 
     def __init__(self, config: Settings, dim: int) -> None:
         super().__init__()
-        self.options = options_of(config, self.default_options())
+        self.options = options_of(config, *class_defaults(type(self), "tokenizer"))
         self.seed: int = self.options["tokenizer_seed"]
         self.dim = int(dim)
         self.sizes = codebook_sizes(self.options["codebook_size"], self.positive("sid_levels"))
@@ -85,13 +86,7 @@ class Tokenizer(nn.Module):
     @classmethod
     def default_options(cls) -> dict[str, Any]:
         """All keys of this tokenizer with their defaults, those of its base classes included."""
-        defaults: dict[str, Any] = {}
-        for base in reversed(cls.__mro__):
-            path = properties_dir() / "tokenizer" / f"{base.__name__}.yaml"
-            if issubclass(base, Tokenizer) and path.is_file():
-                defaults.update(read_yaml(path))
-            defaults.update(vars(base).get("default_config", {}))
-        return defaults
+        return class_defaults(cls, "tokenizer")[0]
 
     # What subclasses implement
 

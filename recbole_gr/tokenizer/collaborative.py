@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -99,14 +99,8 @@ class CollaborativeRQVAE(RQVAE):
     """
 
     signals: tuple[str, ...] = ("cf_vectors",)
-    without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
+    without = ("tokenizer_select_by", "restart_dead_codes")
     cosine = True  # whether the collaborative loss compares directions alone
-
-    @classmethod
-    def default_options(cls) -> dict[str, Any]:
-        """Those of RQVAE but for what this training has no use for."""
-        options = super().default_options()
-        return {key: value for key, value in options.items() if key not in cls.without}
 
     def build(self) -> None:
         super().build()

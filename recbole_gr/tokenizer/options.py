@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from recbole_gr.config.schema import Key, check_settings
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,16 +23,19 @@ def option(config: Settings, key: str) -> Any:
         return None
 
 
-def options_of(config: Settings, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of all keys of ``defaults``; ``tokenizer_seed`` is an integer, by default ``seed``."""
-    options = dict(defaults)
-    for key in options:
-        value = option(config, key)
-        options[key] = options[key] if value is None else value
+def options_of(
+    config: Settings, defaults: Mapping[str, Any], keys: Mapping[str, Key]
+) -> dict[str, Any]:
+    """Values of all keys of ``defaults``; ``tokenizer_seed`` is an integer, by default ``seed``.
+
+    Raises:
+        ConfigError: a value that its key may not have.
+    """
+    given = {key: value for key in defaults if (value := option(config, key)) is not None}
+    options = {**defaults, **check_settings(given, keys, None)}
     if options["tokenizer_seed"] is None:
         seed = option(config, "seed")
-        options["tokenizer_seed"] = 2020 if seed is None else seed
-    options["tokenizer_seed"] = int(options["tokenizer_seed"])
+        options["tokenizer_seed"] = 2020 if seed is None else int(seed)
     return options
 
 

@@ -1,6 +1,5 @@
 """Residual vector quantization without an encoder: centroids learned by gradient."""
 
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +19,7 @@ class RVQ(RKMeans):
     Source: the ``rvq`` of GRID, which IntRR (arXiv 2602.20704) calls VQ-VAE.
     """
 
-    @classmethod
-    def default_options(cls) -> dict[str, Any]:
-        """Those of residual k-means, without what k-means itself is told."""
-        options = super().default_options()
-        return {key: value for key, value in options.items() if not key.startswith("kmeans_")}
+    without = ("kmeans_iterations", "kmeans_redo", "kmeans_points_per_code")
 
     def learn_codebook(self, residual: Tensor, level: int) -> Tensor:
         size, batch = self.sizes[level], self.positive("tokenizer_batch_size")
