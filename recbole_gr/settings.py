@@ -84,8 +84,21 @@ def parse_value(text: Any, key: str | None = None) -> Any:
     return text
 
 
+def joined(arguments: Iterable[str]) -> list[str]:
+    """Arguments with `--key value` written as `--key=value`; `--quiet` stands alone."""
+    result: list[str] = []
+    for argument in arguments:
+        last = result[-1] if result else ""
+        waits = last.startswith("--") and "=" not in last and last not in ("--", "--quiet")
+        if waits and not argument.startswith("--"):
+            result[-1] = f"{last}={argument}"
+        else:
+            result.append(argument)
+    return result
+
+
 def parse_arguments(arguments: Iterable[str] | None) -> dict[str, Any]:
-    """Read `--key=value` arguments into a dict of parsed values.
+    """Read `--key=value` or `--key value` arguments into a dict of parsed values.
 
     A dot in a key is an underscore: `--continual.tokenizer` is the key `continual_tokenizer`.
 
@@ -93,7 +106,7 @@ def parse_arguments(arguments: Iterable[str] | None) -> dict[str, Any]:
         ConfigError: an argument of another form, or one key given twice with different values.
     """
     settings: dict[str, Any] = {}
-    for argument in arguments or ():
+    for argument in joined(arguments or ()):
         match = re.fullmatch(r"--([A-Za-z_][\w.-]*)=(.*)", argument, re.DOTALL)
         if match is None:
             name = argument.lstrip("-").partition("=")[0]

@@ -11,7 +11,7 @@ from recbole_gr import processes, registry
 from recbole_gr.config import Config
 from recbole_gr.config.defaults import default_settings
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import SettingsLoader, parse_value, properties_dir
+from recbole_gr.settings import SettingsLoader, joined, parse_value, properties_dir
 
 
 @pytest.fixture
@@ -139,6 +139,16 @@ def test_keys_that_recbole_reads_without_a_default_are_known(make):
 def test_arguments_of_another_form_are_refused_with_the_right_form(tiny_folder, argument):
     with pytest.raises(ConfigError, match="--.*=VALUE"):
         Config("Pop", "tiny", config_dict={"data_path": str(tiny_folder)}, cmd_args=[argument])
+
+
+def test_a_space_stands_for_the_equals_sign(tiny_folder):
+    path = {"data_path": str(tiny_folder)}
+    arguments = ["--epochs", "3", "--exclude_history", "no", "--seed=1", "--topk", "[5,10]"]
+    config = Config("TIGER", "tiny", config_dict=path, cmd_args=arguments)
+    assert [config[key] for key in ("epochs", "exclude_history", "seed")] == [3, False, 1]
+    assert joined(["--quiet", "a", "--learning_rate", "-1", "--k=1", "b"]) == [
+        "--quiet", "a", "--learning_rate=-1", "--k=1", "b",
+    ]  # fmt: skip
 
 
 def test_one_key_twice_with_different_values_is_refused(tiny_folder):

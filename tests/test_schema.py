@@ -23,7 +23,7 @@ NONSENSE = {"a word": "plenty", "a wrong boolean": "maybe", "a negative": "-3", 
 TEXT = set(
     "sid_file sid_dir content_file content_field content_cache_dir text_encoder result_dir ip "
     "continual_field continual_part_field continual_dir cf_file checkpoint_dir dataset_save_path "
-    "dataloaders_save_path wandb_project gpu_id data_path continual_model".split()
+    "additional_feat_suffix dataloaders_save_path wandb_project gpu_id data_path continual_model".split()
 )
 NAMES = {"text_fields", "continual_cf_files", "redistribution_items"}
 VALID = {
@@ -245,3 +245,44 @@ def test_a_declaration_that_cannot_be_read_names_class_key_and_form(tiny_folder)
 def test_a_default_of_another_type_than_declared_is_refused():
     with pytest.raises(ConfigError, match="depth: 0 must be an integer of at least 1"):
         declared("depth: 0  # (int >= 1) Depth.\n", "model", "mine.yaml")
+
+
+def test_a_tokenizers_own_default_wins_over_what_a_data_set_says_of_its_base(signs):
+    """ml-100k has 64 codes a level for every tokenizer that has no number of its own."""
+    own = Config("TIGER", "ml-100k", config_dict={"tokenizer": "Signs"})
+    assert (own["codebook_size"], own["sid_levels"]) == (2, 12)
+    for name in registry.TOKENIZERS:
+        if name != "Signs":
+            ours = Config("TIGER", "ml-100k", config_dict={"tokenizer": name})
+            assert ours["codebook_size"] == 64, name
+
+
+def test_no_section_of_a_model_in_our_files_holds_keys_of_a_tokenizer():
+    shared = keys_of(properties_dir() / "tokenizer" / "Tokenizer.yaml")
+    for file in (properties_dir() / "dataset").glob("*.yaml"):
+        sections = yaml.safe_load(file.read_text(encoding="utf-8")).get("per_model") or {}
+        for model, settings in sections.items():
+            assert not set(settings) & set(shared), (file.name, model)
+
+
+def test_a_section_of_a_users_file_for_a_tokenizer_holds_for_that_tokenizer(tiny_folder, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "codebook_size: 8\n"
+        "per_tokenizer:\n  RQVAE: {codebook_size: 16, rqvae_dim: 8}\n  Tokenizer: {sid_levels: 2}\n"
+    )
+
+    def config(tokenizer, **settings):
+        given = {"data_path": str(tiny_folder), "tokenizer": tokenizer, **settings}
+        return Config("TIGER", "tiny", [str(file)], given)
+
+    assert config("RQVAE")["codebook_size"] == config("LETTER")["codebook_size"] == 16
+    assert (config("RKMeans")["codebook_size"], config("RKMeans")["sid_levels"]) == (8, 2)
+    assert config("RQVAE", codebook_size=4)["codebook_size"] == 4
+    file.write_text("per_tokenizer: {RQVAE: {rqvae_dim: wide}}\n")
+    assert config("RKMeans")
+    with pytest.raises(ConfigError, match=r"rqvae_dim: 'wide' .*\(per_tokenizer section of RQVAE"):
+        config("RQVAE")
+    file.write_text("per_tokenizer: [RQVAE]\n")
+    with pytest.raises(ConfigError, match="must map tokenizer names to settings"):
+        config("RQVAE")

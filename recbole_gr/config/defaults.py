@@ -155,9 +155,7 @@ class Layer(NamedTuple):
     weak: dict[str, Key]
 
 
-def class_layers(
-    cls: type, folder: str, with_files: Collection[type] | None = None
-) -> list[Layer]:
+def class_layers(cls: type, folder: str, with_files: Collection[type] | None = None) -> list[Layer]:
     """Defaults of a model or tokenizer and of its base classes, the most general first.
 
     Each class may have a file `properties/<folder>/<name>.yaml` and an attribute `default_config`:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.settings import joined
 from recbole_gr.terminal.bars import Bar, is_terminal
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -145,14 +146,14 @@ def _check(key: str, value: Any, known: Iterable[str]) -> None:
 
 
 def with_level(arguments: Iterable[str]) -> tuple[list[str], str | None]:
-    """Arguments with `--quiet` written as `--log_level=WARNING`, and the level that is asked for.
+    """Arguments as `--key=value`, with `--quiet` written as `--log_level=WARNING`, and the level that is asked for.
 
     Raises:
         ConfigError: no level, or two that contradict each other.
     """
     rest: list[str] = []
     levels: dict[str, str] = {}
-    for argument in arguments:
+    for argument in joined(arguments):
         if argument.lower() in ("--quiet", "--quiet=true"):
             levels["WARNING"] = argument
         elif argument.partition("=")[0] == "--quiet":
