@@ -29,7 +29,7 @@ TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 _LINE = re.compile(
     r"(?m)^(\w+):[^#\n]*#\s*\(([^)\n]*)\)[ \t]*(.*)$"  # name, type, help
-    r"|^# ([A-Z][\w -]*?)(?:[:,(].*)?$"  # or a heading
+    r"|^# ([A-Z][\w -]*?)(?:[:;,(].*)?$"  # or a heading
 )
 _NUMBER = re.compile(
     r"(?:(?P<low>-?[\d.]+) (?P<above><=?) )?(?P<kind>int|float)"
