@@ -19,13 +19,11 @@ from recbole_gr.config.defaults import (
     section_of,
 )  # fmt: skip
 from recbole_gr.config.given import Given, Source, merged
+from recbole_gr.config.intervals import check_filters
 from recbole_gr.config.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.launch import layout_of
-from recbole_gr.ranges import check_ranges
 from recbole_gr.settings import SettingsLoader
-from recbole_gr.sid.gate import check_gate
-from recbole_gr.terminal.log import check_levels
 
 if TYPE_CHECKING:
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -206,8 +204,7 @@ class Config(RecBoleConfig):
         config = self.final_config_dict
         if config.get("field_separator") == "\\t":  # as shells and some YAML files hand it on
             config["field_separator"] = "\t"
-        check_ranges(config)
-        check_levels(config)
+        check_filters(config)
         self._set_negative_sampling()
         try:
             super()._set_default_parameters()
@@ -221,7 +218,6 @@ class Config(RecBoleConfig):
         self._check_valid_metric()
         self._check_beam_size()
         self._check_processes()
-        check_gate(config)
         check_edges(config["eval_buckets"])
         if hasattr(self.model_class, "prepare_config"):
             self.model_class.prepare_config(config)
@@ -277,8 +273,6 @@ class Config(RecBoleConfig):
         config = self.final_config_dict
         if not getattr(self.model_class, "generative", False) or "beam_size" not in config:
             return
-        if config["beam_size"] is None:
-            raise ConfigError("beam_size: None must be an integer of at least 1")
         if config["beam_size"] < max(config["topk"]):
             raise ConfigError(
                 f"beam_size {config['beam_size']} is smaller than the largest topk "

@@ -102,6 +102,14 @@ def default_settings(model_class: type, dataset: str, tokenizer: str | None = No
     return Defaults(values, known - COMPUTED_KEYS, keys, tokenizer_classes)
 
 
+def shared_keys() -> dict[str, Key]:
+    """The types of the keys that all models have, ours and RecBole's."""
+    recboles, ours = Path(recbole.__file__).parent / "properties", properties_dir()
+    files = [recboles / "overall.yaml", recboles / "dataset" / "sample.yaml"]
+    own = [_layer(ours / name, "run") for name in ("recbole.yaml", "overall.yaml")]
+    return keys_of([*map(_layer, files), *own])
+
+
 def _sections(kind: str, datasets: Iterable[Layer]) -> dict[str, Any]:
     """Take the `per_model` or `per_tokenizer` sections out of the files of a data set."""
     return merged(
@@ -193,6 +201,16 @@ def class_defaults(cls: type, folder: str) -> tuple[dict[str, Any], dict[str, Ke
     """All defaults of a model or tokenizer, and the types of its keys; see :func:`class_layers`."""
     layers = class_layers(cls, folder)
     return merged(layer.values for layer in layers), keys_of(layers)
+
+
+def class_settings(cls: type, folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over the defaults of a model or tokenizer alone, without a data set.
+
+    Raises:
+        ConfigError: a value that its key may not have.
+    """
+    defaults, keys = class_defaults(cls, folder)
+    return {**defaults, **check_settings(settings, keys)}
 
 
 def keys_of(layers: Sequence[Layer]) -> dict[str, Key]:

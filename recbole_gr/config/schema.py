@@ -6,7 +6,7 @@ The files of defaults carry the schema because RecBole's have the same comments:
 default, type, range and help, what a user copies is what is checked, and RecBole's own keys are
 typed by it too. Alternatives stand side by side, a word stands for itself and `~` for none:
 
-    (bool)   (str)   (dict)   (list)   (int >= 0)   (float > 0)   (0 <= float < 1)
+    (bool)  (str)  (dict)  (list)  (interval)  (int >= 0)  (float > 0)  (0 <= float < 1)
     (lazy_decoder | encoder_decoder)   (list of str)   (int >= 1 | list of int >= 1 | auto)
 """
 
@@ -22,6 +22,7 @@ from functools import lru_cache, partial
 from numbers import Integral, Real
 from typing import Any
 
+from recbole_gr.config.intervals import FORM, intervals
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.settings import yaml_settings
 
@@ -49,10 +50,12 @@ class Kind:
     Attributes:
         take: returns the value in the form in which code reads it, or `_REFUSED`.
         says: the words of a message, which follow "must be".
+        words: that a list may hold.
     """
 
     take: Callable[[Any], Any]
     says: str
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,10 @@ class Key:
         raise ConfigError(f"{self.name}: {value!r} {self._remedy(value)}{where}")
 
     def _remedy(self, value: Any) -> str:
-        near = did_you_mean(value, self.words) if isinstance(value, str) and self.words else ""
+        words = [*self.words, *(word for kind in self.kinds for word in kind.words)]
+        given = value if isinstance(value, (list, tuple)) else [value]
+        wrong = next((part for part in given if isinstance(part, str) and part not in words), "")
+        near = did_you_mean(wrong, words) if wrong and words else ""
         empty = ["~ for none"] if self.optional else []
         if not self.kinds:
             return f"is not one of {', '.join([*self.words, *empty])}{near}"
@@ -163,6 +169,13 @@ def _list(value: Any, of: Kind | None) -> Any:
 _EMPTY = Kind(lambda value: value if value in ([], ()) else _REFUSED, "an empty list")
 
 
+def _interval(value: Any) -> Any:
+    try:
+        return value if intervals(value) is None else str(value)  # [5,10] is a list to YAML
+    except ConfigError:
+        return _REFUSED
+
+
 def _kind(text: str) -> Kind | None:
     """What one alternative of a declaration stands for; None where it is none of the forms."""
     text = {"string": "str"}.get(text, text)
@@ -170,13 +183,14 @@ def _kind(text: str) -> Kind | None:
         inner = _kind(text.removeprefix("list of "))
         if inner is None:
             words = tuple(text.removeprefix("list of ").split("/"))
-            inner = Kind(partial(_of_words, words=words), f"one of {', '.join(words)}")
-        return Kind(partial(_list, of=inner), f"a list, each {inner.says}")
+            inner = Kind(partial(_of_words, words=words), f"one of {', '.join(words)}", words)
+        return Kind(partial(_list, of=inner), f"a list, each {inner.says}", inner.words)
     simple = {
         "bool": Kind(_bool, "True or False (true, yes, on; false, no, off)"),
         "str": Kind(_text, "text"),
         "dict": Kind(lambda v: v if isinstance(v, Mapping) else _REFUSED, "a mapping of names"),
         "list": Kind(partial(_list, of=None), "a list"),
+        "interval": Kind(_interval, FORM),
         "[]": _EMPTY,
     }
     match = _NUMBER.fullmatch(text)
@@ -284,7 +298,9 @@ def inferred(values: Mapping[str, Any], owner: str) -> dict[str, Key]:
     return {name: key for name, key in keys.items() if key is not None}
 
 
-def check_settings(settings: Mapping[str, Any], keys: Mapping[str, Key], source: object) -> dict:
+def check_settings(
+    settings: Mapping[str, Any], keys: Mapping[str, Key], source: object = None
+) -> dict[str, Any]:
     """Settings in the form in which code reads them, those without a declaration as they are.
 
     Raises:

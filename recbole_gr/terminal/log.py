@@ -20,7 +20,6 @@ from recbole_gr.settings import joined
 from recbole_gr.terminal.bars import Bar, is_terminal
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-STATES = (*LEVELS, "CRITICAL")  # of RecBole's key
 _COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m"}
 _ESCAPES = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 
@@ -132,12 +131,6 @@ def level_of(config: Mapping[str, Any]) -> str:
     return str(config["log_level"] or config["state"] or "INFO").upper()
 
 
-def check_levels(config: Mapping[str, Any]) -> None:
-    """Raise a ConfigError unless `log_level` and `state` are levels; any case is fine."""
-    for key, known in (("log_level", LEVELS), ("state", STATES)):
-        _check(key, config.get(key), known)
-
-
 def _check(key: str, value: Any, known: Iterable[str]) -> None:
     if value is not None and str(value).upper() not in known:
         raise ConfigError(
@@ -146,7 +139,7 @@ def _check(key: str, value: Any, known: Iterable[str]) -> None:
 
 
 def with_level(arguments: Iterable[str]) -> tuple[list[str], str | None]:
-    """Arguments as `--key=value`, with `--quiet` written as `--log_level=WARNING`, and the level that is asked for.
+    """Arguments as `--key=value`, `--quiet` among them as `--log_level=WARNING`, and that level.
 
     Raises:
         ConfigError: no level, or two that contradict each other.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,11 +20,9 @@ from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked, hash_of
 from recbole_gr.tokenizer.options import (
-    Number,
     codebook_sizes,
     log_reduced,
     options_of,
-    positive,
     reduced_sizes,
 )
 from recbole_gr.untrusted.archives import check_archive, load_tensors
@@ -80,7 +78,7 @@ class Tokenizer(nn.Module):
         self.options = options_of(config, *class_defaults(type(self), "tokenizer"))
         self.seed: int = self.options["tokenizer_seed"]
         self.dim = int(dim)
-        self.sizes = codebook_sizes(self.options["codebook_size"], self.positive("sid_levels"))
+        self.sizes = codebook_sizes(self.options["codebook_size"], self.options["sid_levels"])
         self._build()
 
     @classmethod
@@ -280,16 +278,6 @@ class Tokenizer(nn.Module):
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             yield
-
-    @overload
-    def positive(self, key: str) -> int: ...
-
-    @overload
-    def positive(self, key: str, kind: type[Number]) -> Number: ...
-
-    def positive(self, key: str, kind: type = int) -> Any:
-        """The option as a positive number of the given kind."""
-        return positive(self.options[key], key, kind)
 
     def _build(self) -> None:
         with self.seeded():

@@ -22,13 +22,13 @@ class RVQ(RKMeans):
     without = ("kmeans_iterations", "kmeans_redo", "kmeans_points_per_code")
 
     def learn_codebook(self, residual: Tensor, level: int) -> Tensor:
-        size, batch = self.sizes[level], self.positive("tokenizer_batch_size")
+        size, batch = self.sizes[level], self.options["tokenizer_batch_size"]
         rows = torch.randperm(len(residual), device=residual.device)
-        sample = residual[rows[: self.positive("rvq_init_items")]]
+        sample = residual[rows[: self.options["rvq_init_items"]]]
         centroids = spread_seeds(sample, size).requires_grad_()
-        rate = self.positive("tokenizer_learning_rate", float)
+        rate = self.options["tokenizer_learning_rate"]
         optimizer = torch.optim.Adagrad([centroids], lr=rate)
-        for _ in range(self.positive("tokenizer_steps")):
+        for _ in range(self.options["tokenizer_steps"]):
             picked = torch.randint(len(residual), (min(batch, len(residual)),))
             part = residual[picked.to(residual.device, non_blocking=True)]
             code = nearest_code(part, centroids.detach())
