@@ -273,7 +273,7 @@ def test_generative_models_read_their_tokenizers_defaults_and_no_others(make):
         make(FakeGenerative, tokenizer="RKMean")
 
 
-def test_keys_of_a_model_from_outside_come_from_its_default_config_and_source(make):
+def test_keys_of_a_model_from_outside_come_from_its_default_config(make):
     assert make(FakeGenerative)["depth"] == 3
     assert make(FakeGenerative, depth=5)["depth"] == 5
     with pytest.raises(ConfigError, match="'deth'.*'depth'"):

@@ -12,12 +12,7 @@ from recbole.utils import InputType, ModelType
 
 from recbole_gr import compat, processes, registry
 from recbole_gr.buckets import check_edges
-from recbole_gr.config.defaults import (
-    SECTIONS,
-    checked_section,
-    default_settings,
-    section_of,
-)  # fmt: skip
+from recbole_gr.config.defaults import SECTIONS, checked_section, default_settings, section_of
 from recbole_gr.config.given import Given, Source, merged
 from recbole_gr.config.intervals import check_filters
 from recbole_gr.config.known_keys import COMPUTED_KEYS, RUN_KEYS
@@ -39,7 +34,8 @@ class Config(RecBoleConfig):
     RecBole's and our `model/<Model>.yaml` (and the class attribute `default_config` of a model
     from outside); RecBole's and our `dataset/sample.yaml` and `dataset/<dataset>.yaml`;
     RecBole's files by model type; last the section `per_model: {<Model>: {...}}` of our dataset
-    file. A user's file may have such a section too. `eval_args` may be given in part.
+    file, and `per_tokenizer: {<Tokenizer>: {...}}`. A user's file may have such sections too. Every
+    value is checked against the type of its key. `eval_args` may be given in part.
 
     Args:
         model (str | type | None): model name or class; None takes the key `model`.
@@ -177,7 +173,7 @@ class Config(RecBoleConfig):
             + (
                 ": it is computed, not set."
                 if key in COMPUTED_KEYS
-                else did_you_mean(key, everyone)
+                else did_you_mean(key, everyone.union(*own.values()))
             )
             for key, source in unknown
             if key not in everyone | own[source.name]

@@ -98,7 +98,9 @@ def default_settings(model_class: type, dataset: str, tokenizer: str | None = No
             check_settings({**per_model, **per_tokenizer}, keys, where),
         ]
     )
-    known = set(values) | RECBOLE_KEYS | RUN_KEYS | keys_read_by(model_class)
+    known = set(values) | RECBOLE_KEYS | RUN_KEYS
+    if not generative:  # which declares its keys; RecBole's models leave a few out
+        known |= keys_read_by(model_class)
     return Defaults(values, known - COMPUTED_KEYS, keys, tokenizer_classes)
 
 
