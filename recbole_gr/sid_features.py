@@ -173,7 +173,7 @@ def _configs(
     if config["MODEL_TYPE"] != ModelType.CONTEXT:
         raise ConfigError(f"{model} is no context-aware model; take DeepFM, DCNV2 or AutoInt")
     # The data set's own choice for sequential models is made from the interactions.
-    if "item_content" not in given.settings:
+    if given.source_of("item_content") is None:
         given = given.with_settings({"item_content": "auto"})
     return config, Config("TIGER", dataset, other_models=[model], given=given)
 
