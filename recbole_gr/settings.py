@@ -25,6 +25,7 @@ _TEXT_KEYS = {
     "entity_kg_num_interval",
     "relation_kg_num_interval",
 }
+TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 UTF16_REMEDY = "it is UTF-16; save it as UTF-8, for example by iconv -f UTF-16 -t UTF-8"
 _PLAIN_TYPES = (str, int, float, bool, list, tuple, dict, type(None))
 
@@ -82,6 +83,12 @@ def parse_value(text: Any, key: str | None = None) -> Any:
         except yaml.YAMLError:
             pass
     return text
+
+
+def parse_switch(value: Any) -> Any:
+    """True for true, yes and on, False for false, no and off, in any case; else the value."""
+    text = value.strip().lower() if isinstance(value, str) else None
+    return True if text in TRUE else False if text in FALSE else value
 
 
 def joined(arguments: Iterable[str]) -> list[str]:

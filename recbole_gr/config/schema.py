@@ -24,9 +24,7 @@ from typing import Any
 
 from recbole_gr.config.intervals import FORM, intervals
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.settings import yaml_settings
-
-TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
+from recbole_gr.settings import FALSE, TRUE, parse_switch, yaml_settings
 
 _LINE = re.compile(
     r"(?m)^(\w+):[^#\n]*#\s*\(([^)\n]*)\)[ \t]*(.*)$"  # name, type, help
@@ -129,10 +127,8 @@ def _word(value: Any, words: Iterable[str]) -> str | None:
 
 
 def _bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        return value
-    text = value.strip().lower() if isinstance(value, str) else None
-    return True if text in TRUE else False if text in FALSE else _REFUSED
+    switch = parse_switch(value)
+    return switch if isinstance(switch, bool) else _REFUSED
 
 
 def _text(value: Any) -> Any:
