@@ -3,11 +3,10 @@
 from types import SimpleNamespace
 
 import torch
-import yaml
 from recbole.data.interaction import Interaction
 
+from recbole_gr.config.defaults import class_settings
 from recbole_gr.registry import get_model
-from recbole_gr.settings import SettingsLoader, properties_dir
 from recbole_gr.sid.table import SIDTable
 
 FIELDS = {
@@ -61,8 +60,7 @@ def untrained(name, table, seed=0, **settings):
     """A generative model of that name with random weights in evaluation mode; ``settings`` over
     its property file."""
     model_class = get_model(name)
-    with open(properties_dir() / "model" / f"{name}.yaml", encoding="utf-8") as file:
-        config = {**yaml.load(file, SettingsLoader), **FIELDS, **settings}
+    config = class_settings(model_class, "model", {**FIELDS, **settings})
     model_class.prepare_config(config)
     torch.manual_seed(seed)
     catalogue = SimpleNamespace(

@@ -73,7 +73,7 @@ def _rqvae(tokenizer, content, most):
     start = perf_counter()
     content = tokenizer._normalized(content)
     tokenizer._initialize_codebooks(content)
-    started, size = perf_counter(), tokenizer.positive("tokenizer_batch_size")
+    started, size = perf_counter(), tokenizer.options["tokenizer_batch_size"]
     n_batches = -(-len(content) // size)
     n = min(n_batches, most or n_batches)
     optimizer = torch.optim.AdamW(tokenizer.parameters())

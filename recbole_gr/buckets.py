@@ -10,12 +10,11 @@ def check_edges(edges: Any) -> list[int]:
     """The smallest training frequency of each bucket, from ``eval_buckets``; empty where it is off.
 
     Raises:
-        ConfigError: no list of ascending integers that starts at 0.
+        ConfigError: they do not ascend from 0.
     """
-    if edges is None or edges is False or edges == []:
+    if edges in (None, "off", []):
         return []
-    good = isinstance(edges, (list, tuple)) and all(type(edge) is int for edge in edges)
-    if not good or edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:])):
+    if edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:])):
         raise ConfigError(
             f"eval_buckets: {edges!r} must be ascending integers that start at 0, the least number "
             "of training interactions of each bucket, such as [0, 1, 6]; or None"

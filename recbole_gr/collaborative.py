@@ -29,7 +29,6 @@ from recbole_gr.registry import get_model, get_trainer
 from recbole_gr.terminal.log import brief, say
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
 from recbole_gr.tokenizer.fitting import hash_of
-from recbole_gr.tokenizer.options import positive
 from recbole_gr.trainer.checkpoint import (
     load_checkpoint,
     random_states_kept,
@@ -231,15 +230,15 @@ def _sasrec_config(config: Config, previous: dict[str, torch.Tensor] | None) -> 
         "metrics": ["NDCG"],
         "topk": [largest],
         "valid_metric": f"NDCG@{largest}",
-        "hidden_size": positive(size, "cf_size", int),
+        "hidden_size": size,
         "loss_type": "BPR",
         "train_neg_sample_args": {
             "distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False,
             "candidate_num": 0,
         },
-        "epochs": positive(_option(config, "cf_epochs"), "cf_epochs", int),
+        "epochs": _option(config, "cf_epochs"),
         "stopping_step": 5,
-        "learning_rate": positive(_option(config, rate), rate, float),
+        "learning_rate": _option(config, rate),
     }  # fmt: skip
     nested = Config("SASRec", config["dataset"], config_dict=settings)
     if size % nested["n_heads"]:

@@ -4,21 +4,19 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from recbole.utils import init_seed
 
 from recbole_gr import processes, registry, report
 from recbole_gr.config import Config
+from recbole_gr.config.given import Given
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
 from recbole_gr.launch import run_processes
 from recbole_gr.manifest import write_manifest
 from recbole_gr.report_buckets import bucket_table
 from recbole_gr.run_files import report_folder
-from recbole_gr.settings import external_settings
 from recbole_gr.single_run import check_catalogue, run_model, semantic_ids
-
-Settings: TypeAlias = tuple[list[str] | None, dict[str, Any] | None, list[str] | None]
 
 
 def run_recbole_gr(
@@ -62,33 +60,28 @@ def run_recbole_gr(
             first one is trained.
         ModelsFailed: one of several models failed; the others have run and are in the report.
     """
-    settings = (config_file_list, config_dict, cmd_args)
-    given = {}
-    for _, part in external_settings(*settings):
-        given.update(part)
-    request = (model, dataset, settings, saved)
-    check = partial(_check, model, dataset, settings, given)
-    return run_processes(_run, request, given, check)
+    given = Given.read(config_file_list, config_dict, cmd_args)
+    request = (model, dataset, given, saved)
+    return run_processes(_run, request, given.settings, partial(_check, model, dataset, given))
 
 
-def _check(model: Any, dataset: str | None, settings: Settings, given: dict[str, Any]) -> None:
+def _check(model: Any, dataset: str | None, given: Given) -> None:
     """Raise a ConfigError for settings that no process could use, before any is started."""
-    models = _requested_models(model, *settings)
+    models = _requested_models(model, given)
     known = [*models, given.get("continual_model") or "TIGER"]
     for name in models:
-        Config(name, dataset, *settings, other_models=known)
+        Config(name, dataset, other_models=known, given=given)
 
 
-def _run(model: Any, dataset: str | None, settings: Settings, saved: bool) -> dict[str, Any] | None:
+def _run(model: Any, dataset: str | None, given: Given, saved: bool) -> dict[str, Any] | None:
     """What :func:`run_recbole_gr` does, in each process."""
-    models = _requested_models(model, *settings)
+    models = _requested_models(model, given)
     if any(registry.spans_periods(registry.get_model(name)) for name in models):
-        from recbole_gr.continual.given import asks_for_one_period
-        from recbole_gr.continual.runner import run_continual
+        from recbole_gr.continual.runner import ContinualRun
 
-        if not asks_for_one_period(*settings):
-            return run_continual(models, dataset, *settings)
-    configs = [Config(name, dataset, *settings, other_models=models) for name in models]
+        if given.get("continual_period") is None:  # else an ordinary run
+            return ContinualRun(models, dataset, given).run()
+    configs = [Config(name, dataset, other_models=models, given=given) for name in models]
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
     _check_inputs(configs)
@@ -163,15 +156,10 @@ def _check_inputs(configs: Sequence[Config]) -> None:
 
 
 def _requested_models(
-    model: str | type | Sequence[str | type] | None,
-    config_file_list: list[str] | None,
-    config_dict: dict[str, Any] | None,
-    cmd_args: list[str] | None,
+    model: str | type | Sequence[str | type] | None, given: Given
 ) -> list[str | type]:
     """The models of a run as a list of names or classes."""
-    if model is None:
-        for _, settings in external_settings(config_file_list, config_dict, cmd_args):
-            model = settings.get("model", model)
+    model = given.get("model") if model is None else model
     if not model:
         raise ConfigError("No model is given: add --model=TIGER, for example.")
     models = [model] if isinstance(model, (str, type)) else list(model)

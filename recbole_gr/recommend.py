@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> None:
     from recbole_gr.errors import ConfigError
     from recbole_gr.files import require_writable
-    from recbole_gr.settings import own_arguments, parse_arguments, parse_value
+    from recbole_gr.settings import own_arguments, parse_arguments, parse_switch, parse_value
 
     own, rest = own_arguments(arguments, OWN)
     overrides = parse_arguments(rest)
@@ -124,7 +124,8 @@ def _run(arguments: list[str]) -> None:
         users = _lines(own["users_file"])
     histories = [_tokens(own["history"])] if "history" in own else None
     new_items = _new_items(own["new_items"]) if "new_items" in own else None
-    options = {name: parse_value(own.get(name)) for name in ("exclude_history", "batch_size")}
+    options = {"batch_size": parse_value(own.get("batch_size"))}
+    options["exclude_history"] = parse_switch(parse_value(own.get("exclude_history")))
     _check_options(options)
     k = parse_value(own.get("k", "10"))
 

@@ -10,12 +10,12 @@ from recbole.utils import init_seed
 
 from recbole_gr import registry
 from recbole_gr.config import Config
+from recbole_gr.config.defaults import default_settings
+from recbole_gr.config.known_keys import RUN_KEYS
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.histories import Histories
 from recbole_gr.data.identity import check_identity
-from recbole_gr.defaults import default_settings
 from recbole_gr.errors import ConfigError
-from recbole_gr.known_keys import RUN_KEYS
 from recbole_gr.sid.table import SIDTable, named
 from recbole_gr.single_run import build_model, semantic_ids
 from recbole_gr.trainer.checkpoint import load_checkpoint
@@ -192,7 +192,7 @@ def restored_config(
     dataset = overrides.get("dataset") or saved["dataset"]
     tokenizer = overrides.get("tokenizer") or saved.get("tokenizer")
     with taking("config", file, "Give other values for what is wrong, or take another file."):
-        known = default_settings(model_class, dataset, tokenizer)[1]
+        known = default_settings(model_class, dataset, tokenizer).known
         settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
         check_names(settings, file, given, learns)
         _undo_recbole(settings)

@@ -25,6 +25,7 @@ _TEXT_KEYS = {
     "entity_kg_num_interval",
     "relation_kg_num_interval",
 }
+TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 UTF16_REMEDY = "it is UTF-16; save it as UTF-8, for example by iconv -f UTF-16 -t UTF-8"
 _PLAIN_TYPES = (str, int, float, bool, list, tuple, dict, type(None))
 
@@ -84,8 +85,27 @@ def parse_value(text: Any, key: str | None = None) -> Any:
     return text
 
 
+def parse_switch(value: Any) -> Any:
+    """True for true, yes and on, False for false, no and off, in any case; else the value."""
+    text = value.strip().lower() if isinstance(value, str) else None
+    return True if text in TRUE else False if text in FALSE else value
+
+
+def joined(arguments: Iterable[str]) -> list[str]:
+    """Arguments with `--key value` written as `--key=value`; `--quiet` stands alone."""
+    result: list[str] = []
+    for argument in arguments:
+        last = result[-1] if result else ""
+        waits = last.startswith("--") and "=" not in last and last not in ("--", "--quiet")
+        if waits and not argument.startswith("--"):
+            result[-1] = f"{last}={argument}"
+        else:
+            result.append(argument)
+    return result
+
+
 def parse_arguments(arguments: Iterable[str] | None) -> dict[str, Any]:
-    """Read `--key=value` arguments into a dict of parsed values.
+    """Read `--key=value` or `--key value` arguments into a dict of parsed values.
 
     A dot in a key is an underscore: `--continual.tokenizer` is the key `continual_tokenizer`.
 
@@ -93,7 +113,7 @@ def parse_arguments(arguments: Iterable[str] | None) -> dict[str, Any]:
         ConfigError: an argument of another form, or one key given twice with different values.
     """
     settings: dict[str, Any] = {}
-    for argument in arguments or ():
+    for argument in joined(arguments or ()):
         match = re.fullmatch(r"--([A-Za-z_][\w.-]*)=(.*)", argument, re.DOTALL)
         if match is None:
             name = argument.lstrip("-").partition("=")[0]
@@ -197,15 +217,19 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         path = properties_dir().joinpath(*path.parts[1:])
     if not path.is_file():
         raise ConfigError(f"There is no configuration file '{path}'. Check --config_files.")
-    text = read_text(path, f"'{path}'")
+    return yaml_settings(read_text(path, f"'{path}'"), path)
+
+
+def yaml_settings(text: str, name: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings in the text of a YAML file; `name` is for messages, as of :func:`read_yaml`."""
     try:
         settings = yaml.load(text, Loader=SettingsLoader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"'{path}' is not a readable YAML file: {error}") from error
+        raise ConfigError(f"'{name}' is not a readable YAML file: {error}") from error
     if settings is None:
         return {}
     if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
-        raise ConfigError(f"'{path}' must hold lines of the form 'key: value'.")
+        raise ConfigError(f"'{name}' must hold lines of the form 'key: value'.")
     return {key: None if value == "None" else value for key, value in settings.items()}
 
 
@@ -216,31 +240,3 @@ def file_list(value: str | Iterable[str] | None) -> list[str]:
     if isinstance(value, str):
         return [name for name in re.split(r"[,\s]+", value) if name]
     return list(value)
-
-
-def external_settings(
-    config_file_list: list[str] | None = None,
-    config_dict: dict[str, Any] | None = None,
-    cmd_args: list[str] | None = None,
-) -> list[tuple[str, dict[str, Any]]]:
-    """Everything a user set, as (source, settings) pairs, the later one winning.
-
-    Args:
-        config_file_list (list[str] | None): YAML files; files named by `--config_files` follow
-            them.
-        config_dict (dict | None): settings of the Python API; text is parsed as on the command
-            line.
-        cmd_args (list[str] | None): `--key=value` arguments.
-
-    Returns:
-        list[tuple[str, dict]]: sources named for messages: a file name, "config_dict", "command
-        line".
-    """
-    arguments = parse_arguments(cmd_args)
-    given = {key: parse_value(value, key) for key, value in (config_dict or {}).items()}
-    files = file_list(config_file_list)
-    files += file_list(given.pop("config_files", None)) + file_list(
-        arguments.pop("config_files", None)
-    )
-    sources = [(f"file '{path}'", read_yaml(path)) for path in files]
-    return [*sources, ("config_dict", given), ("command line", arguments)]

@@ -165,23 +165,17 @@ def _configs(
     from recbole.utils import ModelType
 
     from recbole_gr.config import Config
+    from recbole_gr.config.given import Given
     from recbole_gr.errors import ConfigError
-    from recbole_gr.settings import external_settings
 
-    sources = external_settings(config_file_list, config_dict, cmd_args)
-    given = {key for _, settings in sources for key in settings}
-    config = Config(
-        model, dataset, config_file_list, config_dict, cmd_args, other_models=["TIGER"]
-    )
+    given = Given.read(config_file_list, config_dict, cmd_args)
+    config = Config(model, dataset, other_models=["TIGER"], given=given)
     if config["MODEL_TYPE"] != ModelType.CONTEXT:
         raise ConfigError(f"{model} is no context-aware model; take DeepFM, DCNV2 or AutoInt")
     # The data set's own choice for sequential models is made from the interactions.
-    defaults = {} if "item_content" in given else {"item_content": "auto"}
-    merged = {**defaults, **(config_dict or {})}
-    sid_config = Config(
-        "TIGER", dataset, config_file_list, merged, cmd_args, other_models=[model]
-    )
-    return config, sid_config
+    if given.source_of("item_content") is None:
+        given = given.with_settings({"item_content": "auto"})
+    return config, Config("TIGER", dataset, other_models=[model], given=given)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -200,12 +200,10 @@ def _next(arguments: list[str], reports: Mapping[str, QualityReport], files: lis
 
 def _tokenizers(arguments: list[str]) -> list[str]:
     """The names of ``--tokenizer=A,B``, from the command line or its configuration files."""
-    from recbole_gr.settings import external_settings
+    from recbole_gr.config.given import Given
 
-    name = ""
-    for _, settings in external_settings(cmd_args=arguments):
-        name = settings.get("tokenizer") or name
-    return [part.strip() for part in str(name).split(",") if part.strip()]
+    names = str(Given.read(cmd_args=arguments).get("tokenizer") or "")
+    return [part.strip() for part in names.split(",") if part.strip()]
 
 
 if __name__ == "__main__":

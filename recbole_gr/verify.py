@@ -120,6 +120,7 @@ def _verify_continual(
     overrides: Mapping[str, Any],
 ) -> list[str]:
     """As :func:`verify` for a run over all periods."""
+    from recbole_gr.config.given import Given
     from recbole_gr.continual.runner import ContinualRun
     from recbole_gr.manifest import REMEDY
     from recbole_gr.run_files import without_logs
@@ -139,7 +140,7 @@ def _verify_continual(
         taking("run", manifest, REMEDY),
     ):
         settings = {**before, **confined(folder, continual=True), **overrides}
-        run = ContinualRun(models, then["dataset"], None, settings, None)
+        run = ContinualRun(models, then["dataset"], Given.read(config_dict=settings))
         _check_data(manifest, then, run.config)
         outcome = run.run()
     if outcome is None:  # not the main process

@@ -4,14 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
 from catalogue import FIELDS
 from models import SMALL, random_batch, random_table
 from recbole.data.interaction import Interaction
 from scipy.sparse import csr_matrix
 
+from recbole_gr.config.defaults import class_settings
 from recbole_gr.model.pit.model import PIT
-from recbole_gr.settings import properties_dir
 
 N_ITEMS = 30
 SMALL_PIT = {
@@ -33,8 +32,7 @@ def small_pit(table=None, seed=0, content=None, popularity=None, **options):
     """A PIT of 16 features in evaluation mode, with its defaults from the property file."""
     table = table or random_table(N_ITEMS, (4, 5, 3))
     n_items = len(table.codes)
-    with open(properties_dir() / "model" / "PIT.yaml", encoding="utf-8") as file:
-        config = {**yaml.safe_load(file), **FIELDS, **SMALL_PIT, **options}
+    config = class_settings(PIT, "model", {**FIELDS, **SMALL_PIT, **options})
     PIT.prepare_config(config)
     torch.manual_seed(seed)
     if content is None:

@@ -186,10 +186,10 @@ def test_fewer_beams_than_results(refused):
         ({"warmup_steps": 0.5}, "warmup_steps: 0.5 must be an integer of at least 0"),
         ({"valid_users": -1}, "valid_users: -1 must be an integer of at least 0"),
         ({"window_overlap": 10}, "window_overlap=10 must be an integer from 1 to 9"),
-        ({"train_sample": "whole"}, "train_sample='whole' is unknown"),
-        ({"codebook_size": 0}, "codebook_size must be a positive integer"),
+        ({"train_sample": "whole"}, "train_sample: 'whole' is not one of auto, sequence, prefix"),
+        ({"codebook_size": 0}, "codebook_size: 0 must be an integer of at least 1, or a list"),
         ({"collision": "merge"}, "merge"),
-        ({"item_content": "txt"}, "item_content='txt' is unknown, did you mean 'text'"),
+        ({"item_content": "txt"}, "did you mean 'text'"),
         ({"valid_metric": "MAP@10"}, "valid_metric 'MAP@10' is not measured"),
     ],
 )

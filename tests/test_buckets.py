@@ -31,11 +31,11 @@ def test_buckets_are_named_by_the_frequencies_they_hold():
     assert bucket_names([0]) == ["0+"]
 
 
-@pytest.mark.parametrize("edges", [[1, 6], [0, 0], [0, 6, 1], [0, 1.5], "0,1", [-1, 0], 6])
+@pytest.mark.parametrize("edges", [[1, 6], [0, 0], [0, 6, 1], [-1, 0]])
 def test_bad_edges_are_refused(edges):
     with pytest.raises(ConfigError, match="eval_buckets.*start at 0"):
         check_edges(edges)
-    assert check_edges(None) == check_edges([]) == []
+    assert check_edges(None) == check_edges([]) == check_edges("off") == []
 
 
 def test_a_row_counts_in_each_bucket_of_its_targets_with_these_targets_alone():
@@ -172,7 +172,5 @@ def test_a_tokenizer_may_be_kept_from_items_without_training_interactions(tmp_pa
     assert rows[given["item_pairs"]].tolist() == [[1, 2], [2, 4], [29, 28]]
     pipeline.prepare_sid({**config, "fit_items": "train"}, content, signals, behaviour)
     assert len(fitted_on) == 2  # from the cache
-    with pytest.raises(ConfigError, match="fit_items: 'some'"):
-        pipeline.prepare_sid({**config, "fit_items": "some"}, content, signals, behaviour)
     with pytest.raises(ConfigError, match="fit_items=train needs training interactions"):
         pipeline.prepare_sid({**config, "fit_items": "train"}, content, signals)

@@ -204,10 +204,10 @@ def test_vectors_are_saved_without_pickled_objects(make, tmp_path):
 @pytest.mark.parametrize(
     "options, complaint",
     [
-        ({"cf_size": 0.5}, "cf_size must be a positive integer"),
+        ({"cf_size": 0.5}, "cf_size: .* must be an integer of at least 1"),
         ({"cf_size": 7}, "cf_size: 7 must be a multiple"),
-        ({"cf_epochs": 0}, "cf_epochs must be a positive integer"),
-        ({"cf_learning_rate": -1}, "cf_learning_rate must be a positive number"),
+        ({"cf_epochs": 0}, "cf_epochs: .* must be an integer of at least 1"),
+        ({"cf_learning_rate": -1}, "cf_learning_rate: .* must be a number above 0"),
     ],
 )
 def test_options_out_of_range_are_refused(make, options, complaint):

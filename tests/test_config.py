@@ -9,9 +9,9 @@ import yaml
 
 from recbole_gr import processes, registry
 from recbole_gr.config import Config
-from recbole_gr.defaults import default_settings
+from recbole_gr.config.defaults import default_settings
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import SettingsLoader, parse_value, properties_dir
+from recbole_gr.settings import SettingsLoader, joined, parse_value, properties_dir
 
 
 @pytest.fixture
@@ -141,6 +141,16 @@ def test_arguments_of_another_form_are_refused_with_the_right_form(tiny_folder, 
         Config("Pop", "tiny", config_dict={"data_path": str(tiny_folder)}, cmd_args=[argument])
 
 
+def test_a_space_stands_for_the_equals_sign(tiny_folder):
+    path = {"data_path": str(tiny_folder)}
+    arguments = ["--epochs", "3", "--exclude_history", "no", "--seed=1", "--topk", "[5,10]"]
+    config = Config("TIGER", "tiny", config_dict=path, cmd_args=arguments)
+    assert [config[key] for key in ("epochs", "exclude_history", "seed")] == [3, False, 1]
+    assert joined(["--quiet", "a", "--learning_rate", "-1", "--k=1", "b"]) == [
+        "--quiet", "a", "--learning_rate=-1", "--k=1", "b",
+    ]  # fmt: skip
+
+
 def test_one_key_twice_with_different_values_is_refused(tiny_folder):
     given = {"data_path": str(tiny_folder)}
     with pytest.raises(ConfigError, match="epochs"):
@@ -233,7 +243,7 @@ def test_per_model_section_of_our_dataset_file_is_the_last_default(
     (tmp_path / "dataset" / "tiny.yaml").write_text(
         "epochs: 5\nper_model:\n  BPR: {epochs: 6, embedding_size: 8}\n"
     )
-    monkeypatch.setattr("recbole_gr.defaults.properties_dir", lambda: tmp_path)
+    monkeypatch.setattr("recbole_gr.config.defaults.properties_dir", lambda: tmp_path)
     bpr, pop = (default_settings(registry.get_model(name), "tiny")[0] for name in ("BPR", "Pop"))
     assert (bpr["epochs"], bpr["embedding_size"], pop["epochs"]) == (6, 8, 5)
 
@@ -267,7 +277,7 @@ def test_generative_models_read_their_tokenizers_defaults_and_no_others(make):
         make(FakeGenerative, tokenizer="RKMean")
 
 
-def test_keys_of_a_model_from_outside_come_from_its_default_config_and_source(make):
+def test_keys_of_a_model_from_outside_come_from_its_default_config(make):
     assert make(FakeGenerative)["depth"] == 3
     assert make(FakeGenerative, depth=5)["depth"] == 5
     with pytest.raises(ConfigError, match="'deth'.*'depth'"):

@@ -435,7 +435,7 @@ def test_tables_from_files(settings, data, tmp_path):
     "model, change, message",
     [
         ("DACT", {"continual_tokenizer": "frozn"}, "'frozn'.*did you mean 'frozen'"),
-        ("DACT", {"continual_recommender": []}, "continual_recommender: give at least one"),
+        ("DACT", {"continual_recommender": []}, r"continual_recommender: \[\] must be a list"),
         ("DACT", {"continual_last": 7}, "continual_last: 7 is not one of 1 to 2"),
         ("DACT", {"continual_last": 0}, "continual_last: 0 must be an integer of at least 1"),
         ("DACT", {"continual_suffix_size": 0}, "continual_suffix_size: 0 must be an integer"),

@@ -429,7 +429,7 @@ TABLE = ["--format=table", "--dataset=x", "--interactions=t.csv"]
         ([*TABLE, "--columns=user:uid,item_id:sku"], "did you mean 'user_id'"),
         ([*TABLE, "--columns=user_id"], "field:column"),
         ([*TABLE, "--columns=user_id:uid,item_id:sku", "--item_columns=item_id:a"], "--items"),
-        (["--format", "table"], "write --format=VALUE"),
+        (["--format", "table"], "--dataset is missing; --format=table needs"),
     ],
 )
 def test_what_cannot_be_used_is_answered_with_the_remedy(tmp_path, capsys, arguments, message):

@@ -335,7 +335,7 @@ def test_odd_samples_are_refused(tmp_path):
     folder = write_samples(tmp_path, HISTORY)
     with pytest.raises(ConfigError, match="must name three files"):
         create_dataset(samples_config(folder, benchmark_filename=["train", "test"]))
-    with pytest.raises(ConfigError, match="must name three files"):
+    with pytest.raises(ConfigError, match="benchmark_filename: 'train' must be a list"):
         create_dataset(samples_config(folder, benchmark_filename="train"))
     with pytest.raises(ConfigError, match="item_id_list.*leave it out"):
         create_dataset(samples_config(folder, load_col={"inter": ["user_id", "item_id"]}))
@@ -373,10 +373,10 @@ FILTERED = [(f"u{n % 5}", f"i{n % 7}", n % 4, n) for n in range(70)]
 @pytest.mark.parametrize(
     "values, complaint",
     [
-        ({"user_inter_num_interval": 5}, "user_inter_num_interval: 5 is no interval"),
-        ({"user_inter_num_interval": "[8,inf"}, r"'\[8,inf' is no interval; the form is '\[5,inf"),
+        ({"user_inter_num_interval": 5}, "user_inter_num_interval: 5 must be an interval"),
+        ({"user_inter_num_interval": "[8,inf"}, r"'\[8,inf' must be an interval such as '\[5,inf"),
         ({"item_inter_num_interval": "[9,3]"}, "the lower bound first"),
-        ({"item_inter_num_interval": "[a,b]"}, "no interval"),
+        ({"item_inter_num_interval": "[a,b]"}, "must be an interval"),
         ({"val_interval": {"rating": 3}}, "val_interval.*3"),
         ({"val_interval": {"rating": [3]}}, "float column 'rating' must be an interval"),
         ({"val_interval": {"item_id": "[1,2]"}}, "'item_id' must be a list of tokens"),

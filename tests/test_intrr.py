@@ -258,7 +258,7 @@ def test_item_histories_longer_than_the_window_keep_the_most_recent_items(parts)
     [
         ({"context": "hard"}, "context"),
         ({"temperature": 0}, "temperature"),
-        ({"lambda_aln": "figure"}, "lambda_aln.*released, paper"),
+        ({"lambda_aln": "figure"}, "lambda_aln.*paper, or released"),
         ({"lambda_aln": -1}, "lambda_aln"),
         ({"level_weights": [1.0, 1.0]}, "level_weights: 2 weights for SIDs of 3"),
         ({"level_weights": "all"}, "level_weights"),

@@ -84,4 +84,4 @@ def test_items_to_show_are_given_by_token_and_checked_before_training(parts):
     with pytest.raises(ConfigError, match="redistribution_items.*nothing"):
         parts(model="IntRR", redistribution_items=["nothing"])
     with pytest.raises(ConfigError, match="redistribution_items"):
-        small_intrr(redistribution_items="i3")
+        small_intrr(redistribution_items=3)

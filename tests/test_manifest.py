@@ -135,8 +135,8 @@ def test_a_manifest_has_no_effect_outside_of_a_temporary_folder(
 def test_a_manifest_of_periods_has_no_effect_outside_either(tmp_path, monkeypatch):
     seen = {}
 
-    def run(models, dataset, files, settings, arguments):
-        seen.update(settings, logs=logs_are_kept())
+    def run(models, dataset, given):
+        seen.update(given.settings, logs=logs_are_kept())
         raise ConfigError("enough")
 
     def run_here(body, request, layout):

@@ -17,7 +17,7 @@ NETWORKS = set(registry.models_where(registry.is_generative)) - set(registry.TOK
 def comment(file, key):
     """The comment of a key in a property file."""
     text = (ROOT / "properties" / file).read_text(encoding="utf-8")
-    return re.search(rf"^{key}: .*?# \(\w+\) (.*)$", text, re.M)[1]
+    return re.search(rf"^{key}: .*?# (?:\([^)]*\) )?(.*)$", text, re.M)[1]
 
 
 def names_in(text, known):

@@ -19,6 +19,7 @@ from pit_models import (
 )
 from recbole.data.interaction import Interaction
 
+from recbole_gr.config.defaults import class_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation import best
 from recbole_gr.model.pit import model as pit_module
@@ -245,7 +246,7 @@ def test_a_model_saved_with_added_items_is_loaded_with_them(options):
         ({"architecture": "decoder_only"}, "architecture: 'decoder_only'.*lazy_decoder"),
         ({**ENCODER, "train_sample": "sequence"}, "train_sample: sequence needs"),
         ({"history_input": "text"}, "history_input: 'text'"),
-        ({"select": "least"}, "select: 'least' is not one of min"),
+        ({"select": "least"}, "select: 'least' is not one of item, min"),
         ({"merge": "mean"}, "merge: 'mean'"),
         ({"n_candidates": 0}, "n_candidates: 0 must be an integer of at least 1"),
         ({"n_candidates": 61}, "n_candidates: 61 SIDs do not exist"),
@@ -254,8 +255,8 @@ def test_a_model_saved_with_added_items_is_loaded_with_them(options):
         ({"index_prior_weight": 0}, "index_prior_weight: 0 must be a number above 0"),
         ({"index_threshold": 1.0}, r"index_threshold: 1.0 must be a number in \[0, 1\)"),
         ({"lambda_csa": -1}, "lambda_csa: -1"),
-        ({"freeze_i2t": "no"}, "freeze_i2t: 'no' must be True or False"),
-        ({"ablate": "u2t"}, "ablate: 'u2t' must be empty, one of csa, i2t, coevo, index"),
+        ({"freeze_i2t": "never"}, "freeze_i2t: 'never' must be True or False"),
+        ({"ablate": "u2t"}, "ablate: 'u2t' must be a list, each one of csa, i2t, coevo, index"),
         ({"ablate": ["coevo", "i2t"]}, "ablate: coevo leaves no candidates"),
         ({"warmup_epochs": 0}, "warmup_epochs: 0 must be an integer of at least 1"),
         ({"head_size": 7}, "head_size: 7 must be even"),
@@ -269,14 +270,9 @@ def test_values_that_make_no_sense_are_refused(options, complaint):
 
 
 def test_what_is_left_open_follows_from_other_keys():
-    config = {**_defaults(), **SMALL_PIT, "ablate": "coevo"}
+    config = class_settings(pit_module.PIT, "model", {**SMALL_PIT, "ablate": "coevo"})
     pit_module.PIT.prepare_config(config)
     assert (config["n_candidates"], config["index_size"]) == (1, 1)
     assert (config["warmup_epochs"], config["warmup_stopping_step"]) == (3, 10)
     assert config["train_sample"] == "sequence"
 
-
-def _defaults():
-    from recbole_gr.settings import properties_dir, read_yaml
-
-    return read_yaml(properties_dir() / "model" / "PIT.yaml")

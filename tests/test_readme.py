@@ -11,13 +11,14 @@ import yaml
 
 from recbole_gr import recommend, registry
 from recbole_gr.config import Config
+from recbole_gr.config.given import Given
 from recbole_gr.data.convert import main as convert_main
 from recbole_gr.errors import ConfigError
 from recbole_gr.export import OWN as EXPORT_KEYS
 from recbole_gr.export import export
 from recbole_gr.search.command import OWN as SEARCH_KEYS
 from recbole_gr.search.space import read_space
-from recbole_gr.settings import external_settings, own_arguments
+from recbole_gr.settings import own_arguments
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,8 +73,7 @@ def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch
     own = ("output", "compare", "hash_size", *recommend.OWN, *EXPORT_KEYS, *SEARCH_KEYS)
     own = () if program == "run_recbole_gr.py" else own
     arguments = own_arguments(arguments.split(), set(own) - {"model"})[1]
-    sources = external_settings(None, None, arguments)
-    given = {key: value for _, part in sources for key, value in part.items()}
+    given = Given.read(cmd_args=arguments).settings
     dataset = given.get("dataset", "ml-100k")  # a checkpoint has its own
     models = str(given.get("model", "TIGER")).split(",")
     tokenizers = str(given.get("tokenizer", "RKMeans")).split(",")

@@ -7,7 +7,7 @@ import torch
 from recbole.utils import ModelType
 
 from recbole_gr import registry
-from recbole_gr.defaults import default_settings
+from recbole_gr.config.defaults import default_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.base import Tokenizer
 
@@ -101,5 +101,5 @@ def test_tree_models_have_the_names_of_their_classes_and_say_what_they_need(monk
 
 def test_tree_models_get_the_defaults_of_their_file():
     tree = type("XGBoost", (), {"type": ModelType.DECISIONTREE})
-    defaults, known = default_settings(tree, "ml-100k")
+    defaults, known = default_settings(tree, "ml-100k")[:2]
     assert defaults["xgb_num_boost_round"] > 0 and "xgb_params" in known

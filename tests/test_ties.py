@@ -178,7 +178,7 @@ def test_a_log_in_random_order_has_no_ties_to_count(days):
 
 @pytest.mark.parametrize("value", ["random", 3, True])
 def test_another_tie_order_is_refused_by_name(value, days):
-    with pytest.raises(ConfigError, match=f"tie_order: {value!r} must be one of file, shuffled"):
+    with pytest.raises(ConfigError, match=f"tie_order: {value!r} is not one of file, shuffled"):
         create_dataset(config_of(days[0], tie_order=value))
 
 

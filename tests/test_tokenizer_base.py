@@ -216,8 +216,8 @@ def test_a_catalogue_without_content_can_still_be_tokenized(name):
 @pytest.mark.parametrize(("options", "message"), [
     ({"codebook_size": 0}, "codebook_size"),
     ({"codebook_size": [8, 8]}, "codebook_size"),
-    ({"sid_levels": 0}, "sid_levels must be a positive integer"),
-    ({"sid_levels": 2.5}, "sid_levels must be a positive integer"),
+    ({"sid_levels": 0}, "sid_levels: .* must be an integer of at least 1"),
+    ({"sid_levels": 2.5}, "sid_levels: .* must be an integer of at least 1"),
 ])  # fmt: skip
 def test_options_that_make_no_sense_are_refused(name, options, message):
     with pytest.raises(ConfigError, match=message):

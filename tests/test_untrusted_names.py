@@ -11,7 +11,7 @@ import torch
 
 from recbole_gr import Recommender, export, load_data_and_model, recommend, registry, verify
 from recbole_gr.compat import without_pickles
-from recbole_gr.defaults import default_settings
+from recbole_gr.config.defaults import default_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.untrusted.names import check_names

@@ -19,7 +19,7 @@ def write_continual_report(
     """Write `continual.md`, `.csv`, `.json` and `.png` into `folder`.
 
     Args:
-        results (list[dict]): of `recbole_gr.continual.runner.run_continual`, in its order.
+        results (list[dict]): of `recbole_gr.continual.runner.ContinualRun`, in its order.
         folder (pathlib.Path): made if missing; files of an earlier call are replaced.
 
     Returns:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from recbole.utils import ModelType, init_seed
 
 from recbole_gr import processes, registry
-from recbole_gr.continual.given import Given
+from recbole_gr.config import Config
+from recbole_gr.config.given import Given
 from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_digest, write_json
@@ -42,17 +43,9 @@ from recbole_gr.untrusted.shapes import require
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
-    from recbole_gr.config import Config
 
-
-def run_continual(
-    models: Sequence[str | type],
-    dataset: str | None,
-    config_file_list: list[str] | None = None,
-    config_dict: dict[str, Any] | None = None,
-    cmd_args: list[str] | None = None,
-) -> dict[str, Any] | None:
-    """Run every period with every method, and write the table of periods and methods.
+class ContinualRun:
+    """Every period with every method, and the table of periods and methods.
 
     Period 0 is learned from scratch once; every method goes on from it. In later periods
 
@@ -67,38 +60,21 @@ def run_continual(
 
     Args:
         models (list): the model `DACT`, and RecBole's sequential models to stand beside it.
-        dataset (str | None): data set name.
-        config_file_list, config_dict, cmd_args: as for `run_recbole_gr`.
-
-    Returns:
-        dict: ``results`` (one dict a period and method: ``period``, ``method``, ``model``,
-        ``tokenizer``, ``recommender``, ``test_result``, ``best_valid_result``, ``churn``,
-        ``tokenizer_seconds``, ``recommender_seconds``, ...), ``table`` (markdown),
-        ``bucket_table`` (None), ``folder`` and ``files``. None in all processes but the main one.
+        dataset (str | None): data set name; None takes the key `dataset`.
+        given (Given): what the user has set.
 
     Raises:
         ConfigError: settings or data cannot be used; before anything is trained.
     """
-    return ContinualRun(models, dataset, config_file_list, config_dict, cmd_args).run()
 
-
-class ContinualRun:
-    """One continual run; arguments as of :func:`run_continual`."""
-
-    def __init__(
-        self,
-        models: Sequence[str | type],
-        dataset: str | None,
-        config_file_list: list[str] | None,
-        config_dict: dict[str, Any] | None,
-        cmd_args: list[str] | None,
-    ):
+    def __init__(self, models: Sequence[str | type], dataset: str | None, given: Given):
         self.models = [m if isinstance(m, str) else m.__name__ for m in models]
-        self.given = Given(dataset, config_file_list, config_dict, cmd_args)
+        self.dataset, self.given = dataset, given
         own = next(m for m in models if registry.spans_periods(registry.get_model(m)))
         self.baselines = [n for n, model in zip(self.models, models) if model is not own]
-        recommender = self.given.settings.get("continual_model") or "TIGER"
-        self.config = self.given.config(own, [*self.baselines, recommender])
+        recommender = given.get("continual_model") or "TIGER"
+        others = [*self.baselines, recommender]
+        self.config = Config(own, dataset, other_models=others, given=given)
         self.recommender = self.config["continual_model"]
         self._check_models()
         self.methods = methods(self.config, self.baselines)
@@ -108,7 +84,15 @@ class ContinualRun:
         self.n_periods = self._check_periods()
 
     def run(self) -> dict[str, Any] | None:
-        """Do what is not done yet; see :func:`run_continual`."""
+        """Do what is not done yet.
+
+        Returns:
+            dict: ``results`` (one dict a period and method: ``period``, ``method``, ``model``,
+            ``tokenizer``, ``recommender``, ``test_result``, ``best_valid_result``, ``churn``,
+            ``tokenizer_seconds``, ``recommender_seconds``, ...), ``table`` (markdown),
+            ``bucket_table`` (None), ``folder`` and ``files``. None in all processes but the main
+            one.
+        """
         if not processes.is_main():
             follow(self._config)
             return None
@@ -205,7 +189,7 @@ class ContinualRun:
         """Configuration of a model in a period."""
         keys = ("tokenizer", "continual_cuts", "continual_field", "continual_part_field")
         fixed = {key: self.config[key] for key in keys}
-        if self.given.settings.get("item_content") is None:
+        if self.given.get("item_content") is None:
             fixed["item_content"] = "auto"  # a data set's own choice may be made of interactions
         files = self.config["continual_cf_files"]
         if files and period < len(files):
@@ -215,7 +199,8 @@ class ContinualRun:
                 if self.config[f"finetune_{key}"]:
                     fixed[key] = self.config[f"finetune_{key}"]
         fixed = {**fixed, "continual_period": period, **overrides}
-        return self.given.config(model, self.others, **fixed)
+        given = self.given.with_settings(fixed)
+        return Config(model, self.dataset, other_models=self.others, given=given)
 
     def _semantic_ids(
         self, period: int, vectors: CollaborativeVectors

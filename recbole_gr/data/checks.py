@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from recbole.utils import InputType, ModelType
 
+from recbole_gr.config.defaults import shared_keys
+from recbole_gr.config.schema import check_settings
 from recbole_gr.data.atomic import atomic_path, read_header
 from recbole_gr.data.forms import check_forms
 from recbole_gr.data.joined import check_labels
@@ -38,7 +40,9 @@ def check_inter_files(config: Config) -> None:
             expected) or has no usable user, item or, for sequential models, time field (the message
             names the columns found).
     """
-    check_forms(config.final_config_dict)
+    settings = config.final_config_dict
+    settings.update(check_settings(settings, shared_keys()))  # of RecBole's own Config, too
+    check_forms(settings)
     names = config["benchmark_filename"]
     graph, load = {"kg", "link"}, config["load_col"]
     if config["MODEL_TYPE"] == ModelType.KNOWLEDGE and load and not graph <= set(load):

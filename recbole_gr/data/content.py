@@ -20,7 +20,7 @@ from recbole_gr.data.encoder import kept_encoder
 from recbole_gr.data.items import ItemFile
 from recbole_gr.data.sources import folder_sha256
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
-from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -82,11 +82,6 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
         ConfigError: unknown source, missing or misshapen files, values that are not finite.
     """
     kind = config["item_content"] or "auto"
-    if kind != "auto" and kind not in SOURCES:
-        raise ConfigError(
-            f"item_content={kind!r} is unknown{did_you_mean(kind, SOURCES)} (one of "
-            f"{['auto', *SOURCES]})"
-        )
     source = _auto_source(config, dataset) if kind == "auto" else kind
     tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
     make = {

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 PART = "continual_part"  # the column that says what a row is in the present period
 PAST, WAITING, HEAD, TRAIN, VALID, TEST = "past", "waiting", "head", "train", "valid", "test"
 PUBLISHED = {"h": HEAD, "train": TRAIN, "valid": VALID, "test": TEST}
-TRAIN_ON = ("period", "all")
 
 
 def periods_by_cuts(times: np.ndarray, cuts: Sequence[Any]) -> np.ndarray:
@@ -255,10 +254,6 @@ def is_continual(config: Config) -> bool:
         raise ConfigError(
             "a period needs continual_period and one of continual_cuts and continual_field, given "
             f"are {given}"
-        )
-    if (config["continual_train"] or TRAIN_ON[0]) not in TRAIN_ON:
-        raise ConfigError(
-            f"continual_train: {config['continual_train']!r} is not one of {', '.join(TRAIN_ON)}"
         )
     if config["benchmark_filename"] is not None:
         raise ConfigError("continual_period: benchmark_filename has its own split; drop one")

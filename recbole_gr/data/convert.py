@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_gr.command_line import run_command
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.settings import parse_switch
 from recbole_gr.terminal.log import say
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def _check_values(options: dict[str, Any]) -> None:
         raise ConfigError(f"--max_broken={share!r} must be a share between 0 and 1")
     _check_forms(options)
     for key in ("allow_truncated", "force", "show_progress"):
+        options[key] = parse_switch(options[key])
         if not isinstance(options[key], bool):
             raise ConfigError(f"--{key}={options[key]!r} must be True or False")
 

@@ -12,6 +12,7 @@ import torch
 from recbole.data.dataset import dataset as recbole_dataset
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_gr.config.intervals import check_filters, intervals
 from recbole_gr.data.atomic import AtomicTable, read_table
 from recbole_gr.data.checks import check_ids, check_order, check_same_columns
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens
@@ -20,7 +21,6 @@ from recbole_gr.data.joined import check_links, check_names, check_types, check_
 from recbole_gr.data.numbers import numbers, ranks
 from recbole_gr.data.ties import in_order
 from recbole_gr.errors import ConfigError
-from recbole_gr.ranges import check_filters, intervals
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
@@ -208,8 +208,6 @@ class ExactDataset(_AnyDataset):
 
     def _remove_duplication(self) -> None:
         keep = self.config["rm_dup_inter"]
-        if keep not in (None, "first", "last"):
-            raise ConfigError(f"rm_dup_inter: {keep!r} is not one of first, last")
         if keep is None or self._time_ranks is None:
             super()._remove_duplication()
             return

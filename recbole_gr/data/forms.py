@@ -70,8 +70,6 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "the vector column by the id column, {iid: item_emb}",
     ),
     "discretization": (_bins, "{price: {method: ED, bucket: 10}} or {price: {method: LD}}"),
-    "tie_order": (lambda value: value in ORDERS, f"one of {', '.join(ORDERS)}"),
-    "filter_inter_by_user_or_item": (lambda value: isinstance(value, bool), "True or False"),
     **dict.fromkeys(
         ("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id",
          "additional_feat_suffix", "numerical_features", "normalize_field"),

@@ -73,10 +73,7 @@ def _signal(config: Config, dataset: GenerativeDataset, name: str) -> torch.Tens
         raise ConfigError(
             f"the tokenizer asks for the signal {name!r}; there are item_pairs and cf_vectors"
         )
-    window = config["i2i_window"]
-    if type(window) is not int or window < 1:
-        raise ConfigError(f"i2i_window: {window!r} must be an integer of at least 1")
-    return item_pairs(dataset, window)
+    return item_pairs(dataset, config["i2i_window"])
 
 
 def _collaborative(config: Config, dataset: GenerativeDataset) -> torch.Tensor:

@@ -16,7 +16,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation import Beams, Step, beam_search
 from recbole_gr.oracle import exact_scores
 from recbole_gr.ranking import Generated, rank_items
-from recbole_gr.sid.likelihood import NORMALISATIONS, code_losses, level_losses
+from recbole_gr.sid.likelihood import code_losses, level_losses
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 
@@ -276,18 +276,10 @@ def resolve_normalisation(config: dict) -> None:
     """``renormalise``, where it is not given, follows ``loss_normalisation``.
 
     Args:
-        config: changed in place; a model of a user's own may have neither key.
-
-    Raises:
-        ConfigError: an unknown ``loss_normalisation``.
+        config: with these two keys; changed in place.
     """
-    normalisation = config.get("loss_normalisation") or NORMALISATIONS[0]
-    if normalisation not in NORMALISATIONS:
-        raise ConfigError(
-            f"loss_normalisation: {normalisation!r} is not one of {', '.join(NORMALISATIONS)}"
-        )
-    over_trie = normalisation == "trie"
-    if config.get("renormalise") is None:
+    over_trie = config["loss_normalisation"] == "trie"
+    if config["renormalise"] is None:
         config["renormalise"] = over_trie
     elif over_trie and not config["renormalise"]:
         getLogger().warning(
@@ -295,7 +287,6 @@ def resolve_normalisation(config: dict) -> None:
             "item were never trained against, and now take probability from those that do; leave "
             "renormalise out."
         )
-    config["loss_normalisation"] = normalisation
 
 
 def resolve_train_sample(config: dict, causal: str) -> None:

@@ -78,21 +78,9 @@ class TIGER(GenerativeRecommender):
     @classmethod
     def prepare_config(cls, config: dict) -> None:
         """``train_sample: auto`` becomes ``sequence`` where the model is causal."""
-        architecture = config["architecture"]
-        if architecture not in ("decoder_only", "encoder_decoder"):
-            raise ConfigError(
-                f"architecture: {architecture!r} is not one of decoder_only, encoder_decoder"
-            )
-        causal = architecture == "decoder_only"
+        causal = config["architecture"] == "decoder_only"
         if config["position"] == "auto":
             config["position"] = "rotary" if causal else "relative_bias"
-        if config["position"] not in ("rotary", "relative_bias"):
-            raise ConfigError(
-                f"position: {config['position']!r} is not one of auto, rotary, relative_bias"
-            )
-        depth = config["feed_forward_depth"]
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-            raise ConfigError(f"feed_forward_depth: {depth!r} must be an integer of at least 1")
         if not causal and config["backbone"] != "transformer":
             raise ConfigError(
                 f"backbone: {config['backbone']} is causal and has no cross-attention; use it with "

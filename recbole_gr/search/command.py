@@ -54,7 +54,7 @@ def find(**options: Any) -> dict[str, Any]:
 
 def _run(arguments: list[str]) -> int:
     from recbole_gr.errors import ConfigError
-    from recbole_gr.settings import own_arguments, parse_value
+    from recbole_gr.settings import own_arguments, parse_switch, parse_value
     from recbole_gr.terminal.commands import example_in_file
     from recbole_gr.terminal.lines import outcome_lines
 
@@ -62,9 +62,10 @@ def _run(arguments: list[str]) -> int:
     if not own.get("params_file"):
         raise ConfigError("No parameters are given: add --params_file=FILE.")
     options = {name: own[name] for name in TEXTS if name in own}
-    options |= {name: parse_value(own[name]) for name in (*NUMBERS, *SWITCHES) if name in own}
+    options |= {name: parse_value(own[name]) for name in NUMBERS if name in own}
+    options |= {name: parse_switch(own[name]) for name in SWITCHES if name in own}
     for name in SWITCHES:
-        if options.get(name) not in (None, True, False):
+        if not isinstance(options.get(name, False), bool):
             raise ConfigError(f"--{name}={own[name]}: write True or False")
     outcome = find(cmd_args=rest, **options)
     print(outcome["table"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gr import registry
+from recbole_gr.config.given import Given
 from recbole_gr.data.sources import FILE_KEYS, sha256
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.manifest import data_hashes
@@ -16,7 +17,6 @@ from recbole_gr.search.space import Parameter, Params, draws, grid, read_space
 from recbole_gr.search.store import TOKENIZER, TRIAL, open_store, settings_that_count
 from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
 from recbole_gr.search.workers import Run, choose_workers
-from recbole_gr.settings import external_settings, file_list
 from recbole_gr.terminal.log import say
 
 MAX_TOKENIZERS = 20  # where they are drawn
@@ -170,18 +170,9 @@ def make_task(
     Raises:
         ConfigError: no model, several, or one that a search cannot score.
     """
-    sources = external_settings(config_file_list, config_dict, cmd_args)
-    everything = {key: value for _, part in sources for key, value in part.items()}
-    settings = {
-        key: value for name, part in sources if not name.startswith("file")
-        for key, value in part.items()
-    }  # fmt: skip
-    files = file_list(config_file_list) + [
-        name
-        for given in (config_dict or {}, dict(a[2:].partition("=")[::2] for a in cmd_args or []))
-        for name in file_list(given.get("config_files"))
-    ]
-    model, dataset = model or everything.get("model"), dataset or everything.get("dataset")
+    given = Given.read(config_file_list, config_dict, cmd_args)
+    settings = given.direct
+    model, dataset = model or given.get("model"), dataset or given.get("dataset")
     if not model or not dataset:
         missing, example = ("model", "TIGER") if not model else ("dataset", "ml-100k")
         raise ConfigError(f"No {missing} is given: add --{missing}={example}, for example.")
@@ -199,8 +190,8 @@ def make_task(
         )
     searched = {parameter.name: parameter for parameter in space}
     names = searched["tokenizer"].grid() if "tokenizer" in searched else []
-    names = names or [everything["tokenizer"]] if everything.get("tokenizer") else names
-    return Task(model, str(dataset), tuple(map(str, files)), settings, tuple(map(str, names)))
+    names = names or [given.get("tokenizer")] if given.get("tokenizer") else names
+    return Task(model, str(dataset), tuple(given.files), settings, tuple(map(str, names)))
 
 
 def check_task(task: Task, space: list[Parameter], params_file: str | os.PathLike) -> Any:
@@ -210,13 +201,13 @@ def check_task(task: Task, space: list[Parameter], params_file: str | os.PathLik
         ConfigError: settings that no trial could run with, or an unknown parameter (file, line).
     """
     from recbole_gr import registry
-    from recbole_gr.defaults import default_settings
-    from recbole_gr.known_keys import RUN_KEYS
+    from recbole_gr.config.defaults import default_settings
+    from recbole_gr.config.known_keys import RUN_KEYS
 
     model_class = registry.get_model(task.model)
     known = set(RUN_KEYS)
     for tokenizer in task.tokenizers or (None,):
-        known |= default_settings(model_class, task.dataset, tokenizer)[1]
+        known |= default_settings(model_class, task.dataset, tokenizer).known
     for parameter in space:
         if parameter.name not in known:
             raise ConfigError(
@@ -236,9 +227,8 @@ def _check_counts(counts: dict[str, Any], least: int) -> None:
 def _settings_that_count(task: Task) -> dict[str, Any]:
     from recbole_gr.trainer.checkpoint import plain
 
-    sources = external_settings(list(task.files), dict(task.settings))
-    merged = {key: value for _, part in sources for key, value in part.items()}
-    return plain(settings_that_count(merged))
+    given = Given.read(list(task.files), task.settings)
+    return plain(settings_that_count(given.settings))
 
 
 def _searched_files(space: list[Parameter]) -> dict[str, str | None]:

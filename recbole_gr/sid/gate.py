@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from recbole_gr import registry
-from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.errors import ConfigError
 from recbole_gr.sid.formats import level_name
 from recbole_gr.tokenizer.options import auto_size
 
@@ -14,31 +14,8 @@ if TYPE_CHECKING:
     from recbole_gr.config import Settings
     from recbole_gr.sid.quality import QualityReport
 
-GATES = ("stop", "warn", "off")
 LEAST_SHARING = 2.0  # items to a code of the first level, on average
 ONE_IN = 1000  # SIDs that a later level must make more
-
-
-def check_gate(config: Settings) -> tuple[str, float, float]:
-    """The gate's options: mode, least distinct rate and least utilisation.
-
-    Raises:
-        ConfigError: an unknown mode, or a share outside [0, 1].
-    """
-    mode = config["sid_gate"]
-    mode = "off" if mode is False else mode  # YAML reads a bare off as False
-    if mode not in GATES:
-        raise ConfigError(
-            f"sid_gate: {mode!r} is none of {', '.join(GATES)}{did_you_mean(mode, GATES)}"
-        )
-    shares = []
-    for key in ("sid_min_distinct", "sid_min_utilisation"):
-        value = config[key]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value <= 1:
-            raise ConfigError(f"{key}: {value!r} must be a number from 0 to 1")
-        shares.append(value)
-    return mode, *shares
 
 
 def collapse_reasons(
@@ -123,7 +100,8 @@ def apply_gate(config: Settings, report: QualityReport) -> None:
     Raises:
         ConfigError: collapsed SIDs under ``sid_gate: stop``; says what is wrong and what helps.
     """
-    mode, *shares = check_gate(config)
+    mode = config["sid_gate"]
+    shares = config["sid_min_distinct"], config["sid_min_utilisation"]
     reasons = [] if mode == "off" else collapse_reasons(report, *shares)
     if not reasons:
         return

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.settings import joined
 from recbole_gr.terminal.bars import Bar, is_terminal
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-STATES = (*LEVELS, "CRITICAL")  # of RecBole's key
 _COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m"}
 _ESCAPES = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 
@@ -131,12 +131,6 @@ def level_of(config: Mapping[str, Any]) -> str:
     return str(config["log_level"] or config["state"] or "INFO").upper()
 
 
-def check_levels(config: Mapping[str, Any]) -> None:
-    """Raise a ConfigError unless `log_level` and `state` are levels; any case is fine."""
-    for key, known in (("log_level", LEVELS), ("state", STATES)):
-        _check(key, config.get(key), known)
-
-
 def _check(key: str, value: Any, known: Iterable[str]) -> None:
     if value is not None and str(value).upper() not in known:
         raise ConfigError(
@@ -145,14 +139,14 @@ def _check(key: str, value: Any, known: Iterable[str]) -> None:
 
 
 def with_level(arguments: Iterable[str]) -> tuple[list[str], str | None]:
-    """Arguments with `--quiet` written as `--log_level=WARNING`, and the level that is asked for.
+    """Arguments as `--key=value`, `--quiet` among them as `--log_level=WARNING`, and that level.
 
     Raises:
         ConfigError: no level, or two that contradict each other.
     """
     rest: list[str] = []
     levels: dict[str, str] = {}
-    for argument in arguments:
+    for argument in joined(arguments):
         if argument.lower() in ("--quiet", "--quiet=true"):
             levels["WARNING"] = argument
         elif argument.partition("=")[0] == "--quiet":

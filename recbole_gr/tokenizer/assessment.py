@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recbole_gr.errors import ConfigError
 from recbole_gr.sid.quality import collision_figures, quality_report
 from recbole_gr.sid.semantics import distinct_rows, semantic_figures
 from recbole_gr.sid.table import sid_keys
@@ -65,13 +64,7 @@ def assess(
 
     Returns:
         QualityReport
-
-    Raises:
-        ConfigError: ``neighbours`` or ``queries`` is no count.
     """
-    for key, value in (("report_neighbours", neighbours), ("report_queries", queries)):
-        if type(value) is not int or value < 0:
-            raise ConfigError(f"{key}: {value!r} must be an integer of at least 0")
     report = quality_report(table)
     levels, items = report.content_levels, content[1:].cpu()
     if tokenizer is not None:  # a table kept by an earlier version does not say so itself

@@ -7,24 +7,22 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from recbole_gr.config.defaults import class_defaults
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
-from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked, hash_of
 from recbole_gr.tokenizer.options import (
-    Number,
     codebook_sizes,
     log_reduced,
     options_of,
-    positive,
     reduced_sizes,
 )
 from recbole_gr.untrusted.archives import check_archive, load_tensors
@@ -72,6 +70,7 @@ class Tokenizer(nn.Module):
     """
 
     signals: tuple[str, ...] = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
+    without: tuple[str, ...] = ()  # options of the base class that it has no use for
     streams = False  # whether fit_content() moves batches of content to the device by itself
     fine_tunes = False  # whether fine_tune() goes on learning in a later period
     follows_drift = False  # whether fit_continual() and drift_confidence() see drift
@@ -80,22 +79,16 @@ class Tokenizer(nn.Module):
 
     def __init__(self, config: Settings, dim: int) -> None:
         super().__init__()
-        self.options = options_of(config, self.default_options())
+        self.options = options_of(config, *class_defaults(type(self), "tokenizer"))
         self.seed: int = self.options["tokenizer_seed"]
         self.dim = int(dim)
-        self.sizes = codebook_sizes(self.options["codebook_size"], self.positive("sid_levels"))
+        self.sizes = codebook_sizes(self.options["codebook_size"], self.options["sid_levels"])
         self._build()
 
     @classmethod
     def default_options(cls) -> dict[str, Any]:
         """All keys of this tokenizer with their defaults, those of its base classes included."""
-        defaults: dict[str, Any] = {}
-        for base in reversed(cls.__mro__):
-            path = properties_dir() / "tokenizer" / f"{base.__name__}.yaml"
-            if issubclass(base, Tokenizer) and path.is_file():
-                defaults.update(read_yaml(path))
-            defaults.update(vars(base).get("default_config", {}))
-        return defaults
+        return class_defaults(cls, "tokenizer")[0]
 
     # What subclasses implement
 
@@ -285,16 +278,6 @@ class Tokenizer(nn.Module):
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             yield
-
-    @overload
-    def positive(self, key: str) -> int: ...
-
-    @overload
-    def positive(self, key: str, kind: type[Number]) -> Number: ...
-
-    def positive(self, key: str, kind: type = int) -> Any:
-        """The option as a positive number of the given kind."""
-        return positive(self.options[key], key, kind)
 
     def _build(self) -> None:
         with self.seeded():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -103,23 +103,6 @@ class CollaborativeRQVAE(RQVAE):
     without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
     cosine = True  # whether the collaborative loss compares directions alone
 
-    @classmethod
-    def default_options(cls) -> dict[str, Any]:
-        """Those of RQVAE but for what this training has no use for."""
-        options = super().default_options()
-        return {key: value for key, value in options.items() if key not in cls.without}
-
-    def build(self) -> None:
-        super().build()
-        self.not_negative("cf_weight")
-
-    def not_negative(self, *keys: str) -> None:
-        """See that these options are numbers of at least 0, as weights are."""
-        for key in keys:
-            value = self.options[key]
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-                raise ConfigError(f"{key} must be a number of at least 0, got {value!r}")
-
     def code_loss(self, codes: torch.Tensor, words: list[torch.Tensor]) -> torch.Tensor | float:
         """What a subclass adds to the loss of a batch with codes ``[n, L]`` and their codewords,
         ``L`` tensors ``[n, e]``."""
@@ -148,8 +131,8 @@ class CollaborativeRQVAE(RQVAE):
         content, collaborative, known = self._inputs(content, signals)
         if self.options["kmeans_init"]:
             self._initialize_codebooks(content)
-        epochs = self.positive("tokenizer_epochs")
-        rate = self.positive("tokenizer_learning_rate", float)
+        epochs = self.options["tokenizer_epochs"]
+        rate = self.options["tokenizer_learning_rate"]
         loss_of = self._loss_of(content, collaborative, known)
         return self._train(loss_of, content, epochs, rate, progress)
 
@@ -212,8 +195,8 @@ class CollaborativeRQVAE(RQVAE):
         self, loss_of: LossOf, content: torch.Tensor, progress: bool
     ) -> tuple[Figures, list[Figures]]:
         """Train for a later period."""
-        epochs = self.positive("continual_epochs")
-        rate = self.positive("continual_learning_rate", float)
+        epochs = self.options["continual_epochs"]
+        rate = self.options["continual_learning_rate"]
         return self._train(loss_of, content, epochs, rate, progress)
 
     def _inputs(
@@ -221,7 +204,7 @@ class CollaborativeRQVAE(RQVAE):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Normalised content, collaborative vectors, and which items these know (None: no mask)."""
         collaborative = (signals or {}).get("cf_vectors")
-        width = self.positive("rqvae_dim")
+        width = self.options["rqvae_dim"]
         if collaborative is None:
             raise ConfigError(f"{type(self).__name__} needs the signal cf_vectors")
         if list(collaborative.shape) != [len(content), width]:
@@ -245,9 +228,9 @@ class CollaborativeRQVAE(RQVAE):
     ) -> tuple[Figures, list[Figures]]:
         """Train on shuffled batches with linear warm-up and decay; returns figures and history."""
         n_items = len(content)
-        batch_size = min(self.positive("tokenizer_batch_size"), n_items)
+        batch_size = min(self.options["tokenizer_batch_size"], n_items)
         steps = -(-n_items // batch_size)
-        warm = min(epochs, self.positive("tokenizer_warmup_epochs")) * steps
+        warm = min(epochs, self.options["tokenizer_warmup_epochs"]) * steps
         optimizer = torch.optim.AdamW(
             self.parameters(),
             lr=learning_rate,
@@ -257,7 +240,7 @@ class CollaborativeRQVAE(RQVAE):
             optimizer,
             lambda step: min((step + 1) / warm, (epochs * steps - step) / (epochs * steps)),
         )
-        every = self.positive("tokenizer_evaluate_every")
+        every = self.options["tokenizer_evaluate_every"]
         history: list[Figures] = []
         bar = Bar(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
         for epoch in bar:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from recbole_gr.errors import ConfigError
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
 from recbole_gr.tokenizer.drift import (
     DriftIdentification,
@@ -55,11 +54,8 @@ class DACT(CollaborativeRQVAE):
     def build(self) -> None:
         super().build()
         self.drift = DriftIdentification(
-            self.positive("rqvae_dim"), temperature=self.positive("drift_temperature", float)
+            self.options["rqvae_dim"], temperature=self.options["drift_temperature"]
         )
-        self.not_negative("stationary_weight", "anchor_weight", "kl_weight", "confidence_weight")
-        if self.positive("drift_share", float) > 1:
-            raise ConfigError(f"drift_share must be at most 1, got {self.options['drift_share']!r}")
 
     def continual_loss(
         self,

@@ -32,7 +32,7 @@ class I2IRKMeans(RKMeans):
     signals: tuple[str, ...] = ("item_pairs",)
 
     def build(self) -> None:
-        hidden, self.code_dim = self.positive("i2i_hidden"), self.positive("i2i_dim")
+        hidden, self.code_dim = self.options["i2i_hidden"], self.options["i2i_dim"]
         self.projection = nn.Sequential(
             nn.Linear(self.dim, hidden), nn.ReLU(), nn.Linear(hidden, self.code_dim)
         )
@@ -75,12 +75,12 @@ class I2IRKMeans(RKMeans):
         self, content: torch.Tensor, pairs: torch.Tensor, progress: bool
     ) -> list[float]:
         """Mean loss of each epoch."""
-        epochs, batch_size = self.positive("i2i_epochs"), self.positive("i2i_batch_size")
-        temperature = self.positive("i2i_temperature", float)
+        epochs, batch_size = self.options["i2i_epochs"], self.options["i2i_batch_size"]
+        temperature = self.options["i2i_temperature"]
         self.projection.apply(_reset)
         optimizer = torch.optim.AdamW(
             self.projection.parameters(),
-            lr=self.positive("i2i_learning_rate", float),
+            lr=self.options["i2i_learning_rate"],
             weight_decay=float(self.options["i2i_weight_decay"]),
         )
         losses = []

@@ -37,10 +37,7 @@ class LETTER(CollaborativeRQVAE):
 
     def build(self) -> None:
         super().build()
-        self.not_negative("diversity_weight")
         self.clusters: list[CodeClusters | None] = [None] * len(self.sizes)
-        for key in ("diversity_clusters", "diversity_every"):
-            self.positive(key)
         self._epoch = 0
 
     def fit_content(

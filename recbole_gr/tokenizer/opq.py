@@ -68,13 +68,13 @@ class OPQ(Tokenizer):
         content = self._normalized(content)
         # FAISS seeds this training itself; the order of the rows is what our seed can change.
         array = content.cpu().numpy()[np.random.default_rng(self.seed).permutation(len(content))]
-        points = self.positive("kmeans_points_per_code")
+        points = self.options["kmeans_points_per_code"]
         quantizer = faiss.ProductQuantizer(self.part * levels, levels, size.bit_length() - 1)
         quantizer.cp.min_points_per_centroid = 1
         quantizer.cp.max_points_per_centroid = points
         matrix = faiss.OPQMatrix(self.dim, levels, self.part * levels)
         matrix.pq = quantizer
-        matrix.niter = self.positive("opq_iterations")
+        matrix.niter = self.options["opq_iterations"]
         matrix.max_train_points = points * size
         matrix.train(np.ascontiguousarray(array, dtype=np.float32))
         rotation = faiss.vector_to_array(matrix.A).reshape(self.part * levels, self.dim)
@@ -87,8 +87,8 @@ class OPQ(Tokenizer):
             self.centroids[level] = kmeans(
                 parts[:, level],
                 size,
-                iterations=self.positive("kmeans_iterations"),
-                redo=self.positive("kmeans_redo"),
+                iterations=self.options["kmeans_iterations"],
+                redo=self.options["kmeans_redo"],
                 points_per_code=points,
                 seed=self.seed + 1000 * level,
             )

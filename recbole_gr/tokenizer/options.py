@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from logging import getLogger
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.schema import Key, check_settings
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
     from recbole_gr.config import Settings
-
-Number = TypeVar("Number", int, float)
 
 
 def option(config: Settings, key: str) -> Any:
@@ -22,30 +21,20 @@ def option(config: Settings, key: str) -> Any:
         return None
 
 
-def options_of(config: Settings, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of all keys of ``defaults``; ``tokenizer_seed`` is an integer, by default ``seed``."""
-    options = dict(defaults)
-    for key in options:
-        value = option(config, key)
-        options[key] = options[key] if value is None else value
-    if options["tokenizer_seed"] is None:
-        seed = option(config, "seed")
-        options["tokenizer_seed"] = 2020 if seed is None else seed
-    options["tokenizer_seed"] = int(options["tokenizer_seed"])
-    return options
-
-
-def positive(value: Any, key: str, kind: type[Number]) -> Number:
-    """The value of ``key`` as a positive number of the given kind.
+def options_of(
+    config: Settings, defaults: Mapping[str, Any], keys: Mapping[str, Key]
+) -> dict[str, Any]:
+    """Values of all keys of ``defaults``; ``tokenizer_seed`` is an integer, by default ``seed``.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: a value that its key may not have.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not value > 0 or kind(value) != value:
-        word = "integer" if kind is int else "number"
-        raise ConfigError(f"{key} must be a positive {word}, got {value!r}")
-    return kind(value)
+    given = {key: value for key in defaults if (value := option(config, key)) is not None}
+    options = {**defaults, **check_settings(given, keys)}
+    if options["tokenizer_seed"] is None:
+        seed = option(config, "seed")
+        options["tokenizer_seed"] = 2020 if seed is None else int(seed)
+    return options
 
 
 AUTO = "auto"  # codebook_size: by the catalogue
@@ -79,14 +68,13 @@ def codebook_sizes(codebook_size: Any, levels: int) -> tuple[int, ...]:
     catalogue is not known yet.
 
     Raises:
-        ConfigError: something else, or a list of another length.
+        ConfigError: a list of another length.
     """
     codebook_size = LARGEST if codebook_size == AUTO else codebook_size
     given = codebook_size if isinstance(codebook_size, (list, tuple)) else [codebook_size] * levels
-    if len(given) != levels or any(type(size) is not int or size < 1 for size in given):
+    if len(given) != levels:
         raise ConfigError(
-            f"codebook_size must be a positive integer or a list of sid_levels={levels} positive "
-            f"integers, or auto, got {codebook_size!r}"
+            f"codebook_size: {codebook_size!r} must be an integer, or {levels} of them (sid_levels)"
         )
     return tuple(given)
 

@@ -248,11 +248,8 @@ def _warn_of_other_content(config: Settings, table: SIDTable, content: ItemConte
 
 def _seen_items(config: Settings, behaviour: Behaviour | None) -> torch.Tensor | None:
     """BoolTensor ``[n_items - 1]``, items that the tokenizer may learn from; None for all."""
-    which = option(config, "fit_items") or "all"
-    if which == "all":
+    if (option(config, "fit_items") or "all") == "all":
         return None
-    if which != "train":
-        raise ConfigError(f"fit_items: {which!r} is none of all, train")
     if behaviour is None or not bool((behaviour.counts > 0).any()):
         raise ConfigError("fit_items=train needs training interactions, which are not given here")
     return behaviour.counts > 0

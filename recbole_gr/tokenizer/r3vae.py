@@ -9,25 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from recbole_gr.errors import ConfigError
 from recbole_gr.sid.cohesion import EPS, discrimination, group_cohesion, unit
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import squared_distances
 from recbole_gr.tokenizer.r3vae_fit import Fit
-from recbole_gr.tokenizer.rating import MODES, SOFT, comparable, rate, stable_codes
+from recbole_gr.tokenizer.rating import SOFT, comparable, rate, stable_codes
 from recbole_gr.tokenizer.rqvae import MLP, rqvae_losses
 
 if TYPE_CHECKING:
     from recbole_gr.tokenizer.fitting import Figures, Signals
-
-CHOICES = {
-    "rating_mode": MODES,
-    "reference_init": ("mean", "uniform", "none"),
-    "decoder": ("auto", "mlp", "identity"),
-    "reconstruction_loss": ("mse_sum", "mse_mean", "cosine"),
-    "sc_vectors": ("auto", "quantized", "residual", "surrogate"),
-    "tokenizer_select_by": ("collision", "loss", "last"),
-}
 
 
 class Quantized(NamedTuple):
@@ -94,12 +84,9 @@ class R3VAE(Tokenizer):
     )
 
     def build(self) -> None:
-        for key, choices in CHOICES.items():
-            if self.options[key] not in choices:
-                raise ConfigError(f"{key} must be one of {choices}, got {self.options[key]!r}")
         self.mode = self.options["rating_mode"]
-        self.temperature = self.positive("rating_temperature", float)
-        self.k = self.positive("rating_topk")
+        self.temperature = self.options["rating_temperature"]
+        self.k = self.options["rating_topk"]
         self.codebooks = nn.ParameterList(
             nn.Parameter(torch.randn(size, self.dim) / self.dim**0.5) for size in self.sizes
         )
@@ -152,16 +139,16 @@ class R3VAE(Tokenizer):
         decoded = self.decoder(result.total)
         reconstruction = reconstruction_loss(content, decoded, self.options["reconstruction_loss"])
         parts = {"reconstruction": reconstruction}
-        loss, weight = reconstruction, self.weight("metric_weight")
+        loss, weight = reconstruction, self.options["metric_weight"]
         if self.mode == "ste":
             # No gradient of the reconstruction reaches the codebooks then.
             _, codebook, commitment = rqvae_losses(content, decoded, result.residuals, result.words)
-            loss = loss + codebook + self.weight("commitment_weight") * commitment
+            loss = loss + codebook + self.options["commitment_weight"] * commitment
         if self.options["sc_regulariser"]:
             parts["sc"] = self.cohesion(content, result)
             loss = loss - weight * parts["sc"]
         if self.options["pd_regulariser"]:
-            t, most = self.positive("pd_temperature", float), self.positive("pd_max_codewords")
+            t, most = self.options["pd_temperature"], self.options["pd_max_codewords"]
             parts["pd"] = reduce(
                 torch.add, (discrimination(_some_rows(book, most), t) for book in self.codebooks)
             ) / len(self.sizes)
@@ -207,13 +194,6 @@ class R3VAE(Tokenizer):
     def normalized(self, content: torch.Tensor) -> torch.Tensor:
         """Content as training and encoding see it."""
         return unit(content) if self.options["normalize_content"] else content
-
-    def weight(self, key: str) -> float:
-        """The option as a weight of a loss term, 0 or more."""
-        value = self.options[key]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise ConfigError(f"{key} must be a number of at least 0, got {value!r}")
-        return float(value)
 
     def _rows_per_chunk(self) -> int:
         # topk gathers k codewords for every row.

@@ -38,12 +38,12 @@ class Fit:
     def __init__(self, model: R3VAE, content: torch.Tensor, progress: bool) -> None:
         self.model, self.content, self.progress = model, content, progress
         self.options = model.options
-        self.steps = model.positive("tokenizer_steps")
-        self.batch_size = min(model.positive("tokenizer_batch_size"), len(content))
-        self.every = min(model.positive("tokenizer_evaluate_every"), self.steps)
-        self.patience = int(model.weight("tokenizer_patience"))
-        self.clip = model.weight("clip_gradient")
-        self.sample = self._rows(model.positive("tokenizer_evaluate_items"))
+        self.steps = model.options["tokenizer_steps"]
+        self.batch_size = min(model.options["tokenizer_batch_size"], len(content))
+        self.every = min(model.options["tokenizer_evaluate_every"], self.steps)
+        self.patience = model.options["tokenizer_patience"]
+        self.clip = model.options["clip_gradient"]
+        self.sample = self._rows(model.options["tokenizer_evaluate_items"])
 
     def run(self) -> tuple[Figures, list[Figures]]:
         """Train; returns the figures of the evaluation that is kept, and all of them."""
@@ -89,7 +89,7 @@ class Fit:
             model.reference.copy_(total / len(self.content))
         if not self.options["kmeans_init"]:
             return
-        points = model.positive("kmeans_points_per_code")
+        points = model.options["kmeans_points_per_code"]
         residual = self._batch(self._rows(points * max(model.sizes)))
         residual = residual - model.project(residual)
         for level, codebook in enumerate(model.codebooks):
@@ -110,7 +110,7 @@ class Fit:
     def _centroids(self, residual: torch.Tensor, level: int, points: int) -> torch.Tensor:
         """Codewords ``[M, d]`` of one level: k-means of the residuals, of their directions where
         codes are rated by cosine. A direction gets the mean length of its items along it."""
-        iterations = self.model.positive("kmeans_iterations")
+        iterations = self.model.options["kmeans_iterations"]
         seed = self.model.seed + 1000 * level
         size, spherical = self.model.sizes[level], self.model.mode != "ste"
         vectors = unit(residual) if spherical else residual
@@ -143,13 +143,13 @@ class Fit:
         # The map depends on the reference vector's direction alone: decay would only shrink it.
         reference = [p for n, p in self.model.named_parameters() if n == "reference"]
         others = [p for n, p in self.model.named_parameters() if n != "reference"]
-        decay = self.model.weight("tokenizer_weight_decay")
+        decay = self.model.options["tokenizer_weight_decay"]
         return torch.optim.AdamW(
             [
                 {"params": others, "weight_decay": decay},
                 {"params": reference, "weight_decay": 0.0},
             ],
-            lr=self.model.positive("tokenizer_learning_rate", float),
+            lr=self.model.options["tokenizer_learning_rate"],
         )
 
     def batches(self) -> Iterator[torch.Tensor]:

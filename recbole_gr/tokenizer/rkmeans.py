@@ -71,9 +71,9 @@ class RKMeans(Tokenizer):
         return kmeans(
             residual,
             self.sizes[level],
-            iterations=self.positive("kmeans_iterations"),
-            redo=self.positive("kmeans_redo"),
-            points_per_code=self.positive("kmeans_points_per_code"),
+            iterations=self.options["kmeans_iterations"],
+            redo=self.options["kmeans_redo"],
+            points_per_code=self.options["kmeans_points_per_code"],
             seed=self.seed + 1000 * level,
         )
 

@@ -97,17 +97,13 @@ class RQVAE(Tokenizer):
     "Learnable Item Tokenization" (LETTER, CIKM 2024).
     """
 
-    SELECT_BY = ("collision", "loss", "last")
     advice = (
         ("kmeans_init", (False,), "set kmeans_init=True"),
         ("restart_dead_codes", (False,), "set restart_dead_codes=True"),
     )
 
     def build(self) -> None:
-        hidden = list(self.options["rqvae_hidden"] or [])
-        if any(type(size) is not int or size < 1 for size in hidden):
-            raise ConfigError(f"rqvae_hidden must be a list of layer sizes, got {hidden!r}")
-        layers = [self.dim, *hidden, self.positive("rqvae_dim")]
+        layers = [self.dim, *self.options["rqvae_hidden"], self.options["rqvae_dim"]]
         self.encoder = MLP(layers)
         self.decoder = MLP(layers[::-1])
         width = layers[-1]
@@ -138,17 +134,13 @@ class RQVAE(Tokenizer):
         self, content: torch.Tensor, signals: Signals | None, progress: bool
     ) -> tuple[Figures, list[Figures]]:
         select_by = self.options["tokenizer_select_by"]
-        if select_by not in self.SELECT_BY:
-            raise ConfigError(
-                f"tokenizer_select_by must be one of {self.SELECT_BY}, got {select_by!r}"
-            )
         content = self._normalized(content)
-        epochs = self.positive("tokenizer_epochs")
-        batch_size = min(self.positive("tokenizer_batch_size"), len(content))
+        epochs = self.options["tokenizer_epochs"]
+        batch_size = min(self.options["tokenizer_batch_size"], len(content))
         steps = -(-len(content) // batch_size)
         optimizer = torch.optim.AdamW(
             self.parameters(),
-            lr=self.positive("tokenizer_learning_rate", float),
+            lr=self.options["tokenizer_learning_rate"],
             weight_decay=float(self.options["tokenizer_weight_decay"]),
         )
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
@@ -158,7 +150,7 @@ class RQVAE(Tokenizer):
         best = float("inf")
         kept: Figures = {}
         best_state: dict[str, torch.Tensor] = {}
-        every = self.positive("tokenizer_evaluate_every")
+        every = self.options["tokenizer_evaluate_every"]
         bar = Bar(range(1, epochs + 1), desc=type(self).__name__, disable=not progress)
         for epoch in bar:
             figures = self._train_epoch(content, signals or {}, batch_size, optimizer, decay)

@@ -1,6 +1,5 @@
 """Residual vector quantization without an encoder: centroids learned by gradient."""
 
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,20 +19,16 @@ class RVQ(RKMeans):
     Source: the ``rvq`` of GRID, which IntRR (arXiv 2602.20704) calls VQ-VAE.
     """
 
-    @classmethod
-    def default_options(cls) -> dict[str, Any]:
-        """Those of residual k-means, without what k-means itself is told."""
-        options = super().default_options()
-        return {key: value for key, value in options.items() if not key.startswith("kmeans_")}
+    without = ("kmeans_iterations", "kmeans_redo", "kmeans_points_per_code")
 
     def learn_codebook(self, residual: Tensor, level: int) -> Tensor:
-        size, batch = self.sizes[level], self.positive("tokenizer_batch_size")
+        size, batch = self.sizes[level], self.options["tokenizer_batch_size"]
         rows = torch.randperm(len(residual), device=residual.device)
-        sample = residual[rows[: self.positive("rvq_init_items")]]
+        sample = residual[rows[: self.options["rvq_init_items"]]]
         centroids = spread_seeds(sample, size).requires_grad_()
-        rate = self.positive("tokenizer_learning_rate", float)
+        rate = self.options["tokenizer_learning_rate"]
         optimizer = torch.optim.Adagrad([centroids], lr=rate)
-        for _ in range(self.positive("tokenizer_steps")):
+        for _ in range(self.options["tokenizer_steps"]):
             picked = torch.randint(len(residual), (min(batch, len(residual)),))
             part = residual[picked.to(residual.device, non_blocking=True)]
             code = nearest_code(part, centroids.detach())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,6 @@ from recbole.utils import set_color
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_gr import processes
-from recbole_gr.errors import ConfigError
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.trainer.baseline import SafeTrainerMixin
 from recbole_gr.trainer.batches import to_device
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from recbole_gr.model.base import GenerativeRecommender
 
 SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
-SCHEDULES = ("constant", "cosine", "inverse_sqrt")
-AMP_DTYPES = ("bfloat16", "float16")
 
 
 def learning_rate_factor(step: int, schedule: str, warmup: int, total: int) -> float:
@@ -56,11 +53,11 @@ class _GenerationSteps(Outcome, Trainer):
 
     def __init__(self, config: Config, model: GenerativeRecommender):
         super().__init__(config, model)
-        self.schedule = _one_of(SCHEDULES, config["lr_scheduler"] or "constant", "lr_scheduler")
-        self.warmup = _count(config, "warmup_steps", least=0)
-        self.accumulation = _count(config, "accumulation_steps", least=1)
+        self.schedule = config["lr_scheduler"]
+        self.warmup = config["warmup_steps"]
+        self.accumulation = config["accumulation_steps"]
         self.amp_dtype = amp_dtype(config)
-        self.valid_users = _count(config, "valid_users", least=0)
+        self.valid_users = config["valid_users"]
         self.n_steps = 0  # optimiser steps made
         self.generation_figures: dict[str, float] = {}
         self._valid_sample = None
@@ -233,17 +230,4 @@ class GenerationTrainer(EpochLines, SafeTrainerMixin, _GenerationSteps):
 
 def amp_dtype(config: Config) -> torch.dtype:
     """The type of mixed precision that a configuration asks for (`amp_dtype`)."""
-    return getattr(torch, _one_of(AMP_DTYPES, config["amp_dtype"] or "bfloat16", "amp_dtype"))
-
-
-def _one_of(choices: Sequence[str], value: str, key: str) -> str:
-    if value not in choices:
-        raise ConfigError(f"{key}: {value!r} is not one of {', '.join(choices)}")
-    return value
-
-
-def _count(config: Config, key: str, least: int) -> int:
-    value = least if config[key] is None else config[key]  # a model of the user's may lack the key
-    if type(value) is not int or value < least:
-        raise ConfigError(f"{key}: {value!r} must be an integer of at least {least}")
-    return value
+    return getattr(torch, config["amp_dtype"])

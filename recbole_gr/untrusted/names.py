@@ -51,10 +51,11 @@ def check_names(
     _check_teacher(parsed, file, given)
     if learns:
         _check_encoder(parsed, file, given)
-    sections = parsed.get("per_model")
-    for section in sections.values() if isinstance(sections, dict) else ():
-        if isinstance(section, dict):
-            check_names(section, file, given, learns)
+    for kind in ("per_model", "per_tokenizer"):
+        sections = parsed.get(kind)
+        for section in sections.values() if isinstance(sections, dict) else ():
+            if isinstance(section, dict):
+                check_names(section, file, given, learns)
 
 
 def check_dataset_name(name: Any, file: str | os.PathLike[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -12,14 +12,19 @@ from recbole.utils import InputType, ModelType
 
 from recbole_gr import compat, processes, registry
 from recbole_gr.buckets import check_edges
-from recbole_gr.defaults import check_per_model, default_settings, merged
+from recbole_gr.config.defaults import (
+    SECTIONS,
+    checked_section,
+    default_settings,
+    lineage,
+    section_of,
+)
+from recbole_gr.config.given import Given, Source, merged
+from recbole_gr.config.intervals import check_filters
+from recbole_gr.config.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.launch import layout_of
-from recbole_gr.ranges import check_ranges
-from recbole_gr.settings import SettingsLoader, external_settings
-from recbole_gr.sid.gate import check_gate
-from recbole_gr.terminal.log import check_levels
+from recbole_gr.settings import SettingsLoader
 
 if TYPE_CHECKING:
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -35,7 +40,8 @@ class Config(RecBoleConfig):
     RecBole's and our `model/<Model>.yaml` (and the class attribute `default_config` of a model
     from outside); RecBole's and our `dataset/sample.yaml` and `dataset/<dataset>.yaml`;
     RecBole's files by model type; last the section `per_model: {<Model>: {...}}` of our dataset
-    file. A user's file may have such a section too. `eval_args` may be given in part.
+    file, and `per_tokenizer: {<Tokenizer>: {...}}`. A user's file may have such sections too. Every
+    value is checked against the type of its key. `eval_args` may be given in part.
 
     Args:
         model (str | type | None): model name or class; None takes the key `model`.
@@ -46,6 +52,7 @@ class Config(RecBoleConfig):
         other_models (Iterable[str]): other models of the same run. A key that only they know is
             left out here instead of being refused.
         other_tokenizers (Iterable[str]): other tokenizers of the same comparison, likewise.
+        given (Given | None): files, settings and arguments, parsed already, in place of the three.
 
     Raises:
         ConfigError: unknown model, tokenizer or key (naming the nearest known one), values that
@@ -65,8 +72,9 @@ class Config(RecBoleConfig):
         cmd_args: list[str] | None = None,
         other_models: Iterable[str | type] = (),
         other_tokenizers: Iterable[str] = (),
+        given: Given | None = None,
     ) -> None:
-        self._sources = external_settings(config_file_list, config_dict, cmd_args)
+        self.given = given or Given.read(config_file_list, config_dict, cmd_args)
         self._other_models = list(other_models)
         self._other_tokenizers = list(other_tokenizers)
         super().__init__(model, dataset, config_file_list, config_dict)
@@ -82,16 +90,13 @@ class Config(RecBoleConfig):
         return SettingsLoader
 
     def _load_config_files(self, file_list: Any) -> dict[str, Any]:
-        return merged(settings for source, settings in self._sources if source.startswith("file"))
+        return self.given.in_files
 
     def _load_variable_config_dict(self, config_dict: Any) -> dict[str, Any]:
-        return dict(self._settings_of("config_dict"))
+        return self.given.direct
 
     def _load_cmd_line(self) -> dict[str, Any]:
-        return dict(self._settings_of("command line"))
-
-    def _settings_of(self, name: str) -> dict[str, Any]:
-        return next(settings for source, settings in self._sources if source == name)
+        return {}  # given.direct has it
 
     def _get_model_and_dataset(
         self, model: str | type | None, dataset: str | None
@@ -108,14 +113,22 @@ class Config(RecBoleConfig):
     def _load_internal_config_dict(
         self, model: str, model_class: type[AbstractRecommender], dataset: str
     ) -> None:
-        self._apply_own_per_model_sections(model)
-        tokenizer = self.external_config_dict.get("tokenizer")
-        defaults, known = default_settings(model_class, dataset, tokenizer)
-        self._check_keys(known, dataset)
+        for source in self.given.sources:
+            for kind in SECTIONS:
+                checked_section(kind, source.settings.get(kind), source)
+        self._apply_sections("per_model", lineage(model_class))
+        tokenizer = self.given.get("tokenizer")
+        tokenizer = str(tokenizer) if isinstance(tokenizer, (str, int, float)) else None
+        defaults = default_settings(model_class, dataset, tokenizer)
+        self._apply_sections("per_tokenizer", defaults.tokenizers)
+        self._check_keys(defaults.known, dataset)
+        self.given = self.given.checked(defaults.keys)
         self.external_config_dict = {
-            key: value for key, value in self.external_config_dict.items() if key in known
+            key: value for key, value in self.given.settings.items() if key in defaults.known
         }
-        self.internal_config_dict = self._with_names_of_the_user(defaults)
+        for kind in SECTIONS:
+            self.external_config_dict.pop(kind, None)
+        self.internal_config_dict = self._with_names_of_the_user(defaults.values)
         self.internal_config_dict["MODEL_TYPE"] = model_class.type
 
     def _with_names_of_the_user(self, defaults: dict[str, Any]) -> dict[str, Any]:
@@ -135,62 +148,52 @@ class Config(RecBoleConfig):
         }
         return {**defaults, "load_col": {**columns, **load_col}}
 
-    def _apply_own_per_model_sections(self, model: str) -> None:
-        """Let the `per_model` sections of a user's files win over those files alone."""
-        sections = [settings.get("per_model") for _, settings in self._sources]
-        for source, settings in self._sources:
-            check_per_model(settings.get("per_model"), source)
-        own = merged(section[model] or {} for section in sections if section and model in section)
-        if own:
-            self._sources.append((f"per_model section of {model}", own))
-        self.external_config_dict = {
-            **self.file_config_dict,
-            **own,
-            **self.variable_config_dict,
-            **self.cmd_config_dict,
-        }
-        self.external_config_dict.pop("per_model", None)
+    def _apply_sections(self, kind: str, classes: Sequence[type]) -> None:
+        """Let the sections of a user's files for a class win over those files alone."""
+        parts = [section_of(classes, s.settings.get(kind) or {}) for s in self.given.sources]
+        name = f"{kind} section of {classes[-1].__name__}" if classes else kind
+        self.given = self.given.after_files(Source(name, merged(parts)))
 
     def _check_keys(self, known: set[str], dataset: str) -> None:
         unknown = [
             (key, source)
-            for source, settings in self._sources
-            for key in settings
+            for source in self.given.sources
+            for key in source.settings
             if key not in known and key not in RUN_KEYS
         ]
         if not unknown:
             return
         everyone = known | RUN_KEYS
-        tokenizer = self.external_config_dict.get("tokenizer")
+        tokenizer = self.given.get("tokenizer")
         for other in self._other_models:
-            everyone |= default_settings(registry.get_model(other), dataset, tokenizer)[1]
+            everyone |= default_settings(registry.get_model(other), dataset, tokenizer).known
         for other in self._other_tokenizers:
-            everyone |= default_settings(self.model_class, dataset, other)[1]
+            everyone |= default_settings(self.model_class, dataset, other).known
         # A file may be for several models, of which the command line runs one alone.
         own = {
-            source: self._keys_of(settings.get("model"), dataset)
-            for source, settings in self._sources
+            source.name: self._keys_of(source.settings.get("model"), dataset)
+            for source in self.given.sources
         }
         wrong = [
             f"Unknown key '{key}' ({source})"
             + (
                 ": it is computed, not set."
                 if key in COMPUTED_KEYS
-                else did_you_mean(key, everyone)
+                else did_you_mean(key, everyone.union(*own.values()))
             )
             for key, source in unknown
-            if key not in everyone | own[source]
+            if key not in everyone | own[source.name]
         ]
         if wrong:
             raise ConfigError("\n".join(wrong))
 
     def _keys_of(self, models: Any, dataset: str) -> set[str]:
         """Keys of the models that one source names, `"IntRR,TIGER"`; other names have none."""
-        tokenizer = self.external_config_dict.get("tokenizer")
+        tokenizer = self.given.get("tokenizer")
         names = {name.strip() for name in str(models or "").split(",")}
         known = names & (set(registry.MODELS) | registry.recbole_models())
-        keys = [default_settings(registry.get_model(name), dataset, tokenizer)[1] for name in known]
-        return set().union(*keys)
+        classes = map(registry.get_model, known)
+        return set().union(*(default_settings(c, dataset, tokenizer).known for c in classes))
 
     def _get_final_config_dict(self) -> dict[str, Any]:
         given = self.external_config_dict.get("eval_args")
@@ -203,8 +206,7 @@ class Config(RecBoleConfig):
         config = self.final_config_dict
         if config.get("field_separator") == "\\t":  # as shells and some YAML files hand it on
             config["field_separator"] = "\t"
-        check_ranges(config)
-        check_levels(config)
+        check_filters(config)
         self._set_negative_sampling()
         try:
             super()._set_default_parameters()
@@ -218,7 +220,6 @@ class Config(RecBoleConfig):
         self._check_valid_metric()
         self._check_beam_size()
         self._check_processes()
-        check_gate(config)
         check_edges(config["eval_buckets"])
         if registry.is_generative(self.model_class):
             self.model_class.prepare_config(config)
@@ -274,8 +275,6 @@ class Config(RecBoleConfig):
         config = self.final_config_dict
         if not registry.is_generative(self.model_class) or "beam_size" not in config:
             return
-        if config["beam_size"] is None:
-            raise ConfigError("beam_size: None must be an integer of at least 1")
         if config["beam_size"] < max(config["topk"]):
             raise ConfigError(
                 f"beam_size {config['beam_size']} is smaller than the largest topk "

@@ -23,7 +23,7 @@ COMPUTED_KEYS = frozenset(
 )
 
 # What a run is about, rather than how it goes.
-RUN_KEYS = frozenset(["model", "dataset", "config_files", "per_model"])
+RUN_KEYS = frozenset(["model", "dataset", "config_files", "per_model", "per_tokenizer"])
 
 
 @lru_cache(maxsize=1)
