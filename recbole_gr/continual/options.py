@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 FROZEN, FINETUNE, RETRAIN = "frozen", "finetune", "retrain"
 DRIFT_AWARE, FILES = "dact", "files"
-TOKENIZERS = (FROZEN, FINETUNE, DRIFT_AWARE, FILES)
-RECOMMENDERS = (FROZEN, FINETUNE, RETRAIN)
 
 
 class Method(NamedTuple):
@@ -21,8 +19,9 @@ class Method(NamedTuple):
 
     Attributes:
         model: name of the recommender.
-        tokenizer: one of `TOKENIZERS`; None for RecBole's models, which have no SIDs.
-        recommender: one of `RECOMMENDERS`.
+        tokenizer: a value of the key `continual_tokenizer`; None for RecBole's models, which have
+            no SIDs.
+        recommender: a value of the key `continual_recommender`.
     """
 
     model: str

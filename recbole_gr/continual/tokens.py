@@ -106,7 +106,7 @@ class TokenizerChain:
     period, so that a recommender's weights fit from one to the next.
 
     Args:
-        how: one of `recbole_gr.continual.options.TOKENIZERS`.
+        how: a value of the key `continual_tokenizer`.
         config: of the continual run.
     """
 

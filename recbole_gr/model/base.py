@@ -80,8 +80,8 @@ class GenerativeRecommender(SequentialRecommender):
         self.trie = SIDTrie.from_table(sid)
         self.beam_size = config["beam_size"]
         self.over_trie = config["loss_normalisation"] == "trie"
-        renormalise = config["renormalise"]
-        self.renormalise = self.over_trie if renormalise is None else bool(renormalise)
+        renormalise = config["renormalise"]  # where it is not given, as the loss
+        self.renormalise = self.over_trie if renormalise is None else renormalise
         self.exclude_history = bool(config["exclude_history"])
         # Codes of all levels share one embedding table; level l starts at offset[l].
         starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
@@ -95,7 +95,12 @@ class GenerativeRecommender(SequentialRecommender):
     @classmethod
     def prepare_config(cls, config: dict) -> None:
         """Check and complete the configuration before any data is read; may raise ConfigError."""
-        resolve_normalisation(config)
+        check_normalisation(config)
+
+    @property
+    def loss_trie(self) -> SIDTrie | None:
+        """The tree whose codes a training loss is normalised over; None: the codebooks."""
+        return self.trie if self.over_trie else None
 
     def level_losses(
         self,
@@ -106,8 +111,7 @@ class GenerativeRecommender(SequentialRecommender):
     ) -> list[Tensor]:
         """Per level, the mean loss of the codes of the targets, normalised as
         ``loss_normalisation`` says (see :func:`recbole_gr.sid.likelihood.level_losses`)."""
-        trie = self.trie if self.over_trie else None
-        return level_losses(logits, codes, counted, trie, label_smoothing)
+        return level_losses(logits, codes, counted, self.loss_trie, label_smoothing)
 
     def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
         """Constrained beam search for a batch of users, on SIDs."""
@@ -272,16 +276,9 @@ class GenerativeRecommender(SequentialRecommender):
         return (place < length) & (place >= length - n_targets)
 
 
-def resolve_normalisation(config: dict) -> None:
-    """``renormalise``, where it is not given, follows ``loss_normalisation``.
-
-    Args:
-        config: with these two keys; changed in place.
-    """
-    over_trie = config["loss_normalisation"] == "trie"
-    if config["renormalise"] is None:
-        config["renormalise"] = over_trie
-    elif over_trie and not config["renormalise"]:
+def check_normalisation(config: dict) -> None:
+    """Warn where ``renormalise`` contradicts ``loss_normalisation``."""
+    if config["loss_normalisation"] == "trie" and config["renormalise"] is False:
         getLogger().warning(
             "renormalise: False after a loss with loss_normalisation: trie. Codes that lead to no "
             "item were never trained against, and now take probability from those that do; leave "

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from recbole_gr.sid.trie import DEAD, SIDTrie
 
-NORMALISATIONS = ("codebook", "trie")
 IGNORED = -100
 
 
@@ -77,8 +76,13 @@ def code_losses(
     for level, scores in enumerate(logits):
         code, scores = codes[..., level], scores.float()
         own = scores.gather(-1, code.unsqueeze(-1)).squeeze(-1)
-        smooth = label_smoothing * (own - descent.mean(scores)) if label_smoothing else 0.0
-        losses.append(descent.to(code, own, descent.normaliser(scores)) - own + smooth)
+        allowed = descent.allowed(scores)
+        loss = descent.to(code, own, allowed.logsumexp(-1)) - own
+        if label_smoothing:
+            open_ = allowed > float("-inf")
+            mean = allowed.masked_fill(~open_, 0.0).sum(-1) / open_.sum(-1)
+            loss = loss + label_smoothing * (own - mean)
+        losses.append(loss)
     return losses
 
 
@@ -102,18 +106,19 @@ class Descent:
         # Outside some node's codes serve, so that no sum is empty; it is not used.
         self.options = self.trie.options(self.level, nodes.clamp_min(0))
 
-    def normaliser(self, logits: Tensor) -> Tensor:
-        """``[...]`` log-sum-exp of ``logits [..., V]`` over the codes that may follow."""
-        return allowed_logits(self.options, logits).logsumexp(-1)
-
-    def mean(self, logits: Tensor) -> Tensor:
-        """``[...]`` mean of ``logits [..., V]`` over the codes that may follow."""
-        closed = self.options[1] < 0
-        allowed = allowed_logits(self.options, logits).masked_fill(closed, 0.0)
-        return allowed.sum(-1) / (~closed).sum(-1)
+    def allowed(self, logits: Tensor) -> Tensor:
+        """``[..., K]`` those of ``logits [..., V]`` of the codes that may follow, else -inf."""
+        return allowed_logits(self.options, logits)
 
     def to(self, code: Tensor, own: Tensor, normaliser: Tensor) -> Tensor:
-        """Go down by ``code [...]``, whose logit is ``own``; the normaliser of that code."""
+        """Go down by ``code [...]``, whose logit is ``own``.
+
+        Args:
+            normaliser: log-sum-exp of the logits that are :meth:`allowed`.
+
+        Returns:
+            ``[...]`` the same with the code itself, where the tree lacks it.
+        """
         here = self.nodes.expand_as(code)
         codes, closed = self.options
         closed = closed.expand(*code.shape, -1)

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CONTEXTS = ("ste", "soft")
-
 
 class Level(NamedTuple):
     """What turns a code of the level above and the guidance into the logits of a level.

@@ -190,8 +190,8 @@ class PIT(IndexedRecommender):
         first = torch.arange(n_targets, device=candidates.device).repeat_interleave(n_candidates)
         with evaluating(self.user_to_token):
             step = self.user_to_token.start(reading.detach())
-            trie = self.trie if self.over_trie else None
-            losses = path_losses(step, candidates.flatten(1, 2), first.expand(n_rows, -1), trie)
+            paths = candidates.flatten(1, 2), first.expand(n_rows, -1)
+            losses = path_losses(step, *paths, self.loss_trie)
         losses = losses.view(candidates.shape[:3])
         empty = log_prob == EMPTY
         best = losses.masked_fill(empty, float("inf")).amin(2)

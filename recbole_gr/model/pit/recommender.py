@@ -62,7 +62,7 @@ class IndexedRecommender(GenerativeRecommender):
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid)
-        self.proposable = self.trie if self.over_trie else None
+        self.proposable = self.loss_trie  # before the index makes another
         size, ablated = config["hidden_size"], set(config["ablate"])
         if len(content) != self.n_items:
             raise ConfigError(

@@ -12,8 +12,6 @@ from recbole_gr.sid.counting import distinct
 from recbole_gr.sid.likelihood import Descent
 from recbole_gr.sid.trie import SIDTrie
 
-RULES = ("min", "item", "max", "top1", "random")
-
 
 def path_losses(step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None = None) -> Tensor:
     """Mean over the levels of ``-log P`` of whole SIDs, by the function that beam search uses.
@@ -35,7 +33,7 @@ def path_losses(step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None =
         code = codes[:, :, level]
         logits = step(level, codes[:, :, level - 1] if level else None, parents if level else None)
         logits = logits.float()  # [B, T, V], then [B, W, V]
-        total = logits.logsumexp(2) if descent is None else descent.normaliser(logits)
+        total = (logits if descent is None else descent.allowed(logits)).logsumexp(2)
         if level == 0:
             total = total.gather(1, first)
             own = logits.flatten(1).gather(1, logits.shape[2] * first + code)
@@ -59,7 +57,7 @@ def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
     Args:
         losses: ``[..., N]`` the loss of each candidate.
         log_prob: ``[..., N]`` Item-to-Token's log-probability, -inf for an empty place.
-        rule: one of ``RULES``.
+        rule: a value of the key ``select``.
     """
     empty = log_prob == float("-inf")
     if rule == "top1":
