@@ -26,7 +26,7 @@ from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import require_writable
 from recbole_gr.registry import get_model, get_trainer
-from recbole_gr.terminal.log import brief, say
+from recbole_gr.terminal.log import brief, say, without_logs
 from recbole_gr.tokenizer.collaborative import CollaborativeRQVAE
 from recbole_gr.tokenizer.fitting import hash_of
 from recbole_gr.trainer.checkpoint import (
@@ -34,7 +34,6 @@ from recbole_gr.trainer.checkpoint import (
     random_states_kept,
     save_checkpoint,
 )
-from recbole_gr.trainer.tensorboard import NoTensorboard
 from recbole_gr.untrusted.shapes import require, tensor
 
 if TYPE_CHECKING:
@@ -266,9 +265,8 @@ def _train(
     start = perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         nested["checkpoint_dir"] = folder
-        trainer = get_trainer(nested, type(model))(nested, model)
-        trainer.tensorboard.close()
-        trainer.tensorboard = NoTensorboard()  # these are not the losses of the run's model
+        with without_logs():  # no event file: these are not the losses of the run's model
+            trainer = get_trainer(nested, type(model))(nested, model)
         trainer.saved_model_file = os.path.join(folder, "sasrec.pth")
         trainer.rate_key = "cf_learning_rate" if previous is None else "cf_continual_learning_rate"
         progress = bool(nested["show_progress"])

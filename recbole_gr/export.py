@@ -251,7 +251,7 @@ def _compare(path: Path, search: Search, recommender: Recommender, width: int) -
 def _description(
     recommender: Recommender, checkpoint: str | os.PathLike, file: Path, k: int, width: int
 ) -> dict[str, Any]:
-    from recbole_gr.data.sources import sha256
+    from recbole_gr.storage.hashes import sha256
     from recbole_gr.trainer.checkpoint import versions
 
     config, model = recommender.config, recommender.model

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recbole_gr.data.sources import sha256
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write
+from recbole_gr.storage.hashes import sha256
 from recbole_gr.trainer.checkpoint import plain, versions
 from recbole_gr.untrusted.shapes import (
     ANY,

@@ -180,7 +180,7 @@ def _tokens(text: str) -> list[str]:
 def _lines(path: str) -> list[str]:
     """The tokens of a file, one on each line."""
     from recbole_gr.errors import ConfigError
-    from recbole_gr.settings import read_text
+    from recbole_gr.storage.text import read_text
 
     text = read_text(path, f"--users_file={path}")
     users = [line.strip() for line in text.split("\n") if line.strip()]
@@ -192,7 +192,7 @@ def _lines(path: str) -> list[str]:
 def _new_items(path: str) -> dict[str, Any]:
     """Texts by column, or vectors, of the items of a file of JSON lines, by their token."""
     from recbole_gr.errors import ConfigError
-    from recbole_gr.settings import read_text
+    from recbole_gr.storage.text import read_text
 
     items: dict[str, Any] = {}
     for number, line in enumerate(read_text(path, f"--new_items={path}").split("\n"), 1):

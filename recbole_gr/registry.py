@@ -211,16 +211,15 @@ def get_trainer(config: Config, model_class: type) -> Any:
     from recbole.trainer.trainer import DecisionTreeTrainer
     from recbole.utils import get_trainer as recbole_get_trainer
 
-    from recbole_gr.trainer.baseline import safe_trainer
-    from recbole_gr.trainer.trees import safe_tree_trainer
-
     named = _named_trainer(model_class)
     if named is None:
         trainer = recbole_get_trainer(config["MODEL_TYPE"], recbole_name(model_class))
     else:
         trainer = _load(named, f"trainer of '{model_class.__name__}'")
     of_trees = issubclass(trainer, DecisionTreeTrainer)
-    return safe_tree_trainer(trainer) if of_trees else safe_trainer(trainer)
+    module, name = ("trees", "safe_tree_trainer") if of_trees else ("baseline", "safe_trainer")
+    # By name, as models are: trainers stand above the registry.
+    return getattr(importlib.import_module(f"recbole_gr.trainer.{module}"), name)(trainer)
 
 
 def _named_trainer(model_class: type) -> str | type | None:

@@ -1,4 +1,4 @@
-"""The files of a run: its log, its checkpoint, the folder of its report.
+"""Names of the files of a run: its checkpoint, the folder of its report.
 
 Runs may start in the same second, so a name is never taken by a look at what is there: it is held
 by a lock, or made in a step that fails where it exists.
@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorama import deinit
-from recbole.utils import init_logger
-
-from recbole_gr import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import require_writable
-from recbole_gr.terminal.log import hide, level_of, show
-from recbole_gr.trainer.interrupt import best_of, stopped_beside
+from recbole_gr.trainer.checkpoint import best_of, stopped_beside
 
 try:
     import fcntl
@@ -33,87 +27,17 @@ if TYPE_CHECKING:
     from recbole.config import Config
 
 IN_USE = ".in-use"  # what the name of a hidden file that holds another name ends in
-_handlers: list[_OwnLogFile] = []  # the log of the model before
-_without_logs = False
-
-
-@contextlib.contextmanager
-def without_logs() -> Iterator[None]:
-    """Runs inside the block leave neither logs nor event files behind."""
-    global _without_logs
-    before, _without_logs = _without_logs, True
-    try:
-        yield
-    finally:
-        _without_logs = before
-
-
-def logs_are_kept() -> bool:
-    """False inside of `without_logs`."""
-    return not _without_logs
-
-
-def start_log(config: Config) -> str | None:
-    """RecBole's logger, with a file of its own for each model; returns that file or None.
-
-    The file is a new one, and tensorboard's folder has its name. It keeps the whole log, of which
-    the terminal shows what `log_level` says. RecBole's `init_logger` does nothing once the root
-    logger has handlers, so those of the model before are taken away first. Where the application
-    has some, they are all there is. Of several processes the main one alone logs.
-    """
-    root = logging.getLogger()
-    for handler in _handlers:
-        root.removeHandler(handler)
-        handler.close()
-    _handlers.clear()
-    if not logs_are_kept():
-        return None
-    if not processes.is_main():  # what the others have to say, the main process says
-        root.setLevel(logging.ERROR)
-        return None
-    hide()
-    before = set(root.handlers)
-    # RecBole's folders. It looks for them and then makes them, and runs may start together.
-    for folder in (Path("log", config["model"]), "log_tensorboard"):
-        require_writable(folder, "start the run in another working directory")
-    make, logging.FileHandler = logging.FileHandler, _OwnLogFile  # type: ignore[assignment,misc]
-    try:
-        init_logger(config)
-        deinit()  # RecBole has colorama end every line of the terminal with a code
-    finally:
-        logging.FileHandler = make  # type: ignore[misc]
-    made = [handler for handler in root.handlers if handler not in before]
-    _handlers[:] = [handler for handler in made if isinstance(handler, _OwnLogFile)]
-    for other in set(made).difference(_handlers):  # for the terminal, without a filter
-        root.removeHandler(other)
-    for log in _handlers:
-        show(level_of(config), log.level)
-        return log.baseFilename
-    return None
 
 
 def _time() -> str:
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _numbered(path: Path) -> Iterator[Path]:
+def numbered(path: Path) -> Iterator[Path]:
     """`path`, `path-2`, `path-3`..."""
     yield path
     for number in itertools.count(2):
         yield path.with_name(f"{path.stem}-{number}{path.suffix}")
-
-
-class _OwnLogFile(logging.FileHandler):
-    """The file that RecBole names by the second, or the first of those after it that is new."""
-
-    of_a_run = True
-
-    def __init__(self, path: str):
-        for candidate in _numbered(Path(path)):
-            with contextlib.suppress(FileExistsError):
-                super().__init__(candidate, "x")
-                break
-        self.mode = "a"  # where it is opened again
 
 
 def _hold(path: Path) -> int | None:
@@ -211,7 +135,7 @@ def own_checkpoint(config: Config) -> Iterator[str]:
     require_writable(config["checkpoint_dir"], "set another checkpoint_dir")
     _release_left_marks(Path(config["checkpoint_dir"]))
     name = f"{config['model']}-{config['dataset']}-{_time()}.pth"
-    for candidate in _numbered(Path(config["checkpoint_dir"], name)):
+    for candidate in numbered(Path(config["checkpoint_dir"], name)):
         descriptor = _hold(candidate)
         if descriptor is None:
             continue
@@ -237,7 +161,7 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """`path`, or the first of `path-2`, `path-3`... that was not there and is made now; removed at
     the end if nothing came into it."""
     require_writable(Path(path).parent, "set another result_dir")
-    for candidate in _numbered(Path(path)):
+    for candidate in numbered(Path(path)):
         try:
             candidate.mkdir()
         except FileExistsError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.storage.text import read_text
+from recbole_gr.terminal.arguments import joined
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +27,6 @@ _TEXT_KEYS = {
     "relation_kg_num_interval",
 }
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
-UTF16_REMEDY = "it is UTF-16; save it as UTF-8, for example by iconv -f UTF-16 -t UTF-8"
 _PLAIN_TYPES = (str, int, float, bool, list, tuple, dict, type(None))
 
 
@@ -91,19 +91,6 @@ def parse_switch(value: Any) -> Any:
     return True if text in TRUE else False if text in FALSE else value
 
 
-def joined(arguments: Iterable[str]) -> list[str]:
-    """Arguments with `--key value` written as `--key=value`; `--quiet` stands alone."""
-    result: list[str] = []
-    for argument in arguments:
-        last = result[-1] if result else ""
-        waits = last.startswith("--") and "=" not in last and last not in ("--", "--quiet")
-        if waits and not argument.startswith("--"):
-            result[-1] = f"{last}={argument}"
-        else:
-            result.append(argument)
-    return result
-
-
 def parse_arguments(arguments: Iterable[str] | None) -> dict[str, Any]:
     """Read `--key=value` or `--key value` arguments into a dict of parsed values.
 
@@ -159,48 +146,6 @@ def properties_dir() -> Path:
         if (folder / "overall.yaml").is_file():
             return folder
     raise FileNotFoundError(f"properties/overall.yaml is neither in {here} nor in {here.parent}.")
-
-
-def read_text(path: str | os.PathLike[str], name: str) -> str:
-    """Text of a file that a user wrote: UTF-8, with or without a byte order mark, any line ends.
-
-    Args:
-        path (str | os.PathLike): the file; "-" is standard input.
-        name (str): what it is, for messages, such as `--users_file=users.txt`.
-
-    Raises:
-        ConfigError: no such file, or text of another encoding.
-    """
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{name} cannot be read: {error.strerror or error}") from error
-    return decoded(data, name).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def decoded(data: bytes, name: str) -> str:
-    """Bytes as the UTF-8 text that they are, without its byte order mark.
-
-    Raises:
-        ConfigError: another encoding; names `name`, the line, and how to convert it.
-    """
-    if is_utf16(data):
-        raise ConfigError(f"{name} cannot be read: {UTF16_REMEDY}")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{name} cannot be read: it is not UTF-8 (byte 0x{data[error.start]:02x} in line "
-            f"{line}); save it as UTF-8, for example by iconv -f LATIN1 -t UTF-8"
-        ) from error
-
-
-def is_utf16(data: bytes) -> bool:
-    """Whether a text begins as UTF-16 or UTF-32, with a byte order mark or a zero in each of its
-    first two characters."""
-    marked = data[:2] in (b"\xff\xfe", b"\xfe\xff") or data[:4] == b"\0\0\xfe\xff"
-    return marked or data[1:4:2] == b"\0\0" or data[0:3:2] == b"\0\0"
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -20,16 +20,16 @@ from recbole_gr.data.ties import tested_targets
 from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.files import DiskFull, require_writable
 from recbole_gr.launch import note_how_to_go_on
-from recbole_gr.run_files import own_checkpoint, start_log
+from recbole_gr.run.log import start_log
+from recbole_gr.run_files import own_checkpoint
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.terminal.commands import example_of
 from recbole_gr.terminal.lines import opening_line
 from recbole_gr.terminal.log import prints_to_log, say
 from recbole_gr.tokenizer.newcomers import fitted_state
 from recbole_gr.trainer.buckets import ItemBuckets
-from recbole_gr.trainer.checkpoint import plain, plain_config
+from recbole_gr.trainer.checkpoint import plain, plain_config, stopped_beside
 from recbole_gr.trainer.growth import load_grown
-from recbole_gr.trainer.interrupt import stopped_beside
 from recbole_gr.trainer.intervals import noting_intervals
 
 if TYPE_CHECKING:

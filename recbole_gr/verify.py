@@ -86,8 +86,8 @@ def _verify_runs(
     from recbole_gr.manifest import REMEDY
     from recbole_gr.registry import get_model
     from recbole_gr.restore import restored_config
-    from recbole_gr.run_files import without_logs
     from recbole_gr.single_run import run_model
+    from recbole_gr.terminal.log import without_logs
     from recbole_gr.untrusted.effects import confined
     from recbole_gr.untrusted.shapes import taking
 
@@ -123,7 +123,7 @@ def _verify_continual(
     from recbole_gr.config.given import Given
     from recbole_gr.continual.runner import ContinualRun
     from recbole_gr.manifest import REMEDY
-    from recbole_gr.run_files import without_logs
+    from recbole_gr.terminal.log import without_logs
     from recbole_gr.untrusted.effects import OUTSIDE, confined
     from recbole_gr.untrusted.names import check_names
     from recbole_gr.untrusted.shapes import taking

@@ -11,7 +11,8 @@ from recbole_gr import processes, registry
 from recbole_gr.config import Config
 from recbole_gr.config.defaults import default_settings
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import SettingsLoader, joined, parse_value, properties_dir
+from recbole_gr.settings import SettingsLoader, parse_value, properties_dir
+from recbole_gr.terminal.arguments import joined
 
 
 @pytest.fixture

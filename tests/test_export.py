@@ -12,10 +12,10 @@ import torch
 from runs import SMALL
 
 from recbole_gr import export as module
-from recbole_gr.data.sources import sha256
 from recbole_gr.export import export, main
 from recbole_gr.generation import NEVER
 from recbole_gr.sid.leaves import Leaves
+from recbole_gr.storage.hashes import sha256
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

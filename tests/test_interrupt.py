@@ -12,8 +12,8 @@ from runs import RUNS
 from recbole_gr import files, run_recbole_gr
 from recbole_gr.command_line import HungUp, Terminated, run_command, stopped_as_by_ctrl_c
 from recbole_gr.errors import ConfigError
-from recbole_gr.trainer.checkpoint import load_checkpoint
-from recbole_gr.trainer.interrupt import STOPPED, Interrupt, Steps
+from recbole_gr.trainer.checkpoint import STOPPED, load_checkpoint
+from recbole_gr.trainer.interrupt import Interrupt, Steps
 from run_recbole_gr import main
 
 

@@ -13,7 +13,7 @@ from runs import arguments
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.restore import restored_config
-from recbole_gr.run_files import logs_are_kept
+from recbole_gr.terminal.log import logs_are_kept
 from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.untrusted import effects
 from recbole_gr.verify import main, verify

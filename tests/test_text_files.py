@@ -10,8 +10,9 @@ from recbole_gr.data.convert import convert
 from recbole_gr.data.raw.lines import LineFile
 from recbole_gr.errors import ConfigError
 from recbole_gr.search.space import read_space
-from recbole_gr.settings import is_utf16, read_text, read_yaml
+from recbole_gr.settings import read_yaml
 from recbole_gr.sid.exchange import read_json
+from recbole_gr.storage.text import is_utf16, read_text
 
 BOM = b"\xef\xbb\xbf"
 UTF16 = ["utf-16", "utf-16-le", "utf-16-be", "utf-32"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.config.schema import Key, check_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.settings import file_list, parse_arguments, parse_value, read_yaml
+
+if TYPE_CHECKING:
+    from recbole_gr.config import Settings
 
 
 @dataclass(frozen=True)
@@ -137,3 +140,11 @@ def merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for layer in layers:
         result.update(layer)
     return result
+
+
+def option(config: Settings, key: str) -> Any:
+    """The value of a key, None where it is missing, from RecBole's ``Config`` or a dictionary."""
+    try:
+        return config[key]
+    except KeyError:
+        return None

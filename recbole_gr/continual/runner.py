@@ -32,12 +32,12 @@ from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.content import item_content
 from recbole_gr.errors import ConfigError
 from recbole_gr.manifest import write_continual_manifest
-from recbole_gr.run_files import held, report_folder, start_log
+from recbole_gr.run.log import start_log
+from recbole_gr.run_files import held, report_folder
 from recbole_gr.single_run import Start, check_catalogue
 from recbole_gr.terminal.log import say
-from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.trainer.checkpoint import load_checkpoint, stopped_beside
 from recbole_gr.trainer.contents import CONFIG
-from recbole_gr.trainer.interrupt import stopped_beside
 from recbole_gr.untrusted.shapes import require
 
 if TYPE_CHECKING:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from logging import getLogger
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.ties import check_same_order
 from recbole_gr.errors import ConfigError
+from recbole_gr.storage.hashes import folder_sha256, sha256
 from recbole_gr.untrusted.shapes import OrNone
 
 if TYPE_CHECKING:
@@ -106,25 +105,6 @@ def check_sources(
             f"resume: '{file}' was trained on other data: {'; '.join(wrong)}. Give the files it "
             "was trained on, or train on these from the start, without --resume."
         )
-
-
-def sha256(path: str | os.PathLike[str]) -> str | None:
-    """The hash of a file's bytes (hexadecimal), None where there is no such file."""
-    if not os.path.isfile(path):
-        return None
-    sha = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
-
-
-def folder_sha256(folder: str | os.PathLike[str]) -> str:
-    """The hash of the names and bytes of all files in a folder."""
-    sha = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
-        sha.update(f"{path.relative_to(folder)}\0{sha256(path)}\n".encode())
-    return sha.hexdigest()
 
 
 def _called(name: str, file: Mapping[str, str | None]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from recbole_gr import registry
 from recbole_gr.config.given import Given
-from recbole_gr.data.sources import FILE_KEYS, sha256
+from recbole_gr.data.sources import FILE_KEYS
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.manifest import data_hashes
 from recbole_gr.search import stages
@@ -17,6 +17,7 @@ from recbole_gr.search.space import Parameter, Params, draws, grid, read_space
 from recbole_gr.search.store import TOKENIZER, TRIAL, open_store, settings_that_count
 from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
 from recbole_gr.search.workers import Run, choose_workers
+from recbole_gr.storage.hashes import sha256
 from recbole_gr.terminal.log import say
 
 MAX_TOKENIZERS = 20  # where they are drawn

@@ -9,7 +9,8 @@ from itertools import product
 from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.settings import parse_value, read_text
+from recbole_gr.settings import parse_value
+from recbole_gr.storage.text import read_text
 
 FORMS = {
     "choice": "choice [1,2,3]",

@@ -12,11 +12,11 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.settings import joined
+from recbole_gr.terminal.arguments import joined
 from recbole_gr.terminal.bars import Bar, is_terminal
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -93,6 +93,7 @@ class Terminal(logging.Handler):
 
 
 _terminal = Terminal()
+_without_logs = False
 
 
 def show(level: str | int, of_file: int = logging.CRITICAL) -> None:
@@ -124,6 +125,22 @@ def has_others(root: logging.Logger) -> bool:
 def bars_are_wanted() -> bool:
     """Whether the terminal is not told to be quiet."""
     return _terminal.level <= logging.INFO
+
+
+@contextlib.contextmanager
+def without_logs() -> Iterator[None]:
+    """Runs inside the block leave neither logs nor event files behind."""
+    global _without_logs
+    before, _without_logs = _without_logs, True
+    try:
+        yield
+    finally:
+        _without_logs = before
+
+
+def logs_are_kept() -> bool:
+    """False inside of `without_logs`."""
+    return not _without_logs
 
 
 def level_of(config: Mapping[str, Any]) -> str:

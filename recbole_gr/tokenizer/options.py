@@ -6,19 +6,12 @@ from collections.abc import Mapping
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.given import option
 from recbole_gr.config.schema import Key, check_settings
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
     from recbole_gr.config import Settings
-
-
-def option(config: Settings, key: str) -> Any:
-    """The value of a key, None where it is missing, from RecBole's ``Config`` or a dictionary."""
-    try:
-        return config[key]
-    except KeyError:
-        return None
 
 
 def options_of(

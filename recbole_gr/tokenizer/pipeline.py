@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_gr.compat import installed
+from recbole_gr.config.given import option
 from recbole_gr.errors import ConfigError
 from recbole_gr.files import atomic_write, require_writable
 from recbole_gr.memory import peak_memory
@@ -24,7 +25,6 @@ from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.terminal.log import brief, say
 from recbole_gr.tokenizer.assessment import assess
-from recbole_gr.tokenizer.options import option
 from recbole_gr.untrusted.archives import load_npy
 
 if TYPE_CHECKING:

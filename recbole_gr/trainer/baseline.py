@@ -23,18 +23,12 @@ from recbole_gr.trainer.checkpoint import (
     random_states,
     restore_random_states,
     save_checkpoint,
+    stopped_beside,
 )
 from recbole_gr.trainer.contents import REMEDY, TRAINING, load_optimizer, require_generators
 from recbole_gr.trainer.divergence import NamesDivergence
 from recbole_gr.trainer.epoch_lines import EpochLines
-from recbole_gr.trainer.interrupt import (
-    Interrupt,
-    Progress,
-    Steps,
-    best_beside,
-    restore_random_of,
-    stopped_beside,
-)
+from recbole_gr.trainer.interrupt import Interrupt, Progress, Steps, best_beside, restore_random_of
 from recbole_gr.trainer.outcome import Outcome
 from recbole_gr.trainer.sharing import SharedEvaluator, SharedSteps, dealt
 from recbole_gr.trainer.tensorboard import of_main_alone

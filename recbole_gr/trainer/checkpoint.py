@@ -9,6 +9,7 @@ import random
 import zipfile
 from collections.abc import Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -257,3 +258,18 @@ def _require_plain(value: object, where: str) -> None:
         raise TypeError(
             f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain data only."
         )
+
+
+STOPPED = "-stopped"  # what the name of such a checkpoint ends in, before its suffix
+
+
+def stopped_beside(checkpoint: str | os.PathLike[str]) -> Path:
+    """Where the place of a stopped training is kept: beside its best `checkpoint`."""
+    best = Path(checkpoint)
+    return best.with_stem(f"{best.stem}{STOPPED}")
+
+
+def best_of(checkpoint: str | os.PathLike[str]) -> Path:
+    """The way back from `stopped_beside`; any other checkpoint is its own."""
+    path = Path(checkpoint)
+    return path.with_stem(path.stem.removesuffix(STOPPED))

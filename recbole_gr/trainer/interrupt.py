@@ -19,20 +19,6 @@ from recbole_gr.command_line import STOPS, on_stop, stop_asked_by
 from recbole_gr.errors import ConfigError
 from recbole_gr.trainer.checkpoint import random_states, restore_random_states
 
-STOPPED = "-stopped"  # what the name of such a checkpoint ends in, before its suffix
-
-
-def stopped_beside(checkpoint: str | os.PathLike[str]) -> Path:
-    """Where the place of a stopped training is kept: beside its best `checkpoint`."""
-    best = Path(checkpoint)
-    return best.with_stem(f"{best.stem}{STOPPED}")
-
-
-def best_of(checkpoint: str | os.PathLike[str]) -> Path:
-    """The way back from `stopped_beside`; any other checkpoint is its own."""
-    path = Path(checkpoint)
-    return path.with_stem(path.stem.removesuffix(STOPPED))
-
 
 def best_beside(stopped: str | os.PathLike[str], place: Mapping[str, Any]) -> Path:
     """The best checkpoint beside one that was saved at a stop, of which `place` tells.

@@ -7,7 +7,7 @@ from typing import Any
 from recbole.trainer import trainer as recbole_trainer
 
 from recbole_gr import processes
-from recbole_gr.run_files import logs_are_kept
+from recbole_gr.terminal.log import logs_are_kept
 
 
 class NoTensorboard:

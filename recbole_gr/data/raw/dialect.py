@@ -10,7 +10,7 @@ from itertools import islice
 
 from recbole_gr.data.raw.lines import LineFile
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import is_utf16
+from recbole_gr.storage.text import is_utf16
 
 NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 DELIMITERS = ("\t", ",", ";", "|")  # that are recognised

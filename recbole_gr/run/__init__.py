@@ -1,0 +1,1 @@
+"""One run of one model, from its configuration to its test results."""
