@@ -33,15 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or "--help" in arguments or "-h" in arguments:
-        from recbole_gr.command_line import print_usage
-        from recbole_gr.terminal.help import models_help, tokenizers_help
+        from recbole_gr.config.help import models_help, tokenizers_help
+        from recbole_gr.terminal.command_line import print_usage
 
         print_usage(USAGE, (models_help, tokenizers_help))
         return 0 if arguments else 2
     from recbole_gr import run_recbole_gr
-    from recbole_gr.command_line import exit_code, stopped_as_by_ctrl_c
     from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
-    from recbole_gr.terminal.lines import closing_lines
+    from recbole_gr.report.lines import closing_lines
+    from recbole_gr.terminal.command_line import exit_code, stopped_as_by_ctrl_c
     from recbole_gr.terminal.log import show, with_level
 
     try:

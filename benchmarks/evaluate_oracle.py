@@ -21,10 +21,10 @@ from recbole.utils import init_seed
 from recbole_gr import load_data_and_model
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.generation import best
-from recbole_gr.oracle import beam_regret
+from recbole_gr.generation.beam_search import best
+from recbole_gr.generation.exact import beam_regret
 from recbole_gr.registry import get_trainer
-from recbole_gr.single_run import build_model, semantic_ids
+from recbole_gr.run.model import build_model, semantic_ids
 from recbole_gr.trainer.evaluation import sample_users
 
 TOPK = (5, 10)

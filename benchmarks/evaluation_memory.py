@@ -16,8 +16,8 @@ from catalogue import random_histories, untrained
 from paired import print_setting, print_table
 from trie_scale import random_sids
 
-from recbole_gr.memory import peak_memory, reset_peak
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.storage.memory import peak_memory, reset_peak
 from recbole_gr.trainer.evaluation import RankedLists
 
 MIB = 1 << 20

@@ -26,7 +26,7 @@ from paired import in_turns, print_setting, print_table, ratio, spread
 from train_speed import Side
 from train_speed import parser as train_parser
 
-from recbole_gr.settings import read_yaml
+from recbole_gr.config.parsing import read_yaml
 
 INTRR, TIGER, SASREC = "IntRR", "TIGER, flattened", "SASRec"
 BACKBONE = (

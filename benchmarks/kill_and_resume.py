@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from recbole_gr import files, run_recbole_gr
-from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr import run_recbole_gr
+from recbole_gr.storage import files
+from recbole_gr.storage.checkpoint import load_checkpoint
 
 # The parts of a checkpoint that decide how training goes on.
 COMPARED = ("state_dict", "optimizer", "epoch", "best_epoch", "best_valid_score", "n_steps")
@@ -90,7 +91,7 @@ def run_process(settings, folder, fatal=None, resume=None):
         RuntimeError: it ended in another way.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recbole_gr.quick_start", "recbole_gr.single_run"])
+    context.set_forkserver_preload(["recbole_gr.quick_start", "recbole_gr.run.model"])
     process = context.Process(target=train, args=(settings, str(folder), fatal, resume))
     process.start()
     process.join()

@@ -18,8 +18,8 @@ from paired import print_setting, print_table
 from scipy.stats import spearmanr
 
 from recbole_gr.config import Config
-from recbole_gr.files import atomic_write
 from recbole_gr.quick_start import run_model
+from recbole_gr.storage.files import atomic_write
 
 SETTINGS = {
     "R3VAE": {"tokenizer": "R3VAE"},

@@ -15,9 +15,9 @@ from time import perf_counter
 import torch
 from paired import print_setting, print_table
 
-from recbole_gr import memory
 from recbole_gr.registry import get_tokenizer
-from recbole_gr.tokenizer.r3vae_fit import Fit
+from recbole_gr.storage import memory
+from recbole_gr.tokenizer.r3vae.fit import Fit
 
 
 def main(arguments=None):

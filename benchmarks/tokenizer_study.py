@@ -24,12 +24,12 @@ from paired import print_setting, print_table
 from recbole.utils import init_seed
 from tqdm import tqdm
 
-from recbole_gr import memory
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, item_content
-from recbole_gr.files import atomic_write
+from recbole_gr.quality.assessment import assess
 from recbole_gr.registry import get_tokenizer
-from recbole_gr.tokenizer.assessment import assess
+from recbole_gr.storage import memory
+from recbole_gr.storage.files import atomic_write
 
 QUALITY = {name: (name, {}) for name in ("R3VAE", "RQVAE", "RKMeans", "OPQ")}
 RANDOM, DYING = {"kmeans_init": False}, {"restart_dead_codes": False}

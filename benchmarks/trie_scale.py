@@ -27,7 +27,7 @@ import torch
 from catalogue import random_histories, untrained_tiger
 from paired import in_turns, print_setting, print_table, ratio, spread
 
-from recbole_gr.generation import beam_search
+from recbole_gr.generation.beam_search import beam_search
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 

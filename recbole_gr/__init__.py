@@ -13,7 +13,6 @@ from recbole_gr import compat
 if TYPE_CHECKING:
     from recbole_gr.config import Config as Config
     from recbole_gr.errors import ConfigError as ConfigError
-    from recbole_gr.inference import Recommender as Recommender
     from recbole_gr.model.backbone import Backbone as Backbone
     from recbole_gr.model.base import GenerativeRecommender as GenerativeRecommender
     from recbole_gr.model.intrr.model import IntRR as IntRR
@@ -23,15 +22,16 @@ if TYPE_CHECKING:
     from recbole_gr.registry import register_backbone as register_backbone
     from recbole_gr.registry import register_model as register_model
     from recbole_gr.registry import register_tokenizer as register_tokenizer
-    from recbole_gr.restore import load_data_and_model as load_data_and_model
+    from recbole_gr.serving.recommender import Recommender as Recommender
+    from recbole_gr.serving.restore import load_data_and_model as load_data_and_model
     from recbole_gr.sid.table import SIDTable as SIDTable
     from recbole_gr.sid.trie import SIDTrie as SIDTrie
     from recbole_gr.tokenizer.base import Tokenizer as Tokenizer
-    from recbole_gr.tokenizer.dact import DACT as DACT
+    from recbole_gr.tokenizer.collaborative.dact import DACT as DACT
+    from recbole_gr.tokenizer.collaborative.letter import LETTER as LETTER
     from recbole_gr.tokenizer.i2i_rkmeans import I2IRKMeans as I2IRKMeans
-    from recbole_gr.tokenizer.letter import LETTER as LETTER
     from recbole_gr.tokenizer.opq import OPQ as OPQ
-    from recbole_gr.tokenizer.r3vae import R3VAE as R3VAE
+    from recbole_gr.tokenizer.r3vae.model import R3VAE as R3VAE
     from recbole_gr.tokenizer.rkmeans import RKMeans as RKMeans
     from recbole_gr.tokenizer.rqvae import RQVAE as RQVAE
     from recbole_gr.tokenizer.rvq import RVQ as RVQ
@@ -46,23 +46,23 @@ _MODULES = {  # public name -> the module that it is in, as above for type check
     "Backbone": "model.backbone",
     "Config": "config",
     "ConfigError": "errors",
-    "DACT": "tokenizer.dact",
+    "DACT": "tokenizer.collaborative.dact",
     "GenerativeRecommender": "model.base",
     "I2IRKMeans": "tokenizer.i2i_rkmeans",
     "IntRR": "model.intrr.model",
-    "LETTER": "tokenizer.letter",
+    "LETTER": "tokenizer.collaborative.letter",
     "OPQ": "tokenizer.opq",
     "PIT": "model.pit.model",
-    "R3VAE": "tokenizer.r3vae",
+    "R3VAE": "tokenizer.r3vae.model",
     "RKMeans": "tokenizer.rkmeans",
     "RQVAE": "tokenizer.rqvae",
     "RVQ": "tokenizer.rvq",
-    "Recommender": "inference",
+    "Recommender": "serving.recommender",
     "SIDTable": "sid.table",
     "SIDTrie": "sid.trie",
     "TIGER": "model.tiger",
     "Tokenizer": "tokenizer.base",
-    "load_data_and_model": "restore",
+    "load_data_and_model": "serving.restore",
     "register_backbone": "registry",
     "register_model": "registry",
     "register_tokenizer": "registry",

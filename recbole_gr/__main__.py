@@ -11,16 +11,19 @@ from recbole_gr import __version__
 # Command -> the function that runs it, imported when it is asked for, and what it does.
 COMMANDS = {
     "run": ("run_recbole_gr:main", "train and test models on a data set, and compare them"),
-    "tokenize": ("recbole_gr.tokenize:main", "learn semantic IDs, and judge them"),
-    "recommend": ("recbole_gr.recommend:main", "ask a trained model for items"),
+    "tokenize": ("recbole_gr.commands.tokenize:main", "learn semantic IDs, and judge them"),
+    "recommend": ("recbole_gr.serving.recommend:main", "ask a trained model for items"),
     "export": (
-        "recbole_gr.export:main",
+        "recbole_gr.serving.export:main",
         "write a trained model as a program that needs torch alone",
     ),
-    "convert": ("recbole_gr.data.convert:main", "make atomic files of raw ones"),
-    "verify": ("recbole_gr.verify:main", "run a finished run again, and compare"),
+    "convert": ("recbole_gr.convert.command:main", "make atomic files of raw ones"),
+    "verify": ("recbole_gr.commands.verify:main", "run a finished run again, and compare"),
     "search": ("run_hyper:main", "search for the settings that score best on validation"),
-    "sid-features": ("recbole_gr.sid_features:main", "give semantic IDs to click-through models"),
+    "sid-features": (
+        "recbole_gr.commands.sid_features:main",
+        "give semantic IDs to click-through models",
+    ),
 }
 
 

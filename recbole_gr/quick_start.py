@@ -8,15 +8,17 @@ from typing import Any
 
 from recbole.utils import init_seed
 
-from recbole_gr import processes, registry, report
+from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.given import Given
+from recbole_gr.distributed import processes
+from recbole_gr.distributed.launch import run_processes
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
-from recbole_gr.launch import run_processes
-from recbole_gr.manifest import write_manifest
-from recbole_gr.report_buckets import bucket_table
-from recbole_gr.run_files import report_folder
-from recbole_gr.single_run import check_catalogue, run_model, semantic_ids
+from recbole_gr.report import comparison as report
+from recbole_gr.report.bucket_table import bucket_table
+from recbole_gr.run.model import check_catalogue, run_model, semantic_ids
+from recbole_gr.storage.manifest import write_manifest
+from recbole_gr.storage.run_files import report_folder
 
 
 def run_recbole_gr(
@@ -46,7 +48,7 @@ def run_recbole_gr(
         nothing is ranked), `test_targets` (number, digest, tied in time), `best_epoch` (from 0),
         `epochs_run`,
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
-        `peak_memory_bytes`, `checkpoint`, `example` (arguments that `recbole_gr.recommend` takes
+        `peak_memory_bytes`, `checkpoint`, `example` (arguments that `recbole-gr recommend` takes
         for it, or None), `sid` (quality of the semantic IDs or None),
         `sid_digest` (sha256 of the SIDs or None), `log`, `config`, `epoch_figures` (what a trainer
         notes of each epoch, or None), `redistribution` (how single items are spread over codes, or

@@ -26,7 +26,7 @@ MODELS: dict[str, str | type] = {
     "PIT": "recbole_gr.model.pit.model:PIT",
     "R3VAE": "recbole_gr.model.r3vae:R3VAE",
     "IntRR": "recbole_gr.model.intrr.model:IntRR",
-    "DACT": "recbole_gr.model.dact:DACT",
+    "DACT": "recbole_gr.continual.model:DACT",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 
@@ -35,10 +35,10 @@ TOKENIZERS: dict[str, str | type] = {
     "I2IRKMeans": "recbole_gr.tokenizer.i2i_rkmeans:I2IRKMeans",
     "OPQ": "recbole_gr.tokenizer.opq:OPQ",
     "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
-    "R3VAE": "recbole_gr.tokenizer.r3vae:R3VAE",
+    "R3VAE": "recbole_gr.tokenizer.r3vae.model:R3VAE",
     "RVQ": "recbole_gr.tokenizer.rvq:RVQ",
-    "DACT": "recbole_gr.tokenizer.dact:DACT",
-    "LETTER": "recbole_gr.tokenizer.letter:LETTER",
+    "DACT": "recbole_gr.tokenizer.collaborative.dact:DACT",
+    "LETTER": "recbole_gr.tokenizer.collaborative.letter:LETTER",
 }
 
 BACKBONES: dict[str, str | type] = {
@@ -217,7 +217,7 @@ def get_trainer(config: Config, model_class: type) -> Any:
     else:
         trainer = _load(named, f"trainer of '{model_class.__name__}'")
     of_trees = issubclass(trainer, DecisionTreeTrainer)
-    module, name = ("trees", "safe_tree_trainer") if of_trees else ("baseline", "safe_trainer")
+    module, name = ("trees", "safe_tree_trainer") if of_trees else ("base", "safe_trainer")
     # By name, as models are: trainers stand above the registry.
     return getattr(importlib.import_module(f"recbole_gr.trainer.{module}"), name)(trainer)
 

@@ -7,11 +7,12 @@ import torch
 from recbole.utils import init_seed
 from torch import nn
 
-from recbole_gr import processes, registry, run_recbole_gr
+from recbole_gr import registry, run_recbole_gr
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
+from recbole_gr.distributed import processes
 from recbole_gr.model.pit.selection import observed_by_all
-from recbole_gr.single_run import build_model, semantic_ids
+from recbole_gr.run.model import build_model, semantic_ids
 
 
 def runs(folder, requests):

@@ -4,7 +4,7 @@ import signal
 
 import torch
 
-from recbole_gr import processes
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
 
 

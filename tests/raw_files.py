@@ -1,4 +1,4 @@
-"""Miniatures of the raw files that `recbole_gr.data.convert` reads."""
+"""Miniatures of the raw files that `recbole_gr.convert.command` reads."""
 
 import gzip
 import json

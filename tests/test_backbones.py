@@ -8,7 +8,7 @@ from runs import RUNS, arguments
 
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import best
+from recbole_gr.generation.beam_search import best
 from recbole_gr.model.backbone import Backbone
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.registry import get_backbone

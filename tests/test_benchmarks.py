@@ -21,7 +21,7 @@ import trie_scale
 import yaml
 from runs import SMALL
 
-from recbole_gr.settings import properties_dir
+from recbole_gr.config.parsing import properties_dir
 from recbole_gr.sid.exchange import read_json
 
 TINY_SEARCH = (

@@ -8,14 +8,14 @@ import torch
 from data_helpers import RATIO
 from recbole.evaluator import Evaluator
 
-from recbole_gr.buckets import bucket_names, check_edges
 from recbole_gr.config import Config
+from recbole_gr.config.eval_buckets import bucket_names, check_edges
 from recbole_gr.data import create_dataset
 from recbole_gr.data.frequency import training_counts
 from recbole_gr.errors import ConfigError
+from recbole_gr.pipeline import sids as pipeline
+from recbole_gr.quality.assessment import Behaviour
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.tokenizer import pipeline
-from recbole_gr.tokenizer.assessment import Behaviour
 from recbole_gr.trainer.buckets import ItemBuckets
 
 CONFIG = {"topk": [1, 3], "ITEM_ID_FIELD": "item_id", "LABEL_FIELD": "label"}

@@ -21,11 +21,11 @@ from recbole_gr.continual.tokens import TokenizerChain
 from recbole_gr.data import content
 from recbole_gr.data.content import ItemContent
 from recbole_gr.errors import ConfigError
-from recbole_gr.manifest import data_hashes
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.search.runner import search
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.hashes import sha256
+from recbole_gr.storage.manifest import data_hashes
 from run_recbole_gr import main
 
 

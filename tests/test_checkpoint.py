@@ -11,10 +11,10 @@ import torch
 from runs import RUNS
 from scipy import sparse
 
-from recbole_gr import files, run_recbole_gr
+from recbole_gr import run_recbole_gr
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import DiskFull, atomic_write
-from recbole_gr.trainer.checkpoint import (
+from recbole_gr.storage import files
+from recbole_gr.storage.checkpoint import (
     FORMAT_VERSION,
     decode,
     encode,
@@ -23,6 +23,7 @@ from recbole_gr.trainer.checkpoint import (
     restore_random_states,
     save_checkpoint,
 )
+from recbole_gr.storage.files import DiskFull, atomic_write
 
 
 class Evil:

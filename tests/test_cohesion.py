@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from recbole_gr.sid import cohesion
-from recbole_gr.sid.cohesion import discrimination, group_cohesion
+from recbole_gr.quality import cohesion
+from recbole_gr.quality.cohesion import discrimination, group_cohesion
 
 
 def cosine(a, b):

@@ -9,7 +9,13 @@ import pytest
 import torch
 from tiny import write_tiny_dataset
 
-from recbole_gr.collaborative import (
+from recbole_gr.commands.tokenize import tokenize
+from recbole_gr.config import Config
+from recbole_gr.continual import vectors
+from recbole_gr.data import create_dataset, data_preparation
+from recbole_gr.data.vector_files import collaborative_file
+from recbole_gr.errors import ConfigError
+from recbole_gr.pipeline.item_vectors import (
     ITEMS,
     ItemVectors,
     cached_item_vectors,
@@ -18,14 +24,8 @@ from recbole_gr.collaborative import (
     save_item_vectors,
     train_item_vectors,
 )
-from recbole_gr.config import Config
-from recbole_gr.continual import vectors
-from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.data.signals import tokenizer_signals
-from recbole_gr.data.vector_files import collaborative_file
-from recbole_gr.errors import ConfigError
-from recbole_gr.tokenize import tokenize
-from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
+from recbole_gr.pipeline.signals import tokenizer_signals
+from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
 
 SETTINGS = {
     "tokenizer": "DACT", "rqvae_dim": 8, "rqvae_hidden": [16], "codebook_size": 6,

@@ -7,11 +7,12 @@ import pytest
 import torch
 import yaml
 
-from recbole_gr import processes, registry
+from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.defaults import default_settings
+from recbole_gr.config.parsing import SettingsLoader, parse_value, properties_dir
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import SettingsLoader, parse_value, properties_dir
 from recbole_gr.terminal.arguments import joined
 
 
@@ -329,7 +330,7 @@ def test_a_main_process_that_works_alone_can_make_configurations(tiny_folder, mo
 def test_every_command_names_the_data_set_that_was_meant(
     command, tiny_folder, tmp_path, monkeypatch, capsys
 ):
-    from recbole_gr import sid_features, tokenize
+    from recbole_gr.commands import sid_features, tokenize
     from recbole_gr.search.command import main as search
     from run_recbole_gr import main
 

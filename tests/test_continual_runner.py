@@ -11,24 +11,24 @@ from runs import RUNS, SMALL
 from tiny import write_tiny_dataset
 
 from recbole_gr import registry
+from recbole_gr.commands.verify import verify
 from recbole_gr.config import Config
 from recbole_gr.continual import together, tokens
-from recbole_gr.continual.options import Method, methods
+from recbole_gr.continual.methods import Method, methods
 from recbole_gr.continual.report import continual_table
 from recbole_gr.data.content import item_content
 from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
-from recbole_gr.inference import Recommender
 from recbole_gr.model.intrr.model import IntRR
 from recbole_gr.model.tiger import TIGER
 from recbole_gr.quick_start import run_recbole_gr
+from recbole_gr.run.model import Start, run_model
+from recbole_gr.serving.recommender import Recommender
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.single_run import Start, run_model
-from recbole_gr.tokenizer.dact import DACT
-from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.storage.checkpoint import load_checkpoint
+from recbole_gr.tokenizer.collaborative.dact import DACT
 from recbole_gr.trainer.generation import GenerationTrainer
 from recbole_gr.trainer.growth import load_grown
-from recbole_gr.verify import verify
 
 CUTS = [0.5, 0.75, 1.0]
 TOKENIZER = {

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_gr.config import Config
+from recbole_gr.convert.cells import MISSING, clean, float_cell, id_cell
+from recbole_gr.convert.command import convert, main
+from recbole_gr.convert.kcore import k_core, without_duplicates
+from recbole_gr.convert.lines import BrokenLine, LineFile
 from recbole_gr.data import create_dataset, text
-from recbole_gr.data.convert import convert, main
 from recbole_gr.data.items import ItemFile
-from recbole_gr.data.raw.cells import MISSING, clean, float_cell, id_cell
-from recbole_gr.data.raw.kcore import k_core, without_duplicates
-from recbole_gr.data.raw.lines import BrokenLine, LineFile
 from recbole_gr.errors import ConfigError
 
 QUIET = {"show_progress": False}
@@ -329,7 +329,7 @@ def test_a_killed_run_leaves_no_half_file_and_the_next_one_finishes(tmp_path):
         "import os, signal\nfrom recbole_gr.data.raw import write\n"
         "write._report = lambda file: file.name.endswith('meta_Beauty.json.gz') and "
         "os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from recbole_gr.data.convert import main\nimport sys\nmain(sys.argv[1:])"
+        "from recbole_gr.convert.command import main\nimport sys\nmain(sys.argv[1:])"
     )
     arguments = ["--format=amazon2014", "--dataset=shop", "--show_progress=False",
                  f"--reviews={tmp_path / '2014_reviews.gz'}",
@@ -392,7 +392,7 @@ def test_a_full_disk_is_reported_and_what_was_there_stays(tmp_path, monkeypatch,
     def full(value):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("recbole_gr.data.raw.write.float_cell", full)
+    monkeypatch.setattr("recbole_gr.convert.write.float_cell", full)
     arguments = ["--format=amazon2014", "--dataset=shop", "--show_progress=False", "--force=True"]
     assert main([*arguments, f"--reviews={tmp_path / '2014_reviews.gz'}"]) == 2
     assert "No space left on device" in capsys.readouterr().err

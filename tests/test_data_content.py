@@ -19,7 +19,7 @@ from recbole_gr.data import create_dataset, data_preparation, item_content
 from recbole_gr.data import text as text_module
 from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
-from recbole_gr.tokenizer import pipeline
+from recbole_gr.pipeline import sids as pipeline
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")

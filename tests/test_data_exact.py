@@ -11,10 +11,10 @@ from recbole.data.dataset import SequentialDataset
 
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.frequency import training_counts
-from recbole_gr.data.histories import Histories
 from recbole_gr.data.items import ItemFile
 from recbole_gr.data.numbers import ranks
 from recbole_gr.errors import ConfigError
+from recbole_gr.serving.histories import Histories
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
 HEADER = "user_id:token\titem_id:token\trating:float\ttimestamp:float"

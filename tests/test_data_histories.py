@@ -6,9 +6,9 @@ from data_helpers import make_config, write_random_inter
 from recbole.data.dataset import SequentialDataset
 
 from recbole_gr.data import create_dataset
-from recbole_gr.data.histories import Histories
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_model
+from recbole_gr.serving.histories import Histories
 
 
 @pytest.mark.parametrize("seed", range(3))

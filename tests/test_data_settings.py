@@ -7,11 +7,11 @@ import pytest
 from data_helpers import Generative, make_config
 
 from recbole_gr import Recommender
+from recbole_gr.config.command_lines import recommend_command
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.recommend import main as recommend
-from recbole_gr.terminal.commands import recommend_command
+from recbole_gr.serving.recommend import main as recommend
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
 HEAD = "user_id:token\titem_id:token\trating:float\ttimestamp:float"

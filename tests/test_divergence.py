@@ -8,10 +8,11 @@ import pytest
 import torch
 from runs import RUNS, arguments
 
-from recbole_gr import launch, run_recbole_gr
-from recbole_gr.collaborative import train_item_vectors
+from recbole_gr import run_recbole_gr
 from recbole_gr.config import Config
+from recbole_gr.distributed import launch
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
+from recbole_gr.pipeline.item_vectors import train_item_vectors
 from recbole_gr.trainer.divergence import overflow_as
 from recbole_gr.trainer.trees import SafeTreeMixin
 from run_recbole_gr import main

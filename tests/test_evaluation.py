@@ -8,8 +8,8 @@ from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 from recbole.trainer import Trainer
 
-from recbole_gr.generation import NEVER, Beams
-from recbole_gr.ranking import rank_items
+from recbole_gr.generation.beam_search import NEVER, Beams
+from recbole_gr.generation.ranking import rank_items
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 from recbole_gr.trainer.evaluation import RankedLists, sample_users

@@ -11,9 +11,9 @@ import pytest
 import torch
 from runs import SMALL
 
-from recbole_gr import export as module
-from recbole_gr.export import export, main
-from recbole_gr.generation import NEVER
+from recbole_gr.generation.beam_search import NEVER
+from recbole_gr.serving import export as module
+from recbole_gr.serving.export import export, main
 from recbole_gr.sid.leaves import Leaves
 from recbole_gr.storage.hashes import sha256
 

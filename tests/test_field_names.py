@@ -7,10 +7,10 @@ import torch
 from runs import RUNS, arguments
 
 from recbole_gr import Recommender
-from recbole_gr.export import export
+from recbole_gr.commands.sid_features import sid_features
+from recbole_gr.commands.tokenize import tokenize
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.sid_features import sid_features
-from recbole_gr.tokenize import tokenize
+from recbole_gr.serving.export import export
 
 NAMES = {"user_id": "uid", "item_id": "product_id", "timestamp": "at", "rating": "stars"}
 SETTINGS = {

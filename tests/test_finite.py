@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_gr import export, recommend
 from recbole_gr.errors import ConfigError
-from recbole_gr.restore import restore
-from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.serving import export, recommend
+from recbole_gr.serving.restore import restore
+from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.trainer.weights import require_finite
 
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from runs import RUNS
 
-from recbole_gr import files
+from recbole_gr.commands.sid_features import sid_features
+from recbole_gr.commands.tokenize import tokenize
 from recbole_gr.errors import ConfigError
-from recbole_gr.export import export
-from recbole_gr.files import DiskFull, atomic_write, require_writable
-from recbole_gr.recommend import main as recommend
-from recbole_gr.run_files import new_folder
+from recbole_gr.pipeline import sids as pipeline
 from recbole_gr.search.store import TrialStore
+from recbole_gr.serving.export import export
+from recbole_gr.serving.recommend import main as recommend
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.sid_features import sid_features
-from recbole_gr.tokenize import tokenize
-from recbole_gr.tokenizer import pipeline
+from recbole_gr.storage import files
+from recbole_gr.storage.files import DiskFull, atomic_write, require_writable
+from recbole_gr.storage.run_files import new_folder
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
 FOLDERS = ("checkpoint_dir", "result_dir", "sid_dir", "content_cache_dir")

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from recbole_gr.generation import NEVER, Beams, beam_search, best
-from recbole_gr.oracle import beam_regret, exact_scores
-from recbole_gr.ranking import Generated, rank_items
+from recbole_gr.generation.beam_search import NEVER, Beams, beam_search, best
+from recbole_gr.generation.exact import beam_regret, exact_scores
+from recbole_gr.generation.ranking import Generated, rank_items
 from recbole_gr.sid.trie import SIDTrie
 
 

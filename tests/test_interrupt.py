@@ -9,10 +9,11 @@ import torch
 from kill_and_resume import equal
 from runs import RUNS
 
-from recbole_gr import files, run_recbole_gr
-from recbole_gr.command_line import HungUp, Terminated, run_command, stopped_as_by_ctrl_c
+from recbole_gr import run_recbole_gr
 from recbole_gr.errors import ConfigError
-from recbole_gr.trainer.checkpoint import STOPPED, load_checkpoint
+from recbole_gr.storage import files
+from recbole_gr.storage.checkpoint import STOPPED, load_checkpoint
+from recbole_gr.terminal.command_line import HungUp, Terminated, run_command, stopped_as_by_ctrl_c
 from recbole_gr.trainer.interrupt import Interrupt, Steps
 from run_recbole_gr import main
 

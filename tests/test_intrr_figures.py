@@ -9,7 +9,7 @@ from models import random_table, small_intrr
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.figures import alike_items, assignment_figures
-from recbole_gr.report_redistribution import heat_map, write_redistribution
+from recbole_gr.report.redistribution import heat_map, write_redistribution
 
 AGREEMENT, IN_USE = "agreement with the Stage-1 SID", "codes in use (bits)"
 

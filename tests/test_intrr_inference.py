@@ -5,8 +5,8 @@ import torch
 from models import random_batch, random_table, rows_of, small_intrr
 from test_intrr import slow_walk
 
-from recbole_gr.generation import best
-from recbole_gr.oracle import exact_scores
+from recbole_gr.generation.beam_search import best
+from recbole_gr.generation.exact import exact_scores
 from recbole_gr.sid.table import SIDTable
 
 RENORMALISED = pytest.mark.parametrize("renormalise", [True, False])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from runs import arguments
 
+from recbole_gr.config.parsing import properties_dir
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.settings import properties_dir
 
 SMALL = {"uid_size": 12, "ran_hidden_size": 24, "lambda_aln": 0.1, "learning_rate": 0.01}
 

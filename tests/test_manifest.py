@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from runs import arguments
 
+from recbole_gr.commands.verify import main, verify
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.restore import restored_config
+from recbole_gr.serving.restore import restored_config
+from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.terminal.log import logs_are_kept
-from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.untrusted import effects
-from recbole_gr.verify import main, verify
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_several_models_are_compared_and_the_last_epoch_is_tested_where_it_was(t
 
 
 def test_other_data_are_named_before_anything_runs(trained, tiny_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("recbole_gr.single_run.run_model", None)
+    monkeypatch.setattr("recbole_gr.run.model.run_model", None)
     shutil.copytree(tiny_folder / "tiny", tmp_path / "tiny")
     with open(tmp_path / "tiny" / "tiny.item", "a") as file:
         file.write("i99\tmore\tdrama\n")
@@ -144,7 +144,7 @@ def test_a_manifest_of_periods_has_no_effect_outside_either(tmp_path, monkeypatc
         return body(*request)
 
     monkeypatch.setattr("recbole_gr.continual.runner.ContinualRun", run)
-    monkeypatch.setattr("recbole_gr.launch.run_processes", run_here)
+    monkeypatch.setattr("recbole_gr.distributed.launch.run_processes", run_here)
     settings = {**OUTSIDE, "continual_dir": "outside", **OF_OTHER_MACHINES, "epochs": 2}
     continual = {"models": ["DACT"], "dataset": "tiny", "settings": settings, "data": {}}
     continual["results"] = [{"period": 0, "model": "TIGER", "method": "dact/finetune"}]

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from recbole_gr.continual.drift_report import drift_report
-from recbole_gr.inference import Recommendation
-from recbole_gr.markdown import csv_cell, csv_text
-from recbole_gr.recommend import _csv_rows
-from recbole_gr.report import _csv_text
+from recbole_gr.report.comparison import _csv_text
+from recbole_gr.report.table import csv_cell, csv_text
+from recbole_gr.report.tokenizers import COLUMNS, write_comparison
 from recbole_gr.search.report import trial_csv
-from recbole_gr.tokenizer.comparison import COLUMNS, write_comparison
+from recbole_gr.serving.recommend import _csv_rows
+from recbole_gr.serving.recommender import Recommendation
 
 FORMULA = "=HYPERLINK(1)"
 

@@ -16,9 +16,9 @@ from recbole_gr.data.content_cache import digest_of
 from recbole_gr.data.encoder import encoded_texts
 from recbole_gr.data.items import ItemFile
 from recbole_gr.errors import ConfigError
+from recbole_gr.pipeline.new_items import content_rows
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.tokenizer.newcomers import content_rows
-from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
+from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
 
 WIDE = {"beam_size": 10_000}
 

@@ -12,15 +12,15 @@ import raw_files
 from runs import RUNS, arguments
 
 from recbole_gr import registry, run_recbole_gr
-from recbole_gr import verify as verifying
-from recbole_gr.data.convert import main as convert
-from recbole_gr.export import main as export
+from recbole_gr.commands import verify as verifying
+from recbole_gr.commands.sid_features import main as sid_features
+from recbole_gr.commands.tokenize import main as tokenize
+from recbole_gr.config.command_lines import example_in_file, export_command, recommend_command
+from recbole_gr.convert.command import main as convert
 from recbole_gr.model.tiger import TIGER
-from recbole_gr.recommend import main as recommend
 from recbole_gr.search.command import main as search
-from recbole_gr.sid_features import main as sid_features
-from recbole_gr.terminal.commands import example_in_file, export_command, recommend_command
-from recbole_gr.tokenize import main as tokenize
+from recbole_gr.serving.export import main as export
+from recbole_gr.serving.recommend import main as recommend
 from recbole_gr.tokenizer.rvq import RVQ
 from run_recbole_gr import main
 
@@ -191,7 +191,7 @@ def test_a_file_of_answers_names_what_goes_on_from_it(trained, capsys, paste):
 def test_an_exported_program_answers_to_the_printed_command(trained, capsys, monkeypatch):
     """Torch alone runs it."""
     written = {"items": ["[PAD]", "a"], "max_history": 3, "max_excluded": 2}
-    monkeypatch.setattr("recbole_gr.export.export", lambda *_, **__: written)
+    monkeypatch.setattr("recbole_gr.serving.export.export", lambda *_, **__: written)
     Path("it's.pt2").write_bytes(b"")
     assert export(["--checkpoint=x.pth", "--output=it's.pt2"]) == 0
     python, c, code = shlex.split(capsys.readouterr().out.partition("Ask it: ")[2])

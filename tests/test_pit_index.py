@@ -6,7 +6,9 @@ import pytest
 import torch
 from models import random_table
 
-from recbole_gr.generation import NEVER, Beams, beam_search
+from recbole_gr.generation.beam_search import NEVER, Beams, beam_search
+from recbole_gr.generation.exact import exact_scores
+from recbole_gr.generation.ranking import TAIL_SCORE, fill_places, rank_items
 from recbole_gr.model.pit.candidates import (
     nearest_sids,
     residual_codebooks,
@@ -14,8 +16,6 @@ from recbole_gr.model.pit.candidates import (
 )
 from recbole_gr.model.pit.figures import index_figures
 from recbole_gr.model.pit.index import EMPTY, BeamIndex
-from recbole_gr.oracle import exact_scores
-from recbole_gr.ranking import TAIL_SCORE, fill_places, rank_items
 from recbole_gr.sid.trie import SIDTrie
 
 SIZES = (3, 4, 3)

@@ -21,10 +21,10 @@ from recbole.data.interaction import Interaction
 
 from recbole_gr.config.defaults import class_settings
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import best
+from recbole_gr.generation.beam_search import best
+from recbole_gr.generation.ranking import TAIL_SCORE
 from recbole_gr.model.pit import model as pit_module
 from recbole_gr.model.pit.selection import path_losses
-from recbole_gr.ranking import TAIL_SCORE
 
 # Inference
 

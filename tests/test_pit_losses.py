@@ -21,7 +21,7 @@ from pit_models import (
 )
 from recbole.data.interaction import Interaction
 
-from recbole_gr.generation import best
+from recbole_gr.generation.beam_search import best
 from recbole_gr.model.pit import model as pit_module
 from recbole_gr.model.pit.alignment import draw_negatives
 

@@ -7,14 +7,14 @@ import torch
 from runs import SMALL
 
 from recbole_gr import registry
+from recbole_gr.commands.tokenize import tokenize
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.data.signals import item_pairs
 from recbole_gr.errors import ConfigError
+from recbole_gr.pipeline.signals import item_pairs
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.report_epochs import write_epochs
+from recbole_gr.report.epochs import write_epochs
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.tokenize import tokenize
 from recbole_gr.tokenizer.i2i_rkmeans import I2IRKMeans
 
 TINY = {

@@ -13,17 +13,18 @@ from recbole.trainer import KGTrainer
 from runs import NEGATIVES, RUNS, SMALL, arguments
 from tiny import write_tiny_dataset
 
-from recbole_gr import launch, load_data_and_model, processes, registry
-from recbole_gr.command_line import Terminated
+from recbole_gr import load_data_and_model, registry
 from recbole_gr.config import Config
 from recbole_gr.data.frequency import training_counts
+from recbole_gr.distributed import launch, processes
+from recbole_gr.distributed.launch import layout_of, run_processes
+from recbole_gr.distributed.sharing import Portions, _check_trainer
 from recbole_gr.errors import ConfigError, ProcessKilled
-from recbole_gr.launch import layout_of, run_processes
-from recbole_gr.trainer.baseline import safe_trainer
+from recbole_gr.storage.checkpoint import load_checkpoint
+from recbole_gr.terminal.command_line import Terminated
+from recbole_gr.trainer.base import safe_trainer
 from recbole_gr.trainer.buckets import ItemBuckets
-from recbole_gr.trainer.checkpoint import load_checkpoint
 from recbole_gr.trainer.intervals import noting_intervals
-from recbole_gr.trainer.sharing import Portions, _check_trainer
 from run_recbole_gr import main
 
 # 61 users: neither two processes nor batches of seven divide them.

@@ -40,7 +40,9 @@ def test_every_module_with_a_command_line_is_a_command():
 
 def test_arguments_reach_the_command_as_they_are(monkeypatch):
     heard = []
-    monkeypatch.setattr("recbole_gr.verify.main", lambda arguments: heard.append(arguments) or 7)
+    monkeypatch.setattr(
+        "recbole_gr.commands.verify.main", lambda arguments: heard.append(arguments) or 7
+    )
     given = ["a/manifest.json", "--tolerance=0", "--", "--help", "--version"]
     assert main(["verify", *given]) == 7
     assert heard == [given]

@@ -12,8 +12,8 @@ from test_generation import TableModel
 
 from recbole_gr.data.continual import parts_of, periods_by_cuts
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import NEVER, beam_search
-from recbole_gr.ranking import rank_items
+from recbole_gr.generation.beam_search import NEVER, beam_search
+from recbole_gr.generation.ranking import rank_items
 from recbole_gr.sid.exchange import read_json, write_json
 from recbole_gr.sid.reassign import reassign
 from recbole_gr.sid.table import SIDTable

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from runs import arguments
 
-from recbole_gr import memory, quick_start
+from recbole_gr import quick_start
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.registry import get_model
+from recbole_gr.storage import memory
 from recbole_gr.trainer.generation import GenerationTrainer
 from run_recbole_gr import main
 

@@ -9,16 +9,17 @@ import pytest
 import raw_files
 import yaml
 
-from recbole_gr import recommend, registry
+from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.given import Given
-from recbole_gr.data.convert import main as convert_main
+from recbole_gr.config.parsing import own_arguments
+from recbole_gr.convert.command import main as convert_main
 from recbole_gr.errors import ConfigError
-from recbole_gr.export import OWN as EXPORT_KEYS
-from recbole_gr.export import export
 from recbole_gr.search.command import OWN as SEARCH_KEYS
 from recbole_gr.search.space import read_space
-from recbole_gr.settings import own_arguments
+from recbole_gr.serving import recommend
+from recbole_gr.serving.export import OWN as EXPORT_KEYS
+from recbole_gr.serving.export import export
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

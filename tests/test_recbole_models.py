@@ -15,8 +15,8 @@ from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.trainer.baseline import SafeTrainerMixin, safe_trainer
-from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.storage.checkpoint import load_checkpoint
+from recbole_gr.trainer.base import SafeTrainerMixin, safe_trainer
 from recbole_gr.trainer.epoch_lines import EpochLines
 from run_recbole_gr import main
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.recommend import main, recommend
+from recbole_gr.serving.recommend import main, recommend
 
 
 def test_the_function_answers_as_the_class(trained):

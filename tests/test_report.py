@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from recbole_gr.report import comparison_table, markdown_table, write_report
+from recbole_gr.report.comparison import comparison_table, markdown_table, write_report
 
 
 def result(model, test, **more):

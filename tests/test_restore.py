@@ -8,8 +8,8 @@ from runs import RUNS
 
 from recbole_gr import load_data_and_model, registry
 from recbole_gr.errors import ConfigError
-from recbole_gr.restore import restored_config
-from recbole_gr.trainer.checkpoint import load_checkpoint, plain_config
+from recbole_gr.serving.restore import restored_config
+from recbole_gr.storage.checkpoint import load_checkpoint, plain_config
 
 
 @pytest.mark.parametrize("name", RUNS)

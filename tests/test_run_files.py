@@ -9,15 +9,16 @@ import pytest
 from recbole.utils import logger as recbole_logger
 from runs import RUNS, SHORT
 
-from recbole_gr import files, run_files, run_recbole_gr
+from recbole_gr import run_recbole_gr
+from recbole_gr.commands.tokenize import compare_tokenizers, tokenize
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
 from recbole_gr.run.log import start_log
-from recbole_gr.run_files import held, in_use, new_folder, own_checkpoint, report_folder
-from recbole_gr.tokenize import compare_tokenizers, tokenize
-from recbole_gr.trainer.baseline import SafeTrainerMixin
-from recbole_gr.trainer.checkpoint import STOPPED
+from recbole_gr.storage import files, run_files
+from recbole_gr.storage.checkpoint import STOPPED
+from recbole_gr.storage.files import atomic_write
+from recbole_gr.storage.run_files import held, in_use, new_folder, own_checkpoint, report_folder
+from recbole_gr.trainer.base import SafeTrainerMixin
 
 
 @pytest.fixture

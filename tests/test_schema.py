@@ -8,10 +8,10 @@ import yaml
 from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.defaults import class_defaults, default_settings
+from recbole_gr.config.parsing import parse_value, properties_dir
 from recbole_gr.config.schema import declared
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.base import GenerativeRecommender
-from recbole_gr.settings import parse_value, properties_dir
 from recbole_gr.tokenizer.base import Tokenizer
 
 MODELS = ("TIGER", "PIT", "IntRR", "R3VAE", "DACT")

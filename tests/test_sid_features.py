@@ -7,13 +7,13 @@ import pytest
 import torch
 from recbole.utils import init_seed
 
+from recbole_gr.commands.sid_features import compare_features, main, sid_features
+from recbole_gr.commands.sid_fields import prefix_tokens, write_sid_dataset
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset
-from recbole_gr.data.sid_fields import prefix_tokens, write_sid_dataset
 from recbole_gr.errors import ConfigError
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.sid_features import compare_features, main, sid_features
 
 
 @pytest.fixture(autouse=True)

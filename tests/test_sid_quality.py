@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 import torch
 
-from recbole_gr.sid.plot import plot_quality
-from recbole_gr.sid.quality import quality_report
+from recbole_gr.quality.measures import quality_report
+from recbole_gr.quality.plot import plot_quality
 from recbole_gr.sid.table import SIDTable
 
 

@@ -10,24 +10,24 @@ from test_tokenizer_base import DIM, content, fitted
 
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError
-from recbole_gr.sid.cohesion import discrimination
-from recbole_gr.sid.gate import apply_gate, collapse_reasons
-from recbole_gr.sid.quality import gini, quality_report
-from recbole_gr.sid.semantics import (
+from recbole_gr.quality import neighbours
+from recbole_gr.quality.assessment import Behaviour, assess
+from recbole_gr.quality.cohesion import discrimination
+from recbole_gr.quality.gate import apply_gate, collapse_reasons
+from recbole_gr.quality.measures import gini, quality_report
+from recbole_gr.quality.neighbours import (
+    chance_overlap,
+    content_neighbours,
+    cooccurrence_neighbours,
+    prefix_overlap,
+)
+from recbole_gr.quality.semantics import (
     distinct_rows,
     prefix_cohesion,
     residual_means,
     semantic_figures,
 )
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.tokenizer import neighbours
-from recbole_gr.tokenizer.assessment import Behaviour, assess
-from recbole_gr.tokenizer.neighbours import (
-    chance_overlap,
-    content_neighbours,
-    cooccurrence_neighbours,
-    prefix_overlap,
-)
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
 

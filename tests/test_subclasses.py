@@ -17,7 +17,7 @@ from recbole_gr.continual.tokens import TokenizerChain
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.trainer.baseline import SafeTrainerMixin
+from recbole_gr.trainer.base import SafeTrainerMixin
 from recbole_gr.trainer.figures import FiguresTrainer
 from recbole_gr.trainer.generation import GenerationTrainer
 from recbole_gr.trainer.pit import PITTrainer
@@ -25,11 +25,13 @@ from recbole_gr.trainer.pit import PITTrainer
 MODELS = """
 from recbole.model.general_recommender import RecVAE
 from recbole.model.sequential_recommender import SASRec
-from recbole_gr.model.dact import DACT
+from recbole_gr.continual.model import DACT
 from recbole_gr.model.intrr.model import IntRR
 from recbole_gr.model.pit.model import PIT
 from recbole_gr.model.r3vae import R3VAE
-from recbole_gr.tokenizer import dact, r3vae, rkmeans
+from recbole_gr.tokenizer import rkmeans
+from recbole_gr.tokenizer.collaborative.base import dact
+from recbole_gr.tokenizer.r3vae.model import model as r3vae
 
 class MyPIT(PIT): pass
 class MyIntRR(IntRR): pass

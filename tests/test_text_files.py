@@ -6,11 +6,11 @@ import json
 import pytest
 
 from recbole_gr.config import Config
-from recbole_gr.data.convert import convert
-from recbole_gr.data.raw.lines import LineFile
+from recbole_gr.config.parsing import read_yaml
+from recbole_gr.convert.command import convert
+from recbole_gr.convert.lines import LineFile
 from recbole_gr.errors import ConfigError
 from recbole_gr.search.space import read_space
-from recbole_gr.settings import read_yaml
 from recbole_gr.sid.exchange import read_json
 from recbole_gr.storage.text import is_utf16, read_text
 

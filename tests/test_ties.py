@@ -11,13 +11,13 @@ from data_helpers import Generative, GenerativeWithTimes, make_config
 from runs import arguments
 
 from recbole_gr import run_recbole_gr
-from recbole_gr.collaborative import _sasrec_config
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.data.histories import Histories
 from recbole_gr.data.ties import Ties, shuffled
 from recbole_gr.errors import ConfigError
-from recbole_gr.report import write_report
+from recbole_gr.pipeline.item_vectors import _sasrec_config
+from recbole_gr.report.comparison import write_report
+from recbole_gr.serving.histories import Histories
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")
 NEGATIVES = {"distribution": "uniform", "sample_num": 1}
@@ -209,7 +209,7 @@ def test_report_and_log_say_how_many_targets_are_tied(days, tmp_path, caplog, mo
 
 
 def test_a_checkpoint_answers_in_the_order_that_it_was_trained_in(days, tmp_path, monkeypatch):
-    from recbole_gr.restore import load_data_and_model
+    from recbole_gr.serving.restore import load_data_and_model
 
     monkeypatch.chdir(tmp_path)
     options = arguments("TIGER", days[0], "days", tie_order="shuffled", seed=6, sid_gate="warn")

@@ -6,8 +6,8 @@ from models import random_batch, random_table, rows_of, small_tiger
 from recbole.data.interaction import Interaction
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import best
-from recbole_gr.oracle import beam_regret
+from recbole_gr.generation.beam_search import best
+from recbole_gr.generation.exact import beam_regret
 
 BOTH = pytest.mark.parametrize("architecture", ["decoder_only", "encoder_decoder"])
 VARIANTS = [

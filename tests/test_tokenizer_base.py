@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.quality.gate import collapse_reasons
+from recbole_gr.quality.measures import quality_report
 from recbole_gr.registry import get_tokenizer
-from recbole_gr.sid.gate import collapse_reasons
-from recbole_gr.sid.quality import quality_report
 from recbole_gr.tokenizer.options import auto_size
 
 DIM = 12

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.tokenizer.collaborative import (
+from recbole_gr.tokenizer.collaborative.base import (
     collaborative_loss,
     quantization_loss,
     quantize_straight,
 )
-from recbole_gr.tokenizer.dact import DACT
-from recbole_gr.tokenizer.drift import (
+from recbole_gr.tokenizer.collaborative.dact import DACT
+from recbole_gr.tokenizer.collaborative.drift import (
     DriftIdentification,
     assignment_drift,
     drift_mask,
@@ -325,7 +325,7 @@ def test_a_small_first_catalogue_decides_the_codebooks_of_all_periods():
 
 
 def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_path, monkeypatch):
-    from recbole_gr.tokenize import tokenize
+    from recbole_gr.commands.tokenize import tokenize
 
     monkeypatch.chdir(tmp_path)
     n_items = len((tiny_folder / "tiny" / "tiny.item").read_text().splitlines()) - 1

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.pipeline import sids as pipeline
+from recbole_gr.pipeline.sids import prepare_sid
 from recbole_gr.sid.exchange import read_json, write_json, write_npy
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.tokenizer import pipeline
-from recbole_gr.tokenizer.pipeline import prepare_sid
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
 TOKENS = ["[PAD]"] + [f"item{number}" for number in range(1, 61)]
@@ -177,7 +177,7 @@ def test_unusable_sid_files_are_named(config, tmp_path, name, text, message):
 
 
 def test_command_writes_sids_and_report_that_it_can_read_back(tiny_folder, tmp_path, capsys):
-    from recbole_gr.tokenize import main
+    from recbole_gr.commands.tokenize import main
 
     common = [
         "--dataset=tiny",
@@ -205,7 +205,7 @@ def test_command_writes_sids_and_report_that_it_can_read_back(tiny_folder, tmp_p
 
 
 def test_command_reports_what_it_cannot_use(tiny_folder, tmp_path, capsys):
-    from recbole_gr.tokenize import main
+    from recbole_gr.commands.tokenize import main
 
     common = ["--dataset=tiny", f"--data_path={tiny_folder}", f"--output={tmp_path / 'out'}"]
     assert main([*common, "--tokenizer=RKMean"]) == 2
@@ -239,7 +239,7 @@ def test_sids_learned_from_other_content_are_noticed(config, tmp_path, caplog):
 
 
 def test_command_compares_tokenizers_in_one_table_and_one_figure(tiny_folder, tmp_path, capsys):
-    from recbole_gr.tokenize import main
+    from recbole_gr.commands.tokenize import main
 
     common = [
         "--dataset=tiny",

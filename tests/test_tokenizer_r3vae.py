@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from test_tokenizer_base import DIM, SMALL, content, fitted
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.sid.cohesion import discrimination, group_cohesion
-from recbole_gr.tokenizer.r3vae import R3VAE, reconstruction_loss
-from recbole_gr.tokenizer.r3vae_fit import Fit, evaluate
-from recbole_gr.tokenizer.rating import MODES, SOFT, TOP1, rate
+from recbole_gr.quality.cohesion import discrimination, group_cohesion
+from recbole_gr.tokenizer.r3vae.fit import Fit, evaluate
+from recbole_gr.tokenizer.r3vae.model import R3VAE, reconstruction_loss
+from recbole_gr.tokenizer.r3vae.rating import MODES, SOFT, TOP1, rate
 
 
 def make(**options):

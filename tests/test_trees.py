@@ -8,13 +8,14 @@ import pytest
 import torch
 from tree_packages import packages
 
-from recbole_gr import load_data_and_model, processes, registry, run_recbole_gr
+from recbole_gr import load_data_and_model, registry, run_recbole_gr
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.frequency import training_counts
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.inference import Recommender
-from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
+from recbole_gr.serving.recommender import Recommender
+from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
 from run_recbole_gr import main
 
 MODELS = {"XGBoost": "xgb", "LightGBM": "lgb"}  # with the start of their keys

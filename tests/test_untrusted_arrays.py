@@ -9,16 +9,16 @@ import pytest
 import torch
 from changes import DROPPED, changed, refused, variants
 
+from recbole_gr.convert.lines import LineFile
+from recbole_gr.convert.movielens import MovieLens
 from recbole_gr.data.content_cache import cached_vectors
-from recbole_gr.data.raw.lines import LineFile
-from recbole_gr.data.raw.movielens import MovieLens
 from recbole_gr.data.vector_files import load_array
 from recbole_gr.errors import ConfigError
-from recbole_gr.manifest import data_hashes
 from recbole_gr.sid.exchange import read_json, read_npy
 from recbole_gr.sid.table import LEAST_LARGE, SIDTable
+from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
+from recbole_gr.storage.manifest import data_hashes
 from recbole_gr.tokenizer.rkmeans import RKMeans
-from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 from recbole_gr.untrusted.archives import load_npy, load_npz
 
 

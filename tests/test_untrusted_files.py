@@ -7,12 +7,13 @@ import pytest
 import torch
 from changes import DROPPED, WRONG, changed, paths, refused, variants
 
-from recbole_gr import Recommender, verify
+from recbole_gr import Recommender
+from recbole_gr.commands import verify
 from recbole_gr.errors import ConfigError
-from recbole_gr.restore import restore
 from recbole_gr.search.stages import Best
 from recbole_gr.search.store import TrialStore, open_store
-from recbole_gr.trainer.checkpoint import load_checkpoint
+from recbole_gr.serving.restore import restore
+from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.trainer.contents import require_weights
 from recbole_gr.trainer.trees import with_trees
 from recbole_gr.untrusted.shapes import OrNone, Rule, require, taking
@@ -31,7 +32,9 @@ def test_a_checkpoint_of_any_other_content_is_refused_in_words(name, trained, mo
         return path[0] in whole and (len(path) == 1 or path[0] != "state_dict")
 
     for key, other in variants(state, 2, keep, WRONG[:4]):
-        monkeypatch.setattr("recbole_gr.restore.load_checkpoint", lambda *_, o=other, **__: o)
+        monkeypatch.setattr(
+            "recbole_gr.serving.restore.load_checkpoint", lambda *_, o=other, **__: o
+        )
         n_refused += refused(lambda: restore("a.pth"), "a.pth", key, key in whole)
     assert n_refused > 20
 
@@ -42,7 +45,7 @@ def test_a_checkpoint_of_any_other_content_is_refused_in_words(name, trained, mo
 def test_settings_that_only_an_answer_needs_are_checked_before_it(key, value, trained, monkeypatch):
     state = load_checkpoint(trained("TIGER")["checkpoint"])
     other = changed(state, ("config", key), value)
-    monkeypatch.setattr("recbole_gr.restore.load_checkpoint", lambda *_, **__: other)
+    monkeypatch.setattr("recbole_gr.serving.restore.load_checkpoint", lambda *_, **__: other)
     with pytest.raises(ConfigError, match=key):
         Recommender.load("a.pth")
 
@@ -126,7 +129,7 @@ def test_optimisers_and_generators_of_another_size_are_refused(parts, monkeypatc
 
 @pytest.fixture
 def no_run(monkeypatch):
-    monkeypatch.setattr("recbole_gr.launch.run_processes", lambda *_: [])
+    monkeypatch.setattr("recbole_gr.distributed.launch.run_processes", lambda *_: [])
 
 
 def test_a_manifest_of_any_other_content_is_refused_in_words(trained, no_run, tmp_path):

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_gr import Recommender, export, load_data_and_model, recommend, registry, verify
+from recbole_gr import Recommender, load_data_and_model, registry
+from recbole_gr.commands import verify
 from recbole_gr.compat import without_pickles
 from recbole_gr.config.defaults import default_settings
+from recbole_gr.config.names import check_names
 from recbole_gr.errors import ConfigError
-from recbole_gr.trainer.checkpoint import load_checkpoint
-from recbole_gr.untrusted.names import check_names
+from recbole_gr.serving import export, recommend
+from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.untrusted.shapes import is_plain_name
 
 RESULT = {"period": 0, "model": "TIGER", "method": "start", "test_result": {"recall@5": 0.1}}
@@ -128,11 +130,12 @@ def test_what_the_caller_names_himself_is_imported(checkpoint, executed):
 
 def test_a_run_of_a_class_of_ones_own_is_verified_with_the_class(manifest, executed, monkeypatch):
     seen = []
-    monkeypatch.setattr("recbole_gr.verify._check_data", lambda *_: None)
+    monkeypatch.setattr("recbole_gr.commands.verify._check_data", lambda *_: None)
     monkeypatch.setattr(
-        "recbole_gr.restore.restored_config", lambda run, file, own, *_, **__: seen.append(own)
+        "recbole_gr.serving.restore.restored_config",
+        lambda run, file, own, *_, **__: seen.append(own),
     )
-    monkeypatch.setattr("recbole_gr.single_run.run_model", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("recbole_gr.run.model.run_model", lambda *_, **__: 1 / 0)
     with pytest.raises(ConfigError, match=r"file\.json.*ZeroDivisionError"):
         verify.verify(manifest(model="X"), model="evil:X")
     assert executed() and seen[0].__name__ == "X"
@@ -221,7 +224,7 @@ def test_texts_of_new_items_load_no_encoder_that_a_checkpoint_alone_names(traine
         "source": "sentence", "columns": {"title": "token_seq"}, "separator": " ",
         "text_encoder": "somebody/encoder-with-code",
     }  # fmt: skip
-    monkeypatch.setattr("recbole_gr.restore.load_checkpoint", lambda *_, **__: state)
+    monkeypatch.setattr("recbole_gr.serving.restore.load_checkpoint", lambda *_, **__: state)
     own = Recommender.load(result["checkpoint"], show_progress=False)
     with pytest.raises(ConfigError, match="text_encoder 'somebody/encoder-with-code'.*yourself"):
         own.add_items({"new": "winter garden"})

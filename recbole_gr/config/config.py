@@ -10,8 +10,7 @@ import torch
 from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
 
-from recbole_gr import compat, processes, registry
-from recbole_gr.buckets import check_edges
+from recbole_gr import compat, registry
 from recbole_gr.config.defaults import (
     SECTIONS,
     checked_section,
@@ -19,12 +18,14 @@ from recbole_gr.config.defaults import (
     lineage,
     section_of,
 )
+from recbole_gr.config.eval_buckets import check_edges
 from recbole_gr.config.given import Given, Source, merged
 from recbole_gr.config.intervals import check_filters
 from recbole_gr.config.known_keys import COMPUTED_KEYS, RUN_KEYS
+from recbole_gr.config.parsing import SettingsLoader
+from recbole_gr.distributed import processes
+from recbole_gr.distributed.launch import layout_of
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.launch import layout_of
-from recbole_gr.settings import SettingsLoader
 
 if TYPE_CHECKING:
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -251,7 +252,7 @@ class Config(RecBoleConfig):
         hint = ""
         if os.path.isfile(os.path.join(parent, f"{self.dataset}.inter")):
             hint = f" '{parent}' holds {self.dataset}.inter itself: give its parent folder."
-        from recbole_gr.data.available import data_sets_in  # which meets this module elsewhere
+        from recbole_gr.config.data_sets import data_sets_in  # which meets this module elsewhere
 
         bundled = not self.external_config_dict.get("data_path")
         meant = did_you_mean(self.dataset, data_sets_in(parent, bundled)) or "."

@@ -13,9 +13,9 @@ from recbole.utils import ModelType
 from recbole_gr import registry
 from recbole_gr.config.given import merged
 from recbole_gr.config.known_keys import COMPUTED_KEYS, RECBOLE_KEYS, RUN_KEYS, keys_read_by
+from recbole_gr.config.parsing import properties_dir, yaml_settings
 from recbole_gr.config.schema import Key, check_settings, declared, inferred
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import properties_dir, yaml_settings
 from recbole_gr.storage.text import read_text
 
 if TYPE_CHECKING:

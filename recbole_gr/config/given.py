@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.parsing import file_list, parse_arguments, parse_value, read_yaml
 from recbole_gr.config.schema import Key, check_settings
 from recbole_gr.errors import ConfigError
-from recbole_gr.settings import file_list, parse_arguments, parse_value, read_yaml
 
 if TYPE_CHECKING:
     from recbole_gr.config import Settings

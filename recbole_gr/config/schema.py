@@ -23,8 +23,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from recbole_gr.config.intervals import FORM, intervals
+from recbole_gr.config.parsing import FALSE, TRUE, parse_switch, yaml_settings
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.settings import FALSE, TRUE, parse_switch, yaml_settings
 
 _LINE = re.compile(
     r"(?m)^(\w+):[^#\n]*#\s*\(([^)\n]*)\)[ \t]*(.*)$"  # name, type, help

@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
-from recbole_gr.markdown import csv_cell
+from recbole_gr.report.table import csv_cell
+from recbole_gr.storage.files import atomic_write
 
 N_BINS = 10
 

@@ -7,8 +7,8 @@ from statistics import mean
 from typing import Any
 
 from recbole_gr.data.ties import tied_text
-from recbole_gr.files import atomic_write
-from recbole_gr.markdown import aligned_table, csv_text
+from recbole_gr.report.table import aligned_table, csv_text
+from recbole_gr.storage.files import atomic_write
 
 _METRICS = ("recall", "hit", "ndcg", "precision", "map", "mrr")  # in this order
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from recbole.utils import ModelType, init_seed
 
-from recbole_gr import processes, registry
+from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.given import Given
-from recbole_gr.continual.options import FINETUNE, FROZEN, RETRAIN, Method, methods
+from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_digest, write_json
 from recbole_gr.continual.together import dismiss, follow, lead
@@ -30,13 +30,14 @@ from recbole_gr.continual.tokens import (
 from recbole_gr.continual.vectors import CollaborativeVectors
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.content import item_content
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.manifest import write_continual_manifest
 from recbole_gr.run.log import start_log
-from recbole_gr.run_files import held, report_folder
-from recbole_gr.single_run import Start, check_catalogue
+from recbole_gr.run.model import Start, check_catalogue
+from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
+from recbole_gr.storage.manifest import write_continual_manifest
+from recbole_gr.storage.run_files import held, report_folder
 from recbole_gr.terminal.log import say
-from recbole_gr.trainer.checkpoint import load_checkpoint, stopped_beside
 from recbole_gr.trainer.contents import CONFIG
 from recbole_gr.untrusted.shapes import require
 
@@ -173,7 +174,7 @@ class ContinualRun:
     def _check_file(self, key: str, path: str, period: int) -> None:
         """Read a file of a period as that period will."""
         from recbole_gr.data.vector_files import collaborative_vectors
-        from recbole_gr.tokenizer.pipeline import read_sid_file
+        from recbole_gr.pipeline.sids import read_sid_file
 
         overrides = {"cf_file": path}
         if key == "continual_sid_files":

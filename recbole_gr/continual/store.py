@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.sources import FILE_KEYS, SOURCES, changes, sources_of
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write, require_writable
-from recbole_gr.trainer.checkpoint import plain_config
+from recbole_gr.storage.checkpoint import plain_config
+from recbole_gr.storage.files import atomic_write, require_writable
 from recbole_gr.untrusted.shapes import require
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr import processes
-from recbole_gr.single_run import Start, received, run_model, sendable
+from recbole_gr.distributed import processes
+from recbole_gr.run.model import Start, received, run_model, sendable
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config

@@ -11,20 +11,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.continual.options import DRIFT_AWARE, FILES, FINETUNE, FROZEN
+from recbole_gr.continual.methods import DRIFT_AWARE, FILES, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json, write_json
 from recbole_gr.data.content import ItemContent, item_content
-from recbole_gr.data.signals import item_behaviour, tokenizer_signals
 from recbole_gr.errors import ConfigError
+from recbole_gr.pipeline.sids import read_sid_file
+from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
+from recbole_gr.quality.assessment import assess
+from recbole_gr.quality.gate import apply_gate
+from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
 from recbole_gr.sid.collision import add_suffix
-from recbole_gr.sid.gate import apply_gate
-from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.reassign import churn_of, reassign
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.tokenizer.assessment import assess
 from recbole_gr.tokenizer.options import AUTO, LARGEST
-from recbole_gr.tokenizer.pipeline import read_sid_file
 
 if TYPE_CHECKING:
     import torch

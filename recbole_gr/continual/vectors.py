@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from recbole_gr.collaborative import load_item_vectors, save_item_vectors, train_item_vectors
 from recbole_gr.continual.drift_report import drift_report
 from recbole_gr.data.vector_files import collaborative_vectors
 from recbole_gr.errors import ConfigError
+from recbole_gr.pipeline.item_vectors import (
+    load_item_vectors,
+    save_item_vectors,
+    train_item_vectors,
+)
 
 if TYPE_CHECKING:
     from recbole_gr.continual.tokens import PeriodItems, TokenizerChain
@@ -21,7 +25,7 @@ class CollaborativeVectors:
     """Collaborative vectors of period after period, from files or learned by RecBole's SASRec.
 
     Learned: on the training targets of the period alone, going on from the period before
-    (:func:`~recbole_gr.collaborative.train_item_vectors`; DACT, section 3.2).
+    (:func:`~recbole_gr.pipeline.item_vectors.train_item_vectors`; DACT, section 3.2).
 
     Attributes:
         before, now: vectors ``[n, e]`` of the last period and of this one; None where there are

@@ -20,8 +20,8 @@ from recbole_gr.data.encoder import kept_encoder
 from recbole_gr.data.items import ItemFile
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError
+from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
 from recbole_gr.storage.hashes import folder_sha256
-from recbole_gr.trainer.checkpoint import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbole_gr.files import atomic_write, require_writable
+from recbole_gr.storage.files import atomic_write, require_writable
 from recbole_gr.untrusted.archives import load_npz
 
 if TYPE_CHECKING:

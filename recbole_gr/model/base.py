@@ -11,11 +11,11 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor
 
-from recbole_gr import processes
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import Beams, Step, beam_search
-from recbole_gr.oracle import exact_scores
-from recbole_gr.ranking import Generated, rank_items
+from recbole_gr.generation.beam_search import Beams, Step, beam_search
+from recbole_gr.generation.exact import exact_scores
+from recbole_gr.generation.ranking import Generated, rank_items
 from recbole_gr.sid.likelihood import code_losses, level_losses
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
@@ -89,7 +89,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     def start(self, interaction: Interaction) -> Step:
         """Read the users of a batch once; the returned function scores SIDs level by level
-        (see :mod:`recbole_gr.generation`)."""
+        (see :mod:`recbole_gr.generation.beam_search`)."""
         raise NotImplementedError
 
     @classmethod
@@ -166,7 +166,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     def redistribution(self) -> list[dict] | None:
         """How single items are spread over the codes of each level, as plain data for
-        :mod:`recbole_gr.report_redistribution`; None where an item has the codes of its SID."""
+        :mod:`recbole_gr.report.redistribution`; None where an item has the codes of its SID."""
         return None
 
     def batch_weight(self, own: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import Step
+from recbole_gr.generation.beam_search import Step
 from recbole_gr.model.attention import key_mask_bias
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.base import GenerativeRecommender, resolve_train_sample

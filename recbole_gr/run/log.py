@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from colorama import deinit
 from recbole.utils import init_logger
 
-from recbole_gr import processes
-from recbole_gr.files import require_writable
-from recbole_gr.run_files import numbered
+from recbole_gr.distributed import processes
+from recbole_gr.storage.files import require_writable
+from recbole_gr.storage.run_files import numbered
 from recbole_gr.terminal.log import hide, level_of, logs_are_kept, show
 
 if TYPE_CHECKING:

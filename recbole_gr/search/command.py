@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from recbole_gr.command_line import run_command
+from recbole_gr.terminal.command_line import run_command
 
 USAGE = """\
 usage: run_hyper.py --params_file=FILE --model=NAME --dataset=NAME [--key=value ...]
@@ -38,7 +38,7 @@ OWN = (*TEXTS, *NUMBERS, *SWITCHES)
 def main(argv: list[str] | None = None) -> int:
     """Search as the arguments say; exit code 0, 1 where every trial failed, 2 where something given
     cannot be used, 130 where it was stopped by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)."""
-    from recbole_gr.terminal.help import models_help, tokenizers_help
+    from recbole_gr.config.help import models_help, tokenizers_help
 
     stopped = "Stopped. The same command goes on from the last trial that ended."
     lists = (models_help, tokenizers_help)
@@ -53,10 +53,10 @@ def find(**options: Any) -> dict[str, Any]:
 
 
 def _run(arguments: list[str]) -> int:
+    from recbole_gr.config.command_lines import example_in_file
+    from recbole_gr.config.parsing import own_arguments, parse_switch, parse_value
     from recbole_gr.errors import ConfigError
-    from recbole_gr.settings import own_arguments, parse_switch, parse_value
-    from recbole_gr.terminal.commands import example_in_file
-    from recbole_gr.terminal.lines import outcome_lines
+    from recbole_gr.report.lines import outcome_lines
 
     own, rest = own_arguments(arguments, OWN)
     if not own.get("params_file"):

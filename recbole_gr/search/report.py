@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recbole_gr.files import atomic_write
-from recbole_gr.markdown import aligned_table, csv_text
+from recbole_gr.report.table import aligned_table, csv_text
+from recbole_gr.report.tokenizers import COLUMNS
 from recbole_gr.search.store import Record
 from recbole_gr.search.trial import FINISHED, Task
-from recbole_gr.tokenizer.comparison import COLUMNS
+from recbole_gr.storage.files import atomic_write
 
 
 def write_search_report(

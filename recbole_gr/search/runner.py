@@ -9,7 +9,6 @@ from recbole_gr import registry
 from recbole_gr.config.given import Given
 from recbole_gr.data.sources import FILE_KEYS
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.manifest import data_hashes
 from recbole_gr.search import stages
 from recbole_gr.search.algorithms import Listed, algorithm, check_algorithm
 from recbole_gr.search.report import write_search_report
@@ -18,6 +17,7 @@ from recbole_gr.search.store import TOKENIZER, TRIAL, open_store, settings_that_
 from recbole_gr.search.trial import Task, fit_tokenizer, run_trial
 from recbole_gr.search.workers import Run, choose_workers
 from recbole_gr.storage.hashes import sha256
+from recbole_gr.storage.manifest import data_hashes
 from recbole_gr.terminal.log import say
 
 MAX_TOKENIZERS = 20  # where they are drawn
@@ -226,7 +226,7 @@ def _check_counts(counts: dict[str, Any], least: int) -> None:
 
 
 def _settings_that_count(task: Task) -> dict[str, Any]:
-    from recbole_gr.trainer.checkpoint import plain
+    from recbole_gr.storage.checkpoint import plain
 
     given = Given.read(list(task.files), task.settings)
     return plain(settings_that_count(given.settings))

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
+from recbole_gr.config.parsing import parse_value
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.settings import parse_value
 from recbole_gr.storage.text import read_text
 
 FORMS = {

@@ -3,14 +3,14 @@
 from typing import Any
 
 from recbole_gr import registry
+from recbole_gr.config.parsing import properties_dir, read_yaml
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.report.tokenizers import COLUMNS
 from recbole_gr.search.space import Parameter, Params
 from recbole_gr.search.store import FINISHED, Record, TrialStore
 from recbole_gr.search.trial import Job, Task, checkpoint_of, discard
 from recbole_gr.search.workers import Run, Workers
-from recbole_gr.settings import properties_dir, read_yaml
 from recbole_gr.terminal.log import say
-from recbole_gr.tokenizer.comparison import COLUMNS
 
 CHOSEN = "tokenizer number"  # the kept tokenizer among the parameters of the second stage
 CRITERIA = {key: smaller for key, (_, _, smaller) in COLUMNS.items() if smaller is not None}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import require_writable
-from recbole_gr.manifest import finite
+from recbole_gr.storage.files import require_writable
+from recbole_gr.storage.manifest import finite
 from recbole_gr.untrusted.shapes import OrNone, Rule, at_least, require, require_version
 
 FORMAT_VERSION = 1

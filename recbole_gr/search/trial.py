@@ -60,7 +60,7 @@ def run_trial(job: Job) -> Record:
         dict: `valid_score`, `valid_result`, `test_result` (for the record, nothing chooses by it),
         `test_interval`, `best_epoch`, `checkpoint` and `example`.
     """
-    from recbole_gr.single_run import Start, run_model
+    from recbole_gr.run.model import Start, run_model
 
     # A name of its own: one that follows from the time may come back once it was removed.
     file = checkpoint_of(job.task.checkpoints, job.number)
@@ -84,15 +84,15 @@ def fit_tokenizer(job: Job) -> Record:
     """Learn SIDs, which stay in `sid_dir` for the runs that follow, and judge them.
 
     Returns:
-        dict: `figures` of the report (see `recbole_gr.tokenizer.comparison`), `collapsed` (reasons
+        dict: `figures` of the report (see `recbole_gr.report.tokenizers`), `collapsed` (reasons
         of the gate and of dead codes, whatever `sid_gate` says) and `sid_digest`.
     """
     from recbole.utils import init_seed
 
     from recbole_gr.data import create_dataset, data_preparation
-    from recbole_gr.sid.gate import collapse_reasons
-    from recbole_gr.single_run import assessed_ids
-    from recbole_gr.tokenizer.comparison import comparison_row
+    from recbole_gr.quality.gate import collapse_reasons
+    from recbole_gr.report.tokenizers import comparison_row
+    from recbole_gr.run.model import assessed_ids
 
     config = job.task.config(job.params)
     init_seed(config["seed"], config["reproducibility"])

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
 from recbole_gr.sid.formats import level_name, rows_of, tokens_without_padding
 from recbole_gr.sid.table import SIDTable, check_codebooks, named
+from recbole_gr.storage.files import atomic_write
 from recbole_gr.storage.text import read_text
 from recbole_gr.untrusted.archives import load_npy
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from recbole_gr.tracing import exporting
+from recbole_gr.compat.tracing import exporting
 
 N_CROWDED = 1024  # leaves whose numbers of items are known without a look at the tensors
 MODEST = 16  # items per leaf that cost less than to wait for a device

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
 from recbole_gr.sid.formats import rows_of, text, text_array, tokens_without_padding
+from recbole_gr.storage.files import atomic_write
 from recbole_gr.untrusted.archives import load_npz
 from recbole_gr.untrusted.shapes import NAME, OrNone, Rule, at_least, require, taking
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+_wanted = True
+
 
 def is_terminal() -> bool:
     """Whether somebody watches standard error: a terminal, or a notebook."""
@@ -16,11 +18,15 @@ def is_terminal() -> bool:
     return bool(stream) and hasattr(stream, "isatty") and stream.isatty()
 
 
+def want(wanted: bool) -> None:
+    """Say whether bars may be drawn at all; :func:`recbole_gr.terminal.log.show` does."""
+    global _wanted
+    _wanted = wanted
+
+
 def are_seen() -> bool:
     """Whether bars are of use: somebody watches, and did not ask for silence."""
-    from recbole_gr.terminal.log import bars_are_wanted
-
-    return is_terminal() and bars_are_wanted()
+    return is_terminal() and _wanted
 
 
 class Bar(tqdm):

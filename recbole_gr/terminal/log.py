@@ -17,7 +17,7 @@ from typing import Any
 
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.terminal.arguments import joined
-from recbole_gr.terminal.bars import Bar, is_terminal
+from recbole_gr.terminal.bars import Bar, is_terminal, want
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m"}
@@ -107,6 +107,7 @@ def show(level: str | int, of_file: int = logging.CRITICAL) -> None:
     if has_others(root):
         return
     _terminal.setLevel(level)
+    want(_terminal.level <= logging.INFO)
     root.setLevel(min(_terminal.level, of_file))
     if _terminal not in root.handlers:
         root.addHandler(_terminal)
@@ -120,11 +121,6 @@ def hide() -> None:
 def has_others(root: logging.Logger) -> bool:
     """Whether a logger has handlers of the application, beside those of a run."""
     return any(not getattr(handler, "of_a_run", False) for handler in root.handlers)
-
-
-def bars_are_wanted() -> bool:
-    """Whether the terminal is not told to be quiet."""
-    return _terminal.level <= logging.INFO
 
 
 @contextlib.contextmanager

@@ -14,10 +14,10 @@ from torch import nn
 
 from recbole_gr.config.defaults import class_defaults
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
+from recbole_gr.quality.measures import collision_figures
 from recbole_gr.sid.collision import resolve
-from recbole_gr.sid.quality import collision_figures
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.storage.files import atomic_write
 from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked, hash_of
 from recbole_gr.tokenizer.options import codebook_sizes, log_reduced, options_of, reduced_sizes
 from recbole_gr.untrusted.archives import check_archive, load_tensors
@@ -64,7 +64,7 @@ class Tokenizer(nn.Module):
         ConfigError: a value that cannot be used.
     """
 
-    signals: tuple[str, ...] = ()  # names of the signals that fit() needs (recbole_gr.data.signals)
+    signals: tuple[str, ...] = ()  # names of the signals that fit() needs (pipeline.signals)
     without: tuple[str, ...] = ()  # options of the base class that it has no use for
     streams = False  # whether fit_content() moves batches of content to the device by itself
     fine_tunes = False  # whether fine_tune() goes on learning in a later period

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_gr.tokenizer.faiss_library import faiss
+from recbole_gr.compat.faiss_library import faiss
 
 _TIE = 1e-9  # relative; float64 rounding is 1e-16, so only true ties fall below it
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from recbole_gr.compat.faiss_library import faiss
 from recbole_gr.errors import ConfigError
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.base import Tokenizer
-from recbole_gr.tokenizer.faiss_library import faiss
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
 
 if TYPE_CHECKING:

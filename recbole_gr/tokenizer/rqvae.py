@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.sid.quality import collision_figures
+from recbole_gr.quality.measures import collision_figures
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.base import Tokenizer
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances

@@ -11,9 +11,9 @@ import torch
 from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
-from recbole_gr.buckets import bucket_names
+from recbole_gr.config.eval_buckets import bucket_names
+from recbole_gr.distributed.sharing import gathered
 from recbole_gr.sid.counting import counts_of
-from recbole_gr.trainer.sharing import gathered
 
 if TYPE_CHECKING:
     from recbole.config import Config

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from recbole_gr.data.sources import SOURCES
 from recbole_gr.errors import ConfigError
 from recbole_gr.sid.table import META, check_codebooks
+from recbole_gr.storage.checkpoint import random_states_kept, restore_random_states
 from recbole_gr.tokenizer.base import SAVED as TOKENIZER
-from recbole_gr.trainer.checkpoint import random_states_kept, restore_random_states
 from recbole_gr.untrusted.shapes import (
     ANY,
     NAME,

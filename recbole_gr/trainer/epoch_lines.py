@@ -45,7 +45,7 @@ def epoch_line(
 
 
 class EpochLines(Outcome, _Base):
-    """Goes before a :class:`~recbole_gr.trainer.baseline.SafeTrainerMixin`: says each epoch's line.
+    """Goes before a :class:`~recbole_gr.trainer.base.SafeTrainerMixin`: says each epoch's line.
 
     RecBole's own lines stay in the log file.
     """

@@ -9,9 +9,9 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
-from recbole_gr.generation import NEVER, Beams
+from recbole_gr.distributed.sharing import gathered
+from recbole_gr.generation.beam_search import NEVER, Beams
 from recbole_gr.sid.counting import counts_of
-from recbole_gr.trainer.sharing import gathered
 
 if TYPE_CHECKING:
     from recbole.data.dataloader import AbstractDataLoader

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.trainer.checkpoint import decode, encode
+from recbole_gr.storage.checkpoint import decode, encode
 from recbole_gr.trainer.contents import FIGURES, GENERATIVE, REMEDY
 from recbole_gr.trainer.generation import GenerationTrainer
 from recbole_gr.untrusted.shapes import at_least, require
@@ -35,7 +35,7 @@ def figures_in(state: Mapping[str, Any]) -> list[dict[str, Any]]:
 class FiguresTrainer(GenerationTrainer):
     """Keeps what ``model.end_epoch()`` returns, ``{topic: {name: value}}``, through checkpoints.
 
-    The report draws them as curves over the epochs (:mod:`recbole_gr.report_epochs`).
+    The report draws them as curves over the epochs (:mod:`recbole_gr.report.epochs`).
 
     Attributes:
         epoch_figures (list[dict]): per epoch ``epoch``, ``stage`` and ``figures`` by topic.

@@ -11,16 +11,16 @@ from recbole.trainer import Trainer
 from recbole.utils import set_color
 from torch.nn.utils import clip_grad_norm_
 
-from recbole_gr import processes
+from recbole_gr.distributed import processes
+from recbole_gr.distributed.sharing import Portions
+from recbole_gr.storage.checkpoint import plain
 from recbole_gr.terminal.bars import Bar
-from recbole_gr.trainer.baseline import SafeTrainerMixin
+from recbole_gr.trainer.base import SafeTrainerMixin
 from recbole_gr.trainer.batches import to_device
-from recbole_gr.trainer.checkpoint import plain
 from recbole_gr.trainer.contents import GENERATIVE
 from recbole_gr.trainer.epoch_lines import EpochLines
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
 from recbole_gr.trainer.outcome import Outcome
-from recbole_gr.trainer.sharing import Portions
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -188,7 +188,7 @@ class GenerationTrainer(EpochLines, SafeTrainerMixin, _GenerationSteps):
         content_encoder (dict | None): what makes the content of items that come later
             (``ItemContent.encoder``); checkpoints hold it.
         fitted_tokenizer (dict | None): likewise what codes them
-            (:func:`~recbole_gr.tokenizer.newcomers.fitted_state`).
+            (:func:`~recbole_gr.pipeline.new_items.fitted_state`).
     """
 
     resumes_with = GENERATIVE

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from recbole_gr import processes
-from recbole_gr.command_line import STOPS, on_stop, stop_asked_by
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.trainer.checkpoint import random_states, restore_random_states
+from recbole_gr.storage.checkpoint import random_states, restore_random_states
+from recbole_gr.terminal.command_line import STOPS, on_stop, stop_asked_by
 
 
 def best_beside(stopped: str | os.PathLike[str], place: Mapping[str, Any]) -> Path:

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr import processes
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.files import atomic_write
 from recbole_gr.model.pit.figures import SID_HISTOGRAM
+from recbole_gr.storage.files import atomic_write
 from recbole_gr.terminal.log import brief, say
 from recbole_gr.trainer.contents import PHASES, REMEDY
 from recbole_gr.trainer.figures import FiguresTrainer, figures_in

@@ -6,7 +6,7 @@ from typing import Any
 
 from recbole.trainer import trainer as recbole_trainer
 
-from recbole_gr import processes
+from recbole_gr.distributed import processes
 from recbole_gr.terminal.log import logs_are_kept
 
 

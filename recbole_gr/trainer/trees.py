@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from recbole.utils import early_stopping
 
-from recbole_gr import processes
 from recbole_gr.data.identity import identity_of
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError, Diverged
+from recbole_gr.storage.checkpoint import encode, plain_config, save_checkpoint
 from recbole_gr.terminal.log import say
-from recbole_gr.trainer.checkpoint import encode, plain_config, save_checkpoint
 from recbole_gr.trainer.divergence import overflow_as
 from recbole_gr.trainer.epoch_lines import epoch_line
 from recbole_gr.trainer.outcome import Outcome

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from recbole_gr import processes
+from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.trainer.checkpoint import decode, load_checkpoint
+from recbole_gr.storage.checkpoint import decode, load_checkpoint
 from recbole_gr.trainer.contents import REMEDY, require_weights
 from recbole_gr.untrusted.shapes import taking
 

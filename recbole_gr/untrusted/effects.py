@@ -16,7 +16,7 @@ _FOLDERS = ("checkpoint_dir", "sid_dir", "content_cache_dir", "result_dir")
 def confined(folder: str, continual: bool = False) -> dict[str, Any]:
     """Settings with which a run writes inside a folder alone and talks to nobody.
 
-    Its logs are another matter, see :func:`recbole_gr.run_files.without_logs`.
+    Its logs are another matter, see :func:`recbole_gr.storage.run_files.without_logs`.
 
     Args:
         folder (str): all folders of the run come into it.

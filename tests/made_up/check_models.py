@@ -13,7 +13,7 @@ from made_up_device import Waits, never_waiting, waits
 from models import random_batch, small_intrr, small_tiger
 from pit_models import ENCODER, LAZY, SID_HISTORY, batch_for, evolving, small_pit
 
-from recbole_gr.ranking import rank_items
+from recbole_gr.generation.ranking import rank_items
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.table import SIDTable
 

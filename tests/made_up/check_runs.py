@@ -13,7 +13,7 @@ from runs import RUNS, arguments
 from recbole_gr import Recommender
 from recbole_gr.config import Config
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.trainer import checkpoint
+from recbole_gr.storage import checkpoint
 
 
 def moved(value, device):

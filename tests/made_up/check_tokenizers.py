@@ -9,8 +9,8 @@ import pytest
 import torch
 from made_up_device import never_waiting, waits
 
+from recbole_gr.quality.cohesion import group_cohesion
 from recbole_gr.registry import get_tokenizer
-from recbole_gr.sid.cohesion import group_cohesion
 from recbole_gr.sid.counting import counts_of
 
 DIM, N = 12, 48

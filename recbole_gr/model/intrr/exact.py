@@ -5,9 +5,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from recbole_gr.compat.tracing import exporting
 from recbole_gr.model.intrr.ran import Level, follow
 from recbole_gr.sid.trie import SIDTrie
-from recbole_gr.tracing import exporting
 
 USERS = 32  # scored together: a level's hidden layers are [users, V, H]
 

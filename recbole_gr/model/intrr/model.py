@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_gr.compat.tracing import exporting
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import NEVER, Beams, ExcludedPrefixes, Step, best
+from recbole_gr.generation.beam_search import NEVER, Beams, ExcludedPrefixes, Step, best
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.intrr import options
 from recbole_gr.model.intrr.exact import leaf_scores
 from recbole_gr.model.intrr.figures import alike_items, assignment_figures, described
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
-from recbole_gr.tracing import exporting
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -179,7 +179,7 @@ class IntRR(GenerativeRecommender):
     @torch.no_grad()
     def redistribution(self) -> list[dict]:
         """How the items of ``redistribution_items`` are spread over the codes of each level (the
-        paper's ``p``), as plain data; see :mod:`recbole_gr.report_redistribution`."""
+        paper's ``p``), as plain data; see :mod:`recbole_gr.report.redistribution`."""
         items = self.shown_items.to(self.codes.device)
         levels = [self.ran.probabilities(logits) for logits in self.assign(items)[1]]
         return described(self.shown_tokens, self.codes[items], levels)
@@ -299,7 +299,7 @@ def _distinct(history: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 class _Decoding:
-    """Beam steps inside the RAN, for :func:`recbole_gr.generation.beam_search`."""
+    """Beam steps inside the RAN, for :func:`recbole_gr.generation.beam_search.beam_search`."""
 
     def __init__(self, model: IntRR, interaction: Interaction):
         user = model.user_state(interaction).unsqueeze(1)  # [B, 1, d]

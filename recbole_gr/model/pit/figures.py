@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recbole_gr import processes
+from recbole_gr.distributed import processes
 from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.table import sid_keys
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recbole_gr.generation import NEVER, Step, beam_search, best
+from recbole_gr.generation.beam_search import NEVER, Step, beam_search, best
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.layers import Stack, init_weights
 from recbole_gr.model.pit.selection import evaluating
@@ -95,7 +95,7 @@ class ItemToToken(nn.Module):
             return codes, F.pad(beams.scores, (0, missing), value=NEVER)
 
     def _steps(self, vectors: Tensor) -> Step:
-        """Scores codes level by level (see :mod:`recbole_gr.generation`)."""
+        """Scores codes level by level (see :mod:`recbole_gr.generation.beam_search`)."""
         own = [BeamTokens() for _ in self.stack.blocks]
 
         def step(level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation import Beams, Step
+from recbole_gr.generation.beam_search import Beams, Step
+from recbole_gr.generation.exact import exact_scores
+from recbole_gr.generation.ranking import TAIL_SCORE, Generated, rank_items
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.pit.alignment import CollaborativeAlignment
 from recbole_gr.model.pit.candidates import nearest_sids, residual_codebooks, starting_sid_first
@@ -24,8 +26,6 @@ from recbole_gr.model.pit.user_to_token import (
     Reading,
     UserToToken,
 )
-from recbole_gr.oracle import exact_scores
-from recbole_gr.ranking import TAIL_SCORE, Generated, rank_items
 
 if TYPE_CHECKING:
     from recbole.config import Config

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from recbole_gr import processes
-from recbole_gr.generation import Step
+from recbole_gr.distributed import processes
+from recbole_gr.generation.beam_search import Step
 from recbole_gr.sid.counting import distinct
 from recbole_gr.sid.likelihood import Descent
 from recbole_gr.sid.trie import SIDTrie
@@ -17,7 +17,7 @@ def path_losses(step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None =
     """Mean over the levels of ``-log P`` of whole SIDs, by the function that beam search uses.
 
     Args:
-        step: scores codes level by level (see :mod:`recbole_gr.generation`); level 0 may have
+        step: scores codes level by level (as for the beam search); level 0 may have
             several rows per user, one per target.
         codes: ``[B, W, L]`` SIDs.
         first: ``[B, W]`` the level-0 row of each.

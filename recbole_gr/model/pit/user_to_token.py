@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recbole_gr.generation import Step
+from recbole_gr.generation.beam_search import Step
 from recbole_gr.model.attention import key_mask_bias
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.dropout import Dropout
@@ -71,7 +71,7 @@ class UserToToken(nn.Module):
 
     def start(self, reading: Reading) -> Step:
         """The same one level at a time, for any number of continuations; at level 0 one row per
-        target (see :mod:`recbole_gr.generation`)."""
+        target (see :mod:`recbole_gr.generation.beam_search`)."""
         raise NotImplementedError
 
     def item_states(self, reading: Reading) -> Tensor:

@@ -1,0 +1,1 @@
+"""What the program does beside a run: tokenize, SID features, verify."""

@@ -1,0 +1,1 @@
+"""Reading public raw files line by line; `recbole_gr.convert.command` is the command."""

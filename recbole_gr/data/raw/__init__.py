@@ -1,1 +1,0 @@
-"""Reading public raw files line by line; `recbole_gr.data.convert` is the command."""

@@ -1,0 +1,63 @@
+"""Scores of all items without a search: what a beam search is measured against."""
+
+import torch
+from torch import Tensor
+
+from recbole_gr.generation.beam_search import NEVER, Step, best
+from recbole_gr.generation.ranking import Generated
+from recbole_gr.sid.trie import SIDTrie
+
+
+def exact_scores(
+    step: Step,
+    trie: SIDTrie,
+    batch_size: int,
+    renormalise: bool = False,
+    merge: str = "logsumexp",
+) -> Tensor:
+    """Log-probability of every item, scoring each distinct prefix once.
+
+    Nothing is searched: all nodes of a level are beams, in the order of the trie, and the scores
+    are looked up edge by edge. It is the oracle for :func:`beam_search`; memory grows with the
+    nodes of a level, so use small batches.
+
+    Returns:
+        ``[B, n_items + 1]``, column = item id, column 0 -inf.
+    """
+    device = trie.leaf_item.device
+    scores = torch.zeros(batch_size, 1, device=device)
+    codes = parents = None
+    for level in range(trie.n_levels):
+        logits = step(level, codes, parents).float()  # [B, n_nodes[level], V]
+        parent, code = trie.parents(level), trie.edge_codes(level)
+        logp = torch.log_softmax(logits, 2)[:, parent, code]  # [B, n_edges]
+        if renormalise:
+            allowed = torch.zeros(batch_size, trie.n_nodes[level], device=device)
+            logp = logp - allowed.index_add(1, parent, logp.exp()).log()[:, parent]
+        scores = scores[:, parent] + logp
+        codes = code.expand(batch_size, -1)
+        parents = parent.expand(batch_size, -1)
+    leaf, item = trie.entries()
+    by_entry = scores[:, leaf] + trie.entry_log_share()
+    result = torch.full((batch_size, trie.n_items + 1), NEVER, device=device)
+    column = item.expand(batch_size, -1)
+    if trie.one_sid_each:
+        return result.scatter(1, column, by_entry)
+    top = result.scatter_reduce(1, column, by_entry, "amax")
+    if merge == "max":
+        return top
+    total = torch.zeros_like(top).scatter_add(1, column, (by_entry - top[:, item]).exp())
+    return torch.where(total > 0, top + total.log(), top)
+
+
+def beam_regret(generated: Generated, exact: Tensor, k: int) -> Tensor:
+    """``beam_regret@k``: share of each user's exact top ``k`` that the beam missed, ``[B]``.
+
+    Args:
+        generated: at least ``k`` columns.
+        exact: ``[B, n_items + 1]`` from :func:`exact_scores`.
+    """
+    ids = torch.arange(exact.shape[1], device=exact.device).expand(len(exact), -1)
+    _, wanted = best(exact, ids, min(k, exact.shape[1] - 1))
+    found = (wanted.unsqueeze(2) == generated.items[:, None, :k]).any(2)
+    return 1.0 - found.float().mean(1)

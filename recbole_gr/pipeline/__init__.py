@@ -1,0 +1,1 @@
+"""Stage 1 of a run: item content, signals and semantic IDs."""

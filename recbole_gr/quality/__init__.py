@@ -1,0 +1,1 @@
+"""How good semantic IDs are: figures, report, gate and pictures."""

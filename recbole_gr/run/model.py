@@ -1,0 +1,310 @@
+"""One run: from the configuration of one model to its test results."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from recbole.utils import EvaluatorType, init_seed
+
+from recbole_gr import registry
+from recbole_gr.config.command_lines import example_of
+from recbole_gr.config.eval_buckets import check_edges
+from recbole_gr.data.ties import tested_targets
+from recbole_gr.distributed import processes
+from recbole_gr.distributed.launch import note_how_to_go_on
+from recbole_gr.errors import ConfigError, Diverged
+from recbole_gr.pipeline.new_items import fitted_state
+from recbole_gr.report.lines import opening_line
+from recbole_gr.run.log import start_log
+from recbole_gr.sid.table import SIDTable
+from recbole_gr.storage import memory
+from recbole_gr.storage.checkpoint import plain, plain_config, stopped_beside
+from recbole_gr.storage.files import DiskFull, require_writable
+from recbole_gr.storage.run_files import own_checkpoint
+from recbole_gr.terminal.log import prints_to_log, say
+from recbole_gr.trainer.buckets import ItemBuckets
+from recbole_gr.trainer.growth import load_grown
+from recbole_gr.trainer.intervals import noting_intervals
+
+if TYPE_CHECKING:
+    import torch
+    from recbole.config import Config
+    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.data.dataset import Dataset
+    from recbole.trainer import Trainer
+
+    from recbole_gr.data.content import ItemContent
+    from recbole_gr.quality.measures import QualityReport
+    from recbole_gr.sid.table import SIDTable
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from in place of what its configuration alone would give.
+
+    Attributes:
+        semantic_ids (tuple | None): item content, SID table and its quality, as `semantic_ids`
+            returns them.
+        weights (str | None): a checkpoint of the same model on the same or fewer items.
+        checkpoint (str | None): where to keep the best model.
+        train (bool): False tests the weights as they are.
+    """
+
+    semantic_ids: tuple | None = None
+    weights: str | None = None
+    checkpoint: str | None = None
+    train: bool = True
+
+
+def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dict[str, Any]:
+    """Train and test the one model of `config`.
+
+    Args:
+        config (Config): its settings.
+        saved (bool): as in `run_recbole_gr`.
+        start (Start): what it starts from.
+
+    Returns:
+        dict: as `run_recbole_gr` returns for one model, without `table` and `files`.
+
+    Raises:
+        ConfigError: settings or data cannot be used, or another run has the checkpoint to resume.
+    """
+    with contextlib.ExitStack() as until_tested:
+        file = start.checkpoint
+        if processes.is_main() and file is None:  # RecBole makes it also where nothing is saved
+            require_writable(config["checkpoint_dir"], "set another checkpoint_dir")
+        if file is None and saved and start.train:
+            if processes.is_main():  # it has the name, and tells the others
+                file = until_tested.enter_context(own_checkpoint(config))
+            file = processes.from_main(lambda: file)
+        if processes.is_main():
+            note_how_to_go_on(file if start.checkpoint is None else None, config["resume"])
+        return _run_model(config, saved, start, file)
+
+
+def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> dict[str, Any]:
+    """As `run_model`, with the best model kept in `file`."""
+    from recbole_gr.data import create_dataset, data_preparation
+
+    began = perf_counter()
+    memory.reset_peak()
+    init_seed(config["seed"], config["reproducibility"])
+    log = start_log(config)
+    logger = logging.getLogger()
+    logger.info(config)
+
+    dataset = create_dataset(config)
+    logger.info(dataset)
+    check_catalogue(config, dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    say(opening_line(config, dataset, len(train_data._dataset), log))
+    content, sid_table, quality = start.semantic_ids or semantic_ids(config, train_data)
+
+    # Again, so that a model starts the same whatever was drawn for its data.
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    vectors = None if content is None else content.vectors
+    model = build_model(config, train_data._dataset, sid_table, vectors)
+    logger.info(model)
+    if start.weights:
+        load_grown(model, start.weights, config)
+    trainer = registry.get_trainer(config, config.model_class)(config, model)
+    if sid_table is not None and not model.weights_per_item:
+        assert content is not None  # for items that come later
+        trainer.content_encoder = content.encoder
+        trainer.fitted_tokenizer = fitted_state(config, sid_table, model)
+    if file is not None:  # else nothing is saved
+        trainer.saved_model_file = file
+    processes.draw_apart(config["seed"])
+    if config["resume"]:
+        trainer.resume_checkpoint(config["resume"])
+
+    progress = config["show_progress"]
+    score = valid_result = None
+    if start.train:
+        with _saying_how_to_go_on(trainer, saved):
+            score, valid_result = trainer.fit(
+                train_data, valid_data, saved=saved, show_progress=progress
+            )
+        if saved:  # of a training that has come to its end now
+            stopped_beside(trainer.saved_model_file).unlink(missing_ok=True)
+    trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
+    with noting_intervals(trainer.evaluator, test_data._dataset) as intervals:
+        test_result = trainer.evaluate(
+            test_data, load_best_model=saved and start.train, show_progress=progress
+        )
+    valid_result, test_result = _plain_metrics(valid_result), _plain_metrics(test_result)
+    logger.info("best valid: %s", valid_result)
+    logger.info("test: %s", test_result)
+    test_buckets = buckets.results(trainer.evaluator) if buckets else {}
+
+    epoch_seconds = list(trainer.epoch_seconds)
+    return {
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "best_valid_score": None if score is None else float(score),
+        "best_valid_result": valid_result,
+        "test_result": test_result,
+        "test_interval": intervals.plain(),
+        "test_buckets": test_buckets or None,
+        "test_targets": tested_targets(test_data._dataset),
+        "best_epoch": trainer.best_epoch,
+        "epochs_run": len(epoch_seconds),
+        "seconds_per_epoch": float(np.mean(epoch_seconds)) if epoch_seconds else None,
+        "seconds_total": perf_counter() - began,
+        "parameters": _n_parameters(model),
+        "peak_memory_bytes": memory.peak_memory(config["device"]),
+        "checkpoint": trainer.saved_model_file if saved and start.train else start.weights,
+        "example": example_of(config, test_data._dataset),
+        "sid": quality,
+        "sid_digest": None if sid_table is None else sid_table.digest(),
+        "generation": trainer.generation_figures,
+        "epoch_figures": trainer.epoch_figures,
+        "redistribution": model.redistribution() if registry.is_generative(model) else None,
+        "log": log,
+        "config": plain_config(config),
+    }
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
+    """Give a training that ends early, by a signal, on a full disk or since it diverged, the
+    message that it needs."""
+    try:
+        yield
+    except Diverged as error:
+        kept = f"Its best epoch, {trainer.best_epoch}, is kept in {trainer.saved_model_file}."
+        kept = kept if saved and os.path.isfile(trainer.saved_model_file) else "Nothing was saved."
+        raise Diverged(f"{error} {kept}") from error
+    except (KeyboardInterrupt, DiskFull) as error:
+        if not processes.is_main():  # the main process has the files
+            raise
+        file = trainer.saved_model_file
+        if trainer.stopped_file:
+            hint = f"--resume={trainer.stopped_file} goes on from there."
+        elif saved and os.path.isfile(file):
+            hint = f"--resume={file} goes on from the best epoch so far."
+        else:
+            hint = "Nothing was saved yet."
+        message = f"{error} {hint}".strip()
+        if type(error) is not KeyboardInterrupt:  # nobody may be looking
+            logging.getLogger().warning("Stopped. %s", message)
+        raise type(error)(message) from None
+
+
+def build_model(
+    config: Config,
+    train_dataset: Dataset,
+    sid_table: SIDTable | None = None,
+    vectors: torch.Tensor | None = None,
+) -> Any:
+    """The untrained model of a configuration, on its device; `sid_table` and the item content
+    `vectors` [n_items, d] for those that take them."""
+    parts = [config, train_dataset]
+    if sid_table is not None:
+        parts.append(sid_table)
+    own = registry.is_generative(config.model_class)
+    if own and config.model_class.needs_content:
+        parts.append(vectors)
+    try:
+        with prints_to_log():
+            return config.model_class(*parts).to(config["device"])
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{config['model']} needs the package '{error.name}': pip install {error.name}"
+        ) from error
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        if own or isinstance(error, ConfigError):
+            raise  # our models name the key themselves
+        raise ConfigError(
+            f"{config['model']} cannot be made with these settings: {error}"
+        ) from error
+
+
+def semantic_ids(
+    config: Config, train_data: AbstractDataLoader
+) -> tuple[ItemContent, SIDTable, dict[str, Any]] | tuple[None, None, None]:
+    """A generative model's item content, SID table and its quality as plain numbers; None for
+    other models. Of several processes one learns them, for all."""
+    if not registry.is_generative(config.model_class):
+        return None, None, None
+    if processes.size() == 1:
+        return _semantic_ids(config, train_data)
+    return received(processes.from_main(lambda: sendable(_semantic_ids(config, train_data))))
+
+
+def sendable(semantic_ids: tuple[Any, Any, Any]) -> list:
+    """What :func:`semantic_ids` returns, as tensors and plain values for other processes."""
+    content, table, quality = semantic_ids
+    kept = [table.codes, list(table.sizes), plain(table.meta)]
+    return [dataclasses.asdict(content), kept, plain(quality)]
+
+
+def received(sent: list) -> tuple[ItemContent, SIDTable, dict[str, Any]]:
+    """The way back from :func:`sendable`."""
+    from recbole_gr.data.content import ItemContent
+
+    content, table, quality = sent
+    return ItemContent(**content), SIDTable(*table), quality
+
+
+def _semantic_ids(
+    config: Config, train_data: AbstractDataLoader
+) -> tuple[ItemContent, SIDTable, dict[str, Any]]:
+    from recbole_gr.quality.gate import apply_gate
+
+    content, table, quality = assessed_ids(config, train_data)
+    apply_gate(config, quality)
+    return content, table, dataclasses.asdict(quality)
+
+
+def assessed_ids(
+    config: Config, train_data: AbstractDataLoader
+) -> tuple[ItemContent, SIDTable, QualityReport]:
+    """A generative model's item content, SID table and its QualityReport, whatever that says."""
+    from recbole_gr.data.content import item_content
+    from recbole_gr.pipeline.sids import prepare_sid
+    from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
+
+    content = item_content(config, train_data._dataset)
+    signals = tokenizer_signals(config, train_data._dataset)
+    table, quality = prepare_sid(config, content, signals, item_behaviour(train_data._dataset))
+    return content, table, quality
+
+
+def _item_buckets(config: Config, train_dataset: Dataset) -> ItemBuckets | None:
+    """Collects the test by the training frequency of the target item; None where it is off."""
+    from recbole_gr.data.frequency import training_counts
+
+    edges = check_edges(config["eval_buckets"])
+    if not edges or train_dataset.iid_field is None:  # rows of features alone have no items
+        return None
+    return ItemBuckets(edges, training_counts(train_dataset), config)
+
+
+def check_catalogue(config: Config, dataset: Dataset) -> None:
+    ranking = config["eval_type"] == EvaluatorType.RANKING
+    if ranking and max(config["topk"]) > dataset.item_num - 1:
+        raise ConfigError(
+            f"topk {max(config['topk'])} is larger than the catalogue: '{config['dataset']}' has "
+            f"{dataset.item_num - 1} items."
+        )
+
+
+def _n_parameters(model: Any) -> int | None:
+    """Trained numbers of a model; None for trees, which have no fixed number of them."""
+    if not hasattr(model, "parameters"):
+        return None
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _plain_metrics(result: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if result is None else {name: float(value) for name, value in result.items()}

@@ -1,0 +1,305 @@
+"""A trained model as one file that a server runs with torch alone.
+
+python -m recbole_gr.export --checkpoint=saved/TIGER-ml-100k-....pth --output=served/tiger.pt2
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from recbole_gr import registry
+from recbole_gr.terminal.command_line import run_command
+
+if TYPE_CHECKING:  # it brings RecBole along, which `--help` does without
+    from recbole_gr.serving.recommender import Recommender
+
+USAGE = """\
+usage: python -m recbole_gr.export --checkpoint=FILE --output=NAME.pt2 [--k=10]
+           [--exclude_history=True] [--max_excluded=N] [--key=value ...]
+
+Writes the decoder with its trie as a program of torch.export, and NAME.json beside it with the item
+tokens in the order of their ids. A server needs torch, these two files and nothing else.
+
+  --k                items for each history (default: 10)
+  --exclude_history  the program takes a third input, [B, N] item ids that may not be answered
+                     (default: as the model was evaluated)
+  --max_excluded     its width N (default: MAX_ITEM_LIST_LENGTH)
+  --model            your own class, package.module:Class, where the checkpoint is of one
+  --key=value        settings that differ from the training's, such as --data_path=FOLDER,
+                     --beam_size=50, --enable_amp=False, or --use_gpu=False for a server without one
+"""
+
+OWN = ("checkpoint", "output", "k", "max_excluded", "model")
+FORMAT_VERSION = 1
+NEEDED_TORCH = (2, 7)
+TOLERANCE = {False: 1e-4, True: 5e-2}  # of the last check, by enable_amp
+
+
+class Search(nn.Module):
+    """Histories to ranked items: what is recorded.
+
+    Args:
+        model: a generative recommender in evaluation mode.
+        k: items of an answer.
+        amp: type of the mixed precision that the model is evaluated with, None for none.
+    """
+
+    def __init__(self, model: Any, k: int, amp: torch.dtype | None = None):
+        super().__init__()
+        self.model, self.k, self.amp = model, k, amp
+
+    def forward(
+        self, history: Tensor, length: Tensor, excluded: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The ``k`` best items of each history.
+
+        Args:
+            history: ``[B, T]`` item ids in the order of time, 0 after the end; ``T`` is
+                ``MAX_ITEM_LIST_LENGTH``.
+            length: ``[B]`` items of each history, at least 1.
+            excluded: ``[B, N]`` item ids that may not be answered, 0 for none.
+
+        Returns:
+            ``(items, scores)``, both ``[B, k]``: ids, best first, and log-probabilities; item 0
+            with -inf where the beams hold no more.
+        """
+        from recbole_gr.model.base import EXCLUDED
+
+        model = self.model
+        batch = {
+            model.ITEM_SEQ: history,
+            model.ITEM_SEQ_LEN: length,
+            model.USER_ID: torch.zeros_like(length),  # an unknown user, as for any new history
+        }
+        if excluded is not None:
+            batch[EXCLUDED] = excluded
+        precision: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if self.amp is not None:
+            precision = torch.autocast(history.device.type, self.amp)
+        with precision:
+            beams = model.search(batch, max(self.k, model.beam_size))
+        items, scores = model.rank(beams, self.k, batch)
+        return items, scores
+
+
+def export(
+    checkpoint: str | os.PathLike,
+    path: str | os.PathLike,
+    k: int = 10,
+    max_excluded: int | None = None,
+    model: str | type | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """Write the trained model of a checkpoint as a program that needs torch alone.
+
+    The program holds weights, SIDs and trie, and searches as the model does in evaluation, beam
+    size and precision included. It takes histories ``[B, T]`` and their lengths ``[B]`` for any
+    ``B`` (see :class:`Search`) on the device it was made on. `path` is replaced once it is complete
+    and gives the same answers as the model; `NAME.json` beside it follows, and holds its hash.
+
+    Args:
+        checkpoint: a file that a run kept, of a generative model.
+        path: of the program, `NAME.pt2`.
+        k: items of an answer.
+        max_excluded: width of the third input, with `exclude_history`; None takes
+            `MAX_ITEM_LIST_LENGTH`.
+        model, **overrides: as for `recbole_gr.load_data_and_model`. `exclude_history=True` gives
+            the program its third input; `use_gpu=False` makes it for a CPU.
+
+    Returns:
+        dict: what `NAME.json` holds: `items` (tokens by id, "[PAD]" first), `k`, `beam_size`,
+        `max_history`, `max_excluded` (None without the third input), `inputs`, `device`,
+        `format_version`, hashes and versions.
+
+    Raises:
+        ConfigError: something given cannot be used, or the model's search is not a graph.
+    """
+    from recbole_gr.errors import ConfigError
+    from recbole_gr.serving.recommender import Recommender
+    from recbole_gr.storage.files import atomic_write, require_writable
+    from recbole_gr.storage.run_files import held
+
+    path = Path(path)
+    if path.suffix != ".pt2":
+        raise ConfigError(f"--output={path}: the name must end in .pt2")
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < NEEDED_TORCH:
+        needed = ".".join(map(str, NEEDED_TORCH))
+        raise ConfigError(f"torch {torch.__version__}: to export needs torch {needed} or later")
+    require_writable(path.parent, "give another --output")
+    overrides.setdefault("show_progress", False)
+    recommender = Recommender.load(checkpoint, model, with_users=False, **overrides)
+    width, k = _check(recommender, k, max_excluded), int(k)
+    search = _search(recommender, k)
+    inputs = _examples(recommender, 3, width)
+    program = _record(search, inputs, recommender.config["model"])
+    with held(path, "give another --output"):  # the two files belong together
+        with atomic_write(path) as temporary:
+            with open(temporary, "wb") as file:  # given a path, torch hides that a disk is full
+                torch.export.save(program, file)
+            _compare(temporary, search, recommender, width)
+            description = _description(recommender, checkpoint, temporary, k, width)
+        with atomic_write(path.with_suffix(".json")) as temporary:
+            text = json.dumps(description, ensure_ascii=False) + "\n"
+            temporary.write_text(text, encoding="utf-8")
+    return description
+
+
+def _check(recommender: Recommender, k: int, max_excluded: int | None) -> int:
+    """Refuse what cannot be exported; returns the width of the third input, 0 for none."""
+    from recbole_gr.errors import ConfigError
+
+    config = recommender.config
+    if not recommender.generative:
+        able = registry.models_where(registry.is_generative)
+        raise ConfigError(
+            f"{config['model']} scores all items in one product and has no search to export; only "
+            f"generative models ({', '.join(able)} or your own) are exported"
+        )
+    recommender._check_k(k)
+    if max_excluded is not None and not config["exclude_history"]:
+        raise ConfigError(
+            "--max_excluded: nothing is excluded; add --exclude_history=True or leave it out"
+        )
+    width = config["MAX_ITEM_LIST_LENGTH"] if max_excluded is None else max_excluded
+    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+        raise ConfigError(f"--max_excluded={width}: it must be an integer of at least 1")
+    return width if config["exclude_history"] else 0
+
+
+def _search(recommender: Recommender, k: int) -> Search:
+    from recbole_gr.trainer.generation import amp_dtype
+
+    config, model = recommender.config, recommender.model
+    amp = amp_dtype(config) if config["enable_amp"] else None
+    search = Search(model, k, amp).eval().requires_grad_(False)
+    model.prepare_export()  # last, as a change of mode forgets what is kept
+    return search
+
+
+def _examples(recommender: Recommender, n_rows: int, width: int) -> tuple[Tensor, ...]:
+    """Inputs of the program: random histories, the first of full length, the last of one item."""
+    config, generator = recommender.config, torch.Generator().manual_seed(0)
+    n_items, longest = len(recommender.item_tokens), config["MAX_ITEM_LIST_LENGTH"]
+    history = torch.randint(1, n_items, (n_rows, longest), generator=generator)
+    length = torch.linspace(longest, 1, n_rows).long()
+    history[torch.arange(longest) >= length.unsqueeze(1)] = 0
+    inputs = [history, length]
+    if width:  # item 0 excludes nothing
+        inputs.append(torch.randint(0, n_items, (n_rows, width), generator=generator))
+    return tuple(tensor.to(config["device"]) for tensor in inputs)
+
+
+def _record(search: Search, inputs: tuple[Tensor, ...], name: str) -> torch.export.ExportedProgram:
+    """The graph of a search for any number of rows, without the tensors that it does not read."""
+    from recbole_gr.errors import ConfigError
+
+    batch = torch.export.Dim("batch", min=1)
+    shapes = {what: {0: batch} for what, _ in zip(("history", "length", "excluded"), inputs)}
+    try:
+        with torch.no_grad():
+            program = torch.export.export(search, inputs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # whatever a model of the user's own does
+        what = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"{name}: its search is no graph for batches of any size ({type(error).__name__}: "
+            f"{what}). Its `start` may not read values of tensors (len, int, item, if), and must "
+            "take the batch size from a shape."
+        ) from error
+    _drop_unread(program)
+    return program
+
+
+def _drop_unread(program: torch.export.ExportedProgram) -> None:
+    """Training leaves much that a search never reads (PIT's tokenizer, IntRR's item embeddings)."""
+    read = {node.name for node in program.graph.nodes if node.users}
+    for spec in program.graph_signature.input_specs:
+        if spec.target is None or spec.arg.name in read:
+            continue
+        for kept in (program.state_dict, program.constants):
+            if spec.target in kept:
+                old = kept[spec.target]
+                new = torch.empty(0, dtype=old.dtype, device=old.device)
+                parameter = isinstance(old, nn.Parameter)
+                kept[spec.target] = nn.Parameter(new, old.requires_grad) if parameter else new
+
+
+def _compare(path: Path, search: Search, recommender: Recommender, width: int) -> None:
+    """Load what was written and answer with it; raises where it is not as the model answers."""
+    program = torch.export.load(path).module()
+    close = TOLERANCE[search.amp is not None]
+    for n_rows in (1, 5):
+        inputs = _examples(recommender, n_rows, width)
+        with torch.no_grad():
+            _, scores = program(*inputs)
+            _, expected = search(*inputs)
+        if not torch.allclose(scores, expected, atol=close, rtol=close):
+            raise RuntimeError(
+                f"the exported {recommender.config['model']} does not answer as the model: scores "
+                f"differ by {(scores - expected).abs().nan_to_num().max():.3g}. Nothing is written."
+            )
+
+
+def _description(
+    recommender: Recommender, checkpoint: str | os.PathLike, file: Path, k: int, width: int
+) -> dict[str, Any]:
+    from recbole_gr.storage.checkpoint import versions
+    from recbole_gr.storage.hashes import sha256
+
+    config, model = recommender.config, recommender.model
+    inputs = ["history", "length", *(["excluded"] if width else [])]
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": config["model"],
+        "dataset": config["dataset"],
+        "k": k,
+        "beam_size": max(k, model.beam_size),
+        "max_history": config["MAX_ITEM_LIST_LENGTH"],
+        "max_excluded": width or None,
+        "inputs": inputs,
+        "outputs": ["items", "scores"],
+        "device": torch.device(config["device"]).type,
+        "program_sha256": sha256(file),
+        "checkpoint_sha256": sha256(checkpoint),
+        "sid_digest": model.sid_table().digest(),
+        "versions": versions(),
+        "items": recommender.item_tokens,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code, 2 where something given cannot be used."""
+    return run_command(_run, USAGE, argv, logging.WARNING)
+
+
+def _run(arguments: list[str]) -> None:
+    from recbole_gr.config.command_lines import program_command
+    from recbole_gr.config.parsing import own_arguments, parse_arguments, parse_value
+    from recbole_gr.errors import ConfigError
+
+    own, rest = own_arguments(arguments, OWN)
+    overrides = parse_arguments(rest)
+    if not own.get("checkpoint"):
+        raise ConfigError("No checkpoint is given: add --checkpoint=FILE, as a run printed it.")
+    if not own.get("output"):
+        raise ConfigError("No output is given: add --output=NAME.pt2.")
+    options = {name: parse_value(own[name]) for name in ("k", "max_excluded") if name in own}
+    written = export(
+        own["checkpoint"], own["output"], model=own.get("model"), **options, **overrides
+    )
+    size = os.path.getsize(own["output"]) / 2**20
+    print(f"Written: {own['output']}, {size:.1f} MiB, {len(written['items']) - 1} items")
+    inputs = written["max_history"], written["max_excluded"]
+    print(f"Ask it: {program_command(own['output'], *inputs)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

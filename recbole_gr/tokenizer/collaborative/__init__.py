@@ -1,0 +1,1 @@
+"""RQ-VAE with collaborative vectors: LETTER and DACT."""

@@ -1,0 +1,1 @@
+"""R3-VAE: reference vector, rating, fit."""

@@ -1,0 +1,231 @@
+"""R3-VAE: reference vector, rating residual quantisation, and two SID metrics as loss terms."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from recbole_gr.quality.cohesion import EPS, discrimination, group_cohesion, unit
+from recbole_gr.tokenizer.base import Tokenizer
+from recbole_gr.tokenizer.kmeans import squared_distances
+from recbole_gr.tokenizer.r3vae.fit import Fit
+from recbole_gr.tokenizer.r3vae.rating import SOFT, comparable, rate, stable_codes
+from recbole_gr.tokenizer.rqvae import MLP, rqvae_losses
+
+if TYPE_CHECKING:
+    from recbole_gr.tokenizer.fitting import Figures, Signals
+
+
+class Quantized(NamedTuple):
+    """What the levels make of a batch: ``L`` tensors each where a list is meant.
+
+    codes ``[n, L]``; projection on the reference ``[n, d]``; the residuals that each level rated
+    and the quantised vectors it gave, lists of ``[n, d]``; their total with the projection
+    ``[n, d]``, which is decoded; what the last level left over ``[n, d]``.
+    """
+
+    codes: torch.Tensor
+    projection: torch.Tensor
+    residuals: list[torch.Tensor]
+    words: list[torch.Tensor]
+    total: torch.Tensor
+    rest: torch.Tensor
+
+
+class R3VAE(Tokenizer):
+    """R3-VAE: content minus its part along a learned reference vector, rated level by level.
+
+    The content ``x`` (scaled to length 1) loses its component along the reference vector ``r``
+    (equations 1, 2). Each level rates the codewords by their cosine with the residual and
+    subtracts a quantised vector (equations 3 to 6, module `rating`); gradients
+    reach codewords and residuals without a straight-through estimator. The loss is
+
+        reconstruction + ``metric_weight`` * mean over levels (PD_l - SC_l)
+
+    (equations 11 to 13), with SC_l over the items of a batch that share the level's code and PD_l
+    over the level's codewords (module ``quality.cohesion``). SIDs are the best rated codewords,
+    found in the same mode as in training. There is no sampling and no KL term.
+
+    Training goes over minibatches of items and takes ``tokenizer_steps`` optimiser steps; what it
+    holds beside the content does not grow with the catalogue. The evaluation with the fewest
+    collisions is kept, ties by SC - PD.
+
+    Ablations (table 8): ``reference_init: none``, ``rating_mode: ste``, ``sc_regulariser: False``,
+    ``pd_regulariser: False``; also ``kmeans_init: False`` and ``decoder``.
+
+    Notes:
+        ``softmax`` at temperature 1 is the paper's equation. Cosines lie in [-1, 1], so 256 weights
+        are then nearly equal, all items lose the same vector and the deeper levels repeat the
+        first: SIDs collapse although every code is used. ``top1_rating`` takes away the cosine as a
+        length, whatever the residual's length is; where the reference vector explains much of the
+        content (sentence encoders with a large common component), residuals are short, and what is
+        taken beyond them makes the next level repeat the code. ``top1_projection``, the default,
+        takes away exactly the residual's component.
+
+    Source: arXiv 2604.11440. Inferred, as the paper's text leaves them open: the rating form, the
+    reference's start at the mean, k-means on directions (spherical) for the modes that rate by
+    cosine, the decoder's size, the vectors of SC (``auto``: the quantised ones in soft modes; the
+    residuals otherwise, as the quantised ones of a group are collinear there).
+    """
+
+    streams = True
+    advice = (
+        (
+            "rating_mode",
+            ("softmax", "topk"),
+            "set rating_mode=top1_projection, or rating_temperature=0.02",
+        ),
+        ("rating_mode", ("top1_rating",), "set rating_mode=top1_projection"),
+        ("kmeans_init", (False,), "set kmeans_init=True"),
+    )
+
+    def build(self) -> None:
+        self.mode = self.options["rating_mode"]
+        self.temperature = self.options["rating_temperature"]
+        self.k = self.options["rating_topk"]
+        self.codebooks = nn.ParameterList(
+            nn.Parameter(torch.randn(size, self.dim) / self.dim**0.5) for size in self.sizes
+        )
+        self.reference = None
+        if self.options["reference_init"] != "none":
+            self.reference = nn.Parameter(torch.rand(self.dim) * 2 - 1)
+        kind = self.options["decoder"]
+        if kind == "auto":
+            kind = "mlp" if self.mode in ("top1_rating", "ste") else "identity"
+        self.decoder = MLP([self.dim, 4 * self.dim, self.dim]) if kind == "mlp" else nn.Identity()
+
+    def project(self, content: torch.Tensor) -> torch.Tensor:
+        """``alpha r [n, d]``, the part of content along the reference vector (equation 1).
+
+        Depends on the direction of ``r`` alone; zero without a reference vector.
+        """
+        if self.reference is None:
+            return torch.zeros_like(content)
+        r = self.reference.to(content.dtype)
+        alpha = content @ r / r.square().sum().clamp(min=EPS)
+        return alpha.unsqueeze(1) * r
+
+    def rate(
+        self, residual: torch.Tensor, level: int, codes: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Quantised vectors and codes of one level (:func:`rate`)."""
+        codebook = self.codebooks[level].to(residual.dtype)
+        return rate(residual, codebook, self.mode, self.temperature, self.k, codes)
+
+    def forward(self, content: torch.Tensor) -> Quantized:
+        """Quantise normalised content ``[n, d]``; returns :class:`Quantized`."""
+        projection = self.project(content)
+        residual = start = content - projection
+        codes, residuals, words = [], [], []
+        for level in range(len(self.sizes)):
+            word, code = self.rate(residual, level)
+            residuals.append(residual)
+            words.append(word)
+            codes.append(code)
+            residual = residual - (word.detach() if self.mode == "ste" else word)
+        quantized = reduce(torch.add, words)
+        if self.mode == "ste":
+            quantized = start + (quantized - start).detach()
+        total = projection + quantized
+        return Quantized(torch.stack(codes, 1), projection, residuals, words, total, residual)
+
+    def loss(self, content: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Loss of a batch of normalised content ``[n, d]`` and its detached parts by name."""
+        result = self(content)
+        decoded = self.decoder(result.total)
+        reconstruction = reconstruction_loss(content, decoded, self.options["reconstruction_loss"])
+        parts = {"reconstruction": reconstruction}
+        loss, weight = reconstruction, self.options["metric_weight"]
+        if self.mode == "ste":
+            # No gradient of the reconstruction reaches the codebooks then.
+            _, codebook, commitment = rqvae_losses(content, decoded, result.residuals, result.words)
+            loss = loss + codebook + self.options["commitment_weight"] * commitment
+        if self.options["sc_regulariser"]:
+            parts["sc"] = self.cohesion(content, result)
+            loss = loss - weight * parts["sc"]
+        if self.options["pd_regulariser"]:
+            t, most = self.options["pd_temperature"], self.options["pd_max_codewords"]
+            parts["pd"] = reduce(
+                torch.add, (discrimination(_some_rows(book, most), t) for book in self.codebooks)
+            ) / len(self.sizes)
+            loss = loss + weight * parts["pd"]
+        parts["loss"] = loss
+        return loss, {name: value.detach() for name, value in parts.items()}
+
+    def cohesion(self, content: torch.Tensor, result: Quantized) -> torch.Tensor:
+        """Mean over the levels of Semantic Cohesion in a batch, from ``sc_vectors``.
+
+        ``surrogate`` is the mean cosine of content with what is reconstructed up to each level.
+        """
+        kind = self.options["sc_vectors"]
+        if kind == "surrogate":
+            partial, cosines = result.projection, []
+            for word in result.words:
+                partial = partial + word
+                cosines.append(F.cosine_similarity(content, partial, dim=1, eps=EPS).mean())
+            return reduce(torch.add, cosines) / len(cosines)
+        if kind == "auto":
+            kind = "quantized" if self.mode in SOFT else "residual"
+        vectors = result.words if kind == "quantized" else result.residuals
+        levels = zip(vectors, result.codes.unbind(1), self.sizes)
+        return reduce(torch.add, (group_cohesion(*level) for level in levels)) / len(self.sizes)
+
+    def fit_content(
+        self, content: torch.Tensor, signals: Signals | None, progress: bool
+    ) -> tuple[Figures, list[Figures]]:
+        return Fit(self, content, progress).run()
+
+    def encode_batch(self, content: torch.Tensor) -> torch.Tensor:
+        codes, _, _ = self._walk(content)
+        return codes
+
+    def last_level_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        _, residual, _ = self._walk(content, codes)
+        return squared_distances(*comparable(residual, self.codebooks[-1], self.mode))
+
+    def quantized_batch(self, content: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """The total ``z [n, d]`` of projection and quantised vectors, in the mode of training."""
+        return self._walk(content, codes)[2]
+
+    def normalized(self, content: torch.Tensor) -> torch.Tensor:
+        """Content as training and encoding see it."""
+        return unit(content) if self.options["normalize_content"] else content
+
+    def _rows_per_chunk(self) -> int:
+        # topk gathers k codewords for every row.
+        return max(1, super()._rows_per_chunk() // (self.k if self.mode == "topk" else 1))
+
+    def _walk(
+        self, content: torch.Tensor, given: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Codes ``[n, L]``, the residual before the last level, and the total ``[n, d]``."""
+        # In float64, so that rounding does not make a code depend on the batch.
+        content = self.normalized(content.double())
+        total = self.project(content)
+        residual, codes = content - total, []
+        for level, codebook in enumerate(self.codebooks):
+            before = residual
+            code = stable_codes(residual, codebook, self.mode) if given is None else given[:, level]
+            word, _ = self.rate(residual, level, code)
+            codes.append(code)
+            residual, total = residual - word, total + word
+        return torch.stack(codes, 1), before, total
+
+
+def reconstruction_loss(content: torch.Tensor, decoded: torch.Tensor, kind: str) -> torch.Tensor:
+    """Equation 11: squared error summed (``mse_sum``) or averaged (``mse_mean``) over dimensions,
+    or ``1 - cos`` (``cosine``); the mean over the batch, a scalar."""
+    if kind == "cosine":
+        return (1 - F.cosine_similarity(content, decoded, dim=1, eps=EPS)).mean()
+    errors = (content - decoded).square()
+    return errors.sum(1).mean() if kind == "mse_sum" else errors.mean()
+
+
+def _some_rows(codebook: torch.Tensor, most: int) -> torch.Tensor:
+    if len(codebook) <= most:
+        return codebook
+    return codebook[torch.randperm(len(codebook), device=codebook.device)[:most]]
