@@ -23,8 +23,9 @@ from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.generation.beam_search import best
 from recbole_gr.generation.exact import beam_regret
+from recbole_gr.pipeline.item_sids import item_sids
 from recbole_gr.registry import get_trainer
-from recbole_gr.run.model import build_model, semantic_ids
+from recbole_gr.run.model import build_model
 from recbole_gr.trainer.evaluation import sample_users
 
 TOPK = (5, 10)
@@ -115,7 +116,7 @@ def trained_model(options):
     config = Config("TIGER", options.dataset, options.config_files, settings)
     init_seed(config["seed"], True)
     train, valid, _ = data_preparation(config, create_dataset(config))
-    _, table, _ = semantic_ids(config, train)
+    table = item_sids(config, train._dataset).table
     init_seed(config["seed"], True)
     model = build_model(config, train._dataset, table)
     trainer = get_trainer(config, config.model_class)(config, model)

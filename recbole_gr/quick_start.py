@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recbole.utils import init_seed
-
 from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.given import Given
@@ -16,7 +14,7 @@ from recbole_gr.distributed.launch import run_processes
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
 from recbole_gr.report import comparison as report
 from recbole_gr.report.bucket_table import bucket_table
-from recbole_gr.run.model import check_catalogue, run_model, semantic_ids
+from recbole_gr.run.model import run_model
 from recbole_gr.storage.manifest import write_manifest
 from recbole_gr.storage.run_files import report_folder
 
@@ -141,8 +139,9 @@ def _check_inputs(configs: Sequence[Config]) -> None:
     The first model meets its own input before it trains. A generative model further back makes its
     SIDs here, which are kept for it, as a bad SID or content file shows only against the items.
     """
-    from recbole_gr.data import create_dataset, data_preparation
     from recbole_gr.data.checks import check_inter_files
+    from recbole_gr.data.prepare import prepared_data
+    from recbole_gr.pipeline.item_sids import item_sids
     from recbole_gr.trainer.weights import load_checkpoint_of
 
     for config in configs:
@@ -151,10 +150,7 @@ def _check_inputs(configs: Sequence[Config]) -> None:
             load_checkpoint_of(config, config["resume"], map_location="cpu")
     for config in configs[1:]:
         if registry.is_generative(config.model_class):
-            init_seed(config["seed"], config["reproducibility"])
-            dataset = create_dataset(config)
-            check_catalogue(config, dataset)
-            semantic_ids(config, data_preparation(config, dataset)[0])
+            item_sids(config, prepared_data(config)[1][0]._dataset)
 
 
 def _requested_models(

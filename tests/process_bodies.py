@@ -12,7 +12,8 @@ from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.distributed import processes
 from recbole_gr.model.pit.selection import observed_by_all
-from recbole_gr.run.model import build_model, semantic_ids
+from recbole_gr.pipeline.item_sids import item_sids
+from recbole_gr.run.model import build_model
 
 
 def runs(folder, requests):
@@ -63,10 +64,10 @@ def fit(arguments):
     init_seed(config["seed"], True)
     dataset = create_dataset(config)
     train, valid, _ = data_preparation(config, dataset)
-    content, table, _ = semantic_ids(config, train)
+    sids = item_sids(config, train._dataset) if registry.is_generative(config.model_class) else None
     init_seed(config["seed"], True)
-    vectors = None if content is None else content.vectors
-    model = build_model(config, train._dataset, table, vectors)
+    parts = () if sids is None else (sids.table, sids.content.vectors)
+    model = build_model(config, train._dataset, *parts)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
     trainer.fit(train, valid)
     figures = getattr(trainer, "epoch_figures", None)

@@ -1,6 +1,5 @@
 """What is kept of a run belongs to the data that it was made of, and is never given for others."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -143,10 +142,6 @@ def test_what_the_first_versions_kept_without_hashes_is_refused(store):
 def test_a_period_is_known_by_the_sids_of_all_periods_so_far(monkeypatch):
     """A recommender goes on from the period before: other SIDs there are another model here."""
 
-    @dataclasses.dataclass
-    class Quality:
-        pass
-
     def table(seed):
         codes = torch.randperm(16, generator=torch.Generator().manual_seed(seed))
         return SIDTable.from_item_codes(torch.stack([codes // 4, codes % 4], 1), (4, 4))
@@ -160,9 +155,7 @@ def test_a_period_is_known_by_the_sids_of_all_periods_so_far(monkeypatch):
                                           config=None), None)  # fmt: skip
         return chain.names
 
-    for name in ("item_behaviour", "apply_gate"):
-        monkeypatch.setattr(tokens, name, lambda *_: None)
-    monkeypatch.setattr(tokens, "assess", lambda *_: Quality())
+    monkeypatch.setattr(tokens.ItemSIDs, "judged", lambda *_: None)
     first, second = names(0, 1)
     assert names(0, 1) == [first, second] and names(0, 2)[0] == first
     assert len({second, names(0, 2)[1], names(3, 1)[1]}) == 3

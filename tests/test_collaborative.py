@@ -186,7 +186,7 @@ def test_vectors_that_were_changed_in_the_cache_are_made_anew(make, tmp_path, ca
     with pytest.raises(ConfigError, match="was changed"):
         load_item_vectors(path)
     assert torch.equal(cached_item_vectors(make()).vectors, first.vectors)
-    assert "trained anew" in caplog.text
+    assert "it is made again" in caplog.text
 
 
 def test_vectors_are_saved_without_pickled_objects(make, tmp_path):
@@ -257,5 +257,5 @@ def test_vectors_of_a_period_that_were_changed_are_made_anew(tmp_path, monkeypat
         {"item_vectors": fresh._replace(vectors=torch.zeros(3, 2))._asdict(), "hash": "another"},
     )
     assert torch.equal(vectors.CollaborativeVectors().advance(items), fresh.vectors)
-    assert "trained anew" in caplog.text
+    assert "it is made again" in caplog.text
     assert torch.equal(load_item_vectors(tmp_path / "cf.pth").vectors, fresh.vectors)

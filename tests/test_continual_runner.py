@@ -21,6 +21,8 @@ from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.model import IntRR
 from recbole_gr.model.tiger import TIGER
+from recbole_gr.pipeline.item_sids import ItemSIDs
+from recbole_gr.quality.measures import quality_report
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.run.model import Start, run_model
 from recbole_gr.serving.recommender import Recommender
@@ -228,7 +230,8 @@ def test_retraining_is_an_ordinary_run_on_all_targets_with_the_same_sids(setting
     dataset = create_dataset(config)
     train = data_preparation(config, dataset)[0]._dataset
     content = item_content(config, train)
-    sids = (content, SIDTable.load(table, content.item_tokens), None)
+    table = SIDTable.load(table, content.item_tokens)
+    sids = ItemSIDs(content, table, quality_report(table))
     expected = run_model(config, start=Start(sids, checkpoint=str(tmp_path / "plain.pth")))
     assert metrics(outcome)[1, "TIGER", "dact/retrain"][0] == expected["test_result"]
 

@@ -413,7 +413,7 @@ def test_vectors_that_were_changed_in_the_cache_are_made_anew(folder, caplog):
     np.savez(cached, **{**arrays, "vectors": arrays["vectors"][[0, 2, 1, *range(3, 21)]]})
     again = make_content(folder, item_content="text", content_dim=4)
     assert torch.equal(again.vectors, first.vectors) and again.digest == first.digest
-    assert "changed, and made anew" in caplog.text
+    assert "was changed; it is made again" in caplog.text
     with np.load(cached) as file:
         assert np.array_equal(file["vectors"], arrays["vectors"])
 

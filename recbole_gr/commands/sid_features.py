@@ -75,15 +75,10 @@ def _sid_features(
     cmd_args: list[str] | None,
 ) -> dict[str, Any]:
     """As `sid_features`; no other run writes the new data set until `in_use` is left."""
-    from recbole.utils import init_seed
-
     from recbole_gr.commands.sid_fields import write_sid_dataset
-    from recbole_gr.data import create_dataset, item_content
-    from recbole_gr.data.frequency import training_counts
+    from recbole_gr.data.prepare import training_split
     from recbole_gr.errors import ConfigError
-    from recbole_gr.pipeline.sids import prepare_sid
-    from recbole_gr.quality.assessment import Behaviour
-    from recbole_gr.quality.gate import apply_gate
+    from recbole_gr.pipeline.item_sids import item_sids
     from recbole_gr.registry import get_tokenizer, tokenizers_where
     from recbole_gr.storage.files import require_writable
     from recbole_gr.storage.run_files import held
@@ -99,14 +94,9 @@ def _sid_features(
     target = Path(folder, f"{config['dataset']}-sid")
     require_writable(target, "give another --output")
     in_use.enter_context(held(target, "give another --output"))
-    init_seed(config["seed"], config["reproducibility"])
-    train = create_dataset(config).build()[0]
-    content = item_content(sid_config, train)
-    behaviour = Behaviour(training_counts(train)[1:])
-    table, report = prepare_sid(sid_config, content, None, behaviour)
-    apply_gate(sid_config, report)
-    written = write_sid_dataset(config, table, content.item_tokens, folder, hash_size)
-    return {**written, "report": report}
+    sids = item_sids(sid_config, training_split(config))
+    written = write_sid_dataset(config, sids.table, sids.content.item_tokens, folder, hash_size)
+    return {**written, "report": sids.report}
 
 
 def compare_features(

@@ -137,22 +137,16 @@ def _tokenize(
 
 
 def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityReport, list[Path]]:
-    from recbole.utils import init_seed
-
-    from recbole_gr.data import create_dataset, item_content
-    from recbole_gr.pipeline.sids import prepare_sid, write_sids
-    from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
+    from recbole_gr.pipeline.item_sids import learned_sids
+    from recbole_gr.pipeline.sids import write_sids
     from recbole_gr.quality.gate import collapse_reasons, verdict
 
-    init_seed(config["seed"], config["reproducibility"])
-    train = create_dataset(config).build()[0]
-    content = item_content(config, train)
-    signals = tokenizer_signals(config, train)
-    table, report = prepare_sid(config, content, signals, item_behaviour(train))
+    sids = learned_sids(config)
+    table, report, tokens = sids.table, sids.report, sids.content.item_tokens
     reasons = collapse_reasons(report, config["sid_min_distinct"], config["sid_min_utilisation"])
     if reasons:  # judging is what this command is for, so it never stops
         logging.getLogger().warning(verdict(config, report, reasons))
-    return table, report, write_sids(output, config, table, report, content.item_tokens)
+    return table, report, write_sids(output, config, table, report, tokens)
 
 
 def main(argv: list[str] | None = None) -> int:

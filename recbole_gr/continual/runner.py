@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from recbole.utils import ModelType, init_seed
+from recbole.utils import ModelType
 
 from recbole_gr import registry
 from recbole_gr.config import Config
@@ -21,19 +21,18 @@ from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_d
 from recbole_gr.continual.together import dismiss, follow, lead
 from recbole_gr.continual.tokens import (
     PeriodItems,
-    SemanticIds,
     TokenizerChain,
     content_of_all,
     first_items,
     log_churn,
 )
 from recbole_gr.continual.vectors import CollaborativeVectors
-from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.data.content import item_content
+from recbole_gr.data import create_dataset, item_content, prepared_data
+from recbole_gr.data.checks import check_catalogue
 from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.run.log import start_log
-from recbole_gr.run.model import Start, check_catalogue
+from recbole_gr.run.model import Start
 from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
 from recbole_gr.storage.manifest import write_continual_manifest
 from recbole_gr.storage.run_files import held, report_folder
@@ -43,6 +42,8 @@ from recbole_gr.untrusted.shapes import require
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
+
+    from recbole_gr.pipeline.item_sids import ItemSIDs
 
 
 class ContinualRun:
@@ -117,7 +118,7 @@ class ContinualRun:
         self.content = content_of_all(*self._data(self.all_periods - 1)) if any(readers) else None
         results, files, table = [], None, None
         for period in range(self.n_periods):
-            given = self._semantic_ids(period, vectors)
+            given = self._item_sids(period, vectors)
             for method in self.methods:
                 results.append(self._result(period, method, *given.get(method.tokenizer, ())))
             # After each period: what is finished stays, whatever happens to the next.
@@ -203,10 +204,10 @@ class ContinualRun:
         given = self.given.with_settings(fixed)
         return Config(model, self.dataset, other_models=self.others, given=given)
 
-    def _semantic_ids(
+    def _item_sids(
         self, period: int, vectors: CollaborativeVectors
-    ) -> dict[str | None, tuple[SemanticIds, dict[str, Any]]]:
-        """Content, code table, quality and figures of each tokenizer method in a period."""
+    ) -> dict[str | None, tuple[ItemSIDs, dict[str, Any]]]:
+        """SIDs and figures of each tokenizer method in a period."""
         config, train = self._data(period)
         content = (
             first_items(self.content, train.item_num)
@@ -214,7 +215,7 @@ class ContinualRun:
             else item_content(config, train)
         )
         items = PeriodItems(period, self.store.period(period), config, train, content)
-        made: dict[str | None, tuple[SemanticIds, dict[str, Any]]] = {}
+        made: dict[str | None, tuple[ItemSIDs, dict[str, Any]]] = {}
         needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
         cf = vectors.advance(items) if needed else None
         for how, chain in self.chains.items():
@@ -228,14 +229,13 @@ class ContinualRun:
     def _data(self, period: int) -> tuple[Config, Dataset]:
         """A recommender's configuration in a period, and the training split."""
         config = self._config(period, self.recommender)
-        init_seed(config["seed"], config["reproducibility"])
-        return config, data_preparation(config, create_dataset(config))[0]._dataset
+        return config, prepared_data(config)[1][0]._dataset
 
     def _result(
         self,
         period: int,
         method: Method,
-        semantic_ids: SemanticIds | None = None,
+        sids: ItemSIDs | None = None,
         figures: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Train (where the method does) and test one recommender in one period."""
@@ -248,7 +248,7 @@ class ContinualRun:
         record = read_json(folder / f"{stem}.json")
         if record is None or record["settings"] != digest:
             checkpoint = folder / f"{stem}.pth"
-            record = self._run(config, own, checkpoint, way, period, method, semantic_ids)
+            record = self._run(config, own, checkpoint, way, period, method, sids)
             record["settings"] = digest
             write_json(folder / f"{stem}.json", record)
         figures = figures or {"seconds": None, "churn": None}
@@ -265,7 +265,7 @@ class ContinualRun:
         way: str,
         period: int,
         method: Method,
-        semantic_ids: SemanticIds | None,
+        sids: ItemSIDs | None,
     ) -> dict[str, Any]:
         weights = None
         if period and way == FROZEN:
@@ -281,7 +281,7 @@ class ContinualRun:
                     config["resume"] = str(file)
         say("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()
-        start = Start(semantic_ids, weights, str(checkpoint), train)
+        start = Start(sids, weights, str(checkpoint), train)
         try:
             result = lead(config, (period, method.model, own), start)
         except KeyboardInterrupt as stop:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.distributed import processes
-from recbole_gr.run.model import Start, received, run_model, sendable
+from recbole_gr.pipeline.item_sids import ItemSIDs
+from recbole_gr.run.model import Start, run_model
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
@@ -26,9 +27,9 @@ def lead(config: Config, made_by: tuple, start: Start) -> dict[str, Any]:
     """
     with processes.together():
         if processes.size() > 1:
-            ids = None if start.semantic_ids is None else sendable(start.semantic_ids)
+            sids = None if start.sids is None else start.sids.to_plain()
             rest = [start.weights, start.checkpoint, start.train]
-            processes.from_main(lambda: [list(made_by), config["resume"], ids, rest])
+            processes.from_main(lambda: [list(made_by), config["resume"], sids, rest])
         return run_model(config, start=start)
 
 
@@ -45,10 +46,10 @@ def follow(configure: Callable[..., Config]) -> None:
         configure (callable): makes a Config of period, model and other settings.
     """
     while (task := processes.from_main(_nothing)) is not None:
-        (period, model, settings), resume, ids, rest = task
+        (period, model, settings), resume, sids, rest = task
         config = configure(period, model, **settings)
         config["resume"] = resume
-        run_model(config, start=Start(None if ids is None else received(ids), *rest))
+        run_model(config, start=Start(sids and ItemSIDs.of_plain(sids), *rest))
 
 
 def _nothing() -> None:

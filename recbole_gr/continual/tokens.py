@@ -15,15 +15,15 @@ from recbole_gr.continual.methods import DRIFT_AWARE, FILES, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json, write_json
 from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.errors import ConfigError
-from recbole_gr.pipeline.sids import read_sid_file
+from recbole_gr.pipeline.item_sids import ItemSIDs
+from recbole_gr.pipeline.sids import fitted_table, read_sid_file
 from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
-from recbole_gr.quality.assessment import assess
-from recbole_gr.quality.gate import apply_gate
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
 from recbole_gr.sid.collision import add_suffix
 from recbole_gr.sid.reassign import churn_of, reassign
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.storage.cache import cached
 from recbole_gr.tokenizer.options import AUTO, LARGEST
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
     from recbole_gr.tokenizer.base import Tokenizer
-
-# Content, table and quality: what a recommender is given.
-SemanticIds = tuple[ItemContent, SIDTable, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ class TokenizerChain:
 
     def advance(
         self, items: PeriodItems, vectors: torch.Tensor | None
-    ) -> tuple[SemanticIds, dict[str, Any]]:
+    ) -> tuple[ItemSIDs, dict[str, Any]]:
         """Go on to the next period.
 
         Args:
@@ -134,8 +131,8 @@ class TokenizerChain:
             vectors: collaborative vectors ``[n_items - 1, e]``, or None.
 
         Returns:
-            tuple: content, SIDTable and quality for a recommender, and a dict of figures:
-            ``seconds``, ``churn`` (None in the first period), ``fit``.
+            tuple: ItemSIDs for a recommender, and a dict of figures: ``seconds``, ``churn`` (None
+            in the first period), ``fit``.
         """
         tokens = items.content.item_tokens
         if self.how == FILES:  # read anew each time, as a file may have changed
@@ -147,10 +144,8 @@ class TokenizerChain:
             self.names.append(self.how if items.period else "start")
             table, figures = self._learned(items, vectors, items.folder / self.names[-1], tokens)
         self.table = table
-        behaviour = item_behaviour(items.train)
-        quality = assess(table, items.content.vectors, self.tokenizer, behaviour)
-        apply_gate(items.config, quality)
-        return (items.content, table, dataclasses.asdict(quality)), figures
+        judged = ItemSIDs.judged(items.config, items.train, items.content, table, self.tokenizer)
+        return judged, figures
 
     def _learned(
         self, items: PeriodItems, vectors: torch.Tensor | None, stem: Path, tokens: Sequence[str]
@@ -159,20 +154,25 @@ class TokenizerChain:
         table_file, figures_file, tokenizer_file = (
             stem.with_suffix(end) for end in (".npz", ".json", ".tokenizer.pth")
         )
-        figures = read_json(figures_file)  # written last
-        if figures is not None:
+
+        def load(path: Path) -> tuple[SIDTable, dict[str, Any]]:
             self.tokenizer = self.tokenizer_class.load(tokenizer_file)
             self.tokenizer.to(self.config["device"])
-            return SIDTable.load(table_file, tokens), figures
-        started = perf_counter()
-        table, figures = self._make(items, vectors)
-        figures["seconds"] = perf_counter() - started
-        # Beside the table, also where it did not change: it codes items that come next.
-        self.tokenizer.save(tokenizer_file)
-        table = replace(table, meta={**table.meta, "file": table_file.name})
-        table.save(table_file, tokens)
-        write_json(figures_file, figures)
-        return table, figures
+            return SIDTable.load(table_file, tokens), read_json(path)
+
+        def make() -> tuple[SIDTable, dict[str, Any]]:
+            started = perf_counter()
+            table, figures = self._make(items, vectors)
+            table = replace(table, meta={**table.meta, "file": table_file.name})
+            return table, {**figures, "seconds": perf_counter() - started}
+
+        def save(path: Path, made: tuple[SIDTable, dict[str, Any]]) -> None:
+            # Beside the table, also where it did not change: it codes items that come next.
+            self.tokenizer.save(tokenizer_file)
+            made[0].save(table_file, tokens)
+            write_json(path, made[1])  # last: what is looked for
+
+        return cached(figures_file, load, make, save, "give another --continual.dir")
 
     def _make(
         self, items: PeriodItems, vectors: torch.Tensor | None
@@ -180,21 +180,20 @@ class TokenizerChain:
         content = items.content.vectors
         if items.period == 0:
             self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
-            self.tokenizer.to(self.config["device"])
-            signals = self._signals(items, vectors)
-            progress = self.config["show_progress"]
-            fit = self.tokenizer.fit(content[1:], signals=signals, progress=progress)
-            table = self.tokenizer.tokenize(content)
+            signals, behaviour = self._signals(items, vectors), item_behaviour(items.train)
+            table, fit = fitted_table(
+                items.config, self.tokenizer, items.content, signals, behaviour
+            )
             if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
                 codes, sizes = add_suffix(table.codes[1:], table.sizes)
                 table = SIDTable.from_item_codes(codes, sizes, table.meta)
             return self._widened(table), {"churn": None, "fit": fit.figures}
-        fit = None
+        learned = None
         if self.how != FROZEN:
             following = self.tokenizer_class(items.config, content.shape[1])
             following.to(self.config["device"])
             go_on = following.fit_continual if self.how == DRIFT_AWARE else following.fine_tune
-            fit, _ = go_on(self.tokenizer, content[1:], vectors, self.config["show_progress"])
+            learned, _ = go_on(self.tokenizer, content[1:], vectors, self.config["show_progress"])
             self.tokenizer = following
         assert self.table is not None
         raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]
@@ -212,7 +211,7 @@ class TokenizerChain:
         }
         churn = dataclasses.asdict(churn_of(raw, new, old))
         table = self._widened(SIDTable.from_item_codes(new, sizes, meta))
-        return table, {"churn": churn, "fit": fit}
+        return table, {"churn": churn, "fit": learned}
 
     def _signals(self, items: PeriodItems, vectors: torch.Tensor | None) -> dict[str, Any]:
         if "cf_vectors" in self.signals:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +14,7 @@ from recbole_gr.pipeline.item_vectors import (
     save_item_vectors,
     train_item_vectors,
 )
+from recbole_gr.storage.cache import cached
 
 if TYPE_CHECKING:
     from recbole_gr.continual.tokens import PeriodItems, TokenizerChain
@@ -50,15 +50,14 @@ class CollaborativeVectors:
         if items.config["cf_file"]:
             self.now = collaborative_vectors(items.config, items.train)
             return self.now
-        file, result = items.folder / "cf.pth", None
-        if file.is_file():
-            try:
-                result = load_item_vectors(file)
-            except ConfigError as error:
-                logging.getLogger().warning("%s; they are trained anew", error)
-        if result is None:
-            result = train_item_vectors(items.config, self._state)
-            save_item_vectors(file, result)
+        file = items.folder / "cf.pth"
+        result = cached(
+            file,
+            load_item_vectors,
+            lambda: train_item_vectors(items.config, self._state),
+            save_item_vectors,
+            "give another --continual.dir",
+        )
         self._state, self.now = result.state, result.vectors
         if len(self.now) != len(items.content.item_tokens) - 1:
             raise ConfigError(

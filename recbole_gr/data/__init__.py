@@ -3,7 +3,7 @@
 from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.data.dataset import GenerativeDataset
 from recbole_gr.data.loader import GenerativeTrainLoader
-from recbole_gr.data.prepare import create_dataset, data_preparation
+from recbole_gr.data.prepare import create_dataset, data_preparation, prepared_data
 
 __all__ = [
     "GenerativeDataset",
@@ -12,4 +12,5 @@ __all__ = [
     "create_dataset",
     "data_preparation",
     "item_content",
+    "prepared_data",
 ]

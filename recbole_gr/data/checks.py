@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
-from recbole.utils import InputType, ModelType
+from recbole.utils import EvaluatorType, InputType, ModelType
 
 from recbole_gr.config.defaults import shared_keys
 from recbole_gr.config.schema import check_settings
@@ -30,6 +30,20 @@ _NEEDS_TIMES = (
     "TIME_FIELD, or take a general model such as BPR with --eval_args=\"{'order': 'RO'}\""
 )
 _FEATURE_KEYS = ("selected_features", "item_attribute")  # of SASRecF and the like, of S3Rec
+
+
+def check_catalogue(config: Config, dataset: Dataset) -> None:
+    """See that there are as many items as are ranked.
+
+    Raises:
+        ConfigError: `topk` is larger than the catalogue.
+    """
+    ranking = config["eval_type"] == EvaluatorType.RANKING
+    if ranking and max(config["topk"]) > dataset.item_num - 1:
+        raise ConfigError(
+            f"topk {max(config['topk'])} is larger than the catalogue: '{config['dataset']}' has "
+            f"{dataset.item_num - 1} items."
+        )
 
 
 def check_inter_files(config: Config) -> None:

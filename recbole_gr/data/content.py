@@ -15,13 +15,13 @@ import torch
 from recbole_gr.compat import installed
 from recbole_gr.data import text
 from recbole_gr.data.atomic import atomic_path
-from recbole_gr.data.content_cache import cache_folder, cached_vectors, digest_of
+from recbole_gr.data.content_cache import cache_folder, cached_vectors
 from recbole_gr.data.encoder import kept_encoder
 from recbole_gr.data.items import ItemFile
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
-from recbole_gr.storage.hashes import folder_sha256
+from recbole_gr.storage.hashes import digest_of, folder_sha256
 
 if TYPE_CHECKING:
     from scipy.sparse import spmatrix

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 from collections.abc import Callable
-from logging import getLogger
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbole_gr.storage.files import atomic_write, require_writable
+from recbole_gr.errors import ConfigError
+from recbole_gr.storage.cache import cached
+from recbole_gr.storage.files import atomic_write
+from recbole_gr.storage.hashes import digest_of
 from recbole_gr.untrusted.archives import load_npz
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
-
-
-def digest_of(*parts: Any) -> str:
-    """sha256 in hexadecimal of arrays, strings, numbers and lists of strings."""
-    sha = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            data = np.ascontiguousarray(part)
-            head, body = f"{data.dtype}{data.shape}", data.data.cast("B") if data.size else b""
-        else:
-            head, body = (
-                type(part).__name__,
-                ("\x1f".join(part) if isinstance(part, list) else str(part)).encode(),
-            )
-        sha.update(f"{head}:{len(body)}:".encode())
-        sha.update(body)
-    return sha.hexdigest()
 
 
 def cache_folder(config: Config) -> str:
@@ -56,18 +39,25 @@ def cached_vectors(
     Returns:
         tuple: the vectors, and the hash of these very vectors.
     """
-    folder = cache_folder(config)
-    path = Path(folder) / f"{config['dataset']}-{source}-{inputs[:16]}.npz"
-    if path.is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError):
+
+    def load(path: Path) -> tuple[np.ndarray, str]:
+        try:
             file = load_npz(path)
             vectors, kept = file["vectors"], bytes(file["sha256"]).hex()
-            if (digest := digest_of(source, tokens, vectors)) == kept:
-                return vectors, digest
-        getLogger().warning("%s is damaged or was changed, and made anew", path)
-    require_writable(folder, "set another content_cache_dir")
-    vectors = compute()
-    digest = digest_of(source, tokens, vectors)
-    with atomic_write(path) as tmp, open(tmp, "wb") as out:
-        np.savez(out, vectors=vectors, sha256=np.frombuffer(bytes.fromhex(digest), np.uint8))
-    return vectors, digest
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"{path} is damaged") from error
+        if (digest := digest_of(source, tokens, vectors)) != kept:
+            raise ConfigError(f"{path} was changed")
+        return vectors, digest
+
+    def make() -> tuple[np.ndarray, str]:
+        vectors = compute()
+        return vectors, digest_of(source, tokens, vectors)
+
+    def save(path: Path, made: tuple[np.ndarray, str]) -> None:
+        sha256 = np.frombuffer(bytes.fromhex(made[1]), np.uint8)
+        with atomic_write(path) as temporary, open(temporary, "wb") as out:
+            np.savez(out, vectors=made[0], sha256=sha256)
+
+    path = Path(cache_folder(config), f"{config['dataset']}-{source}-{inputs[:16]}.npz")
+    return cached(path, load, make, save, "set another content_cache_dir")

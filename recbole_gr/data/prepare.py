@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable
 from logging import getLogger
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import recbole.data.dataset as recbole_datasets
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
-from recbole.utils import ModelType
+from recbole.utils import ModelType, init_seed
 
-from recbole_gr.data.checks import check_inter_files, check_model_fields
+from recbole_gr.data.checks import check_catalogue, check_inter_files, check_model_fields
 from recbole_gr.data.context import ContextDataset
 from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from recbole_gr.config import Config
 
+#: Of the training, validation and test split.
+Loaders: TypeAlias = "tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]"
 DATASET_CLASSES = {
     ModelType.GENERAL: "Dataset",
     ModelType.CONTEXT: "Dataset",
@@ -102,9 +104,32 @@ def create_dataset(config: Config) -> Dataset:
         ) from error
 
 
-def data_preparation(
-    config: Config, dataset: Dataset
-) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
+def prepared_data(config: Config) -> tuple[Dataset, Loaders]:
+    """The data set of a configuration and its loaders, from its seed on.
+
+    Args:
+        config (Config): the configuration of one run.
+
+    Returns:
+        tuple: the data set, and train, valid and test loader.
+
+    Raises:
+        ConfigError: as of `create_dataset` and `data_preparation`, or `topk` is larger than the
+            catalogue.
+    """
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config)
+    check_catalogue(config, dataset)
+    return dataset, data_preparation(config, dataset)
+
+
+def training_split(config: Config) -> Dataset:
+    """The training split of a configuration, from its seed on: all that SIDs are learned from."""
+    init_seed(config["seed"], config["reproducibility"])
+    return create_dataset(config).build()[0]
+
+
+def data_preparation(config: Config, dataset: Dataset) -> Loaders:
     """Split a data set and make its loaders.
 
     RecBole's loaders for everything, save that a generative model trains on a
@@ -132,9 +157,7 @@ def data_preparation(
         ) from error
 
 
-def _prepared(
-    config: Config, dataset: Dataset
-) -> tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
+def _prepared(config: Config, dataset: Dataset) -> Loaders:
     check_model_fields(config, dataset)
     ties = Ties.of(dataset)
     splits = dataset.build()

@@ -6,15 +6,13 @@ goes from one period to the next.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,28 +20,25 @@ from recbole.utils import init_seed
 from recbole.utils.argument_list import dataset_arguments
 
 from recbole_gr.config import Config
-from recbole_gr.data.prepare import create_dataset, data_preparation
+from recbole_gr.data.prepare import Loaders, prepared_data
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import get_model, get_trainer
+from recbole_gr.storage.cache import cached
 from recbole_gr.storage.checkpoint import (
     load_checkpoint,
     random_states_kept,
     save_checkpoint,
 )
-from recbole_gr.storage.files import require_writable
+from recbole_gr.storage.hashes import digest_of, hash_of
 from recbole_gr.terminal.log import brief, say, without_logs
 from recbole_gr.tokenizer.collaborative.base import CollaborativeRQVAE
-from recbole_gr.tokenizer.fitting import hash_of
 from recbole_gr.untrusted.shapes import require, tensor
 
 if TYPE_CHECKING:
-    from recbole.data.dataloader import AbstractDataLoader
     from recbole.data.dataset import Dataset
 
-#: Of training, validation and test split.
-Loaders: TypeAlias = "tuple[AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]"
 ITEMS = "item_embedding.weight"
-_VERSION = 1  # part of every cache key
+_VERSION = 2  # part of every cache key
 # What a run's data and their evaluation are; anything else of the run is about its own model.
 _COPIED = (
     *dataset_arguments, "encoding", "seed", "reproducibility", "use_gpu", "gpu_id", "show_progress",
@@ -135,24 +130,23 @@ def cached_item_vectors(
         digest = _digest(nested, tokens, loaders, previous)
         folder = Path(config["sid_dir"] or os.path.join("saved", "sid"))
         path = folder / f"{config['dataset']}-itemcf-{digest[:16]}.pth"
-        if path.is_file():
-            try:
-                result = load_item_vectors(path)
-                say("Collaborative item vectors from %s", path)
-                return result
-            except ConfigError as error:
-                logging.getLogger().warning("%s; they are trained anew", error)
-        require_writable(folder, "set another sid_dir")
-        result = _train(nested, dataset, loaders, previous)
-    save_item_vectors(path, result)
-    logging.getLogger().info("Collaborative item vectors kept in %s", path)
-    return result
+
+        def load(path: Path) -> ItemVectors:
+            result = load_item_vectors(path)
+            say("Collaborative item vectors from %s", path)
+            return result
+
+        def make() -> ItemVectors:
+            return _train(nested, dataset, loaders, previous)
+
+        return cached(path, load, make, save_item_vectors, "set another sid_dir")
 
 
 def save_item_vectors(path: str | Path, result: ItemVectors) -> None:
     """Write :class:`ItemVectors` to one file of tensors and plain values, whole or not at all."""
     digest = hash_of({**result.state, "": result.vectors})
     save_checkpoint(path, {"item_vectors": result._asdict(), "hash": digest})
+    logging.getLogger().info("Collaborative item vectors kept in %s", path)
 
 
 def load_item_vectors(path: str | Path) -> ItemVectors:
@@ -212,9 +206,7 @@ def _prepare(
 ) -> tuple[Config, Dataset, Loaders]:
     """Configuration of SASRec on the data of `config`, its data set and its three loaders."""
     nested = _sasrec_config(config, previous)
-    init_seed(nested["seed"], nested["reproducibility"])
-    dataset = create_dataset(nested)
-    return nested, dataset, data_preparation(nested, dataset)
+    return nested, *prepared_data(nested)
 
 
 def _sasrec_config(config: Config, previous: dict[str, torch.Tensor] | None) -> Config:
@@ -295,18 +287,10 @@ def _digest(
     nested: Config, tokens: list[str], loaders: Loaders, previous: dict[str, torch.Tensor] | None
 ) -> str:
     """Hash of everything that the vectors depend on: rows, settings, starting weights."""
-    decides = [_VERSION, *(nested[key] for key in _DECIDES)]
-    sha = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode())
-    sha.update("\0".join(tokens).encode())
-    tensors = list(sorted((previous or {}).items()))
-    for loader in loaders[:2]:
-        rows = loader._dataset.inter_feat
-        fields = ("uid_field", "item_list_field", "item_list_length_field", "iid_field")
-        tensors += [(name, rows[getattr(loader._dataset, name)]) for name in fields]
-    for name, value in tensors:
-        sha.update(f"{name}{list(value.shape)}".encode())
-        sha.update(value.cpu().contiguous().numpy().data)
-    return sha.hexdigest()
+    fields = ("uid_field", "item_list_field", "item_list_length_field", "iid_field")
+    splits = [loader._dataset for loader in loaders[:2]]
+    rows = [split.inter_feat[getattr(split, name)] for split in splits for name in fields]
+    return digest_of(_VERSION, {key: nested[key] for key in _DECIDES}, tokens, previous, rows)
 
 
 def _option(config: Config, key: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -22,7 +20,9 @@ from recbole_gr.registry import get_tokenizer
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.exchange import read_json, read_npy, write_json, write_npy
 from recbole_gr.sid.table import SIDTable
-from recbole_gr.storage.files import atomic_write, require_writable
+from recbole_gr.storage.cache import cached
+from recbole_gr.storage.files import atomic_write
+from recbole_gr.storage.hashes import digest_of
 from recbole_gr.storage.memory import peak_memory
 from recbole_gr.terminal.log import brief, say
 from recbole_gr.untrusted.archives import load_npy
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from recbole_gr.quality.assessment import Behaviour
     from recbole_gr.quality.measures import QualityReport
     from recbole_gr.tokenizer.base import Tokenizer
-    from recbole_gr.tokenizer.fitting import Signals
+    from recbole_gr.tokenizer.fitting import FitReport, Signals
 
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
-_VERSION = 2
+_VERSION = 3
 
 
 def prepare_sid(
@@ -66,26 +66,16 @@ def prepare_sid(
     Raises:
         ConfigError: unusable options, content or SID file.
     """
-
-    def report_of(table: SIDTable, tokenizer: Tokenizer | None) -> QualityReport:
-        options = {
-            key: option(config, f"report_{key}")
-            for key in ("neighbours", "queries")
-            if option(config, f"report_{key}") is not None
-        }
-        return assess(table, content.vectors, tokenizer, behaviour, **options)
-
     if option(config, "sid_file"):
         table = read_sid_file(config, content.item_tokens)
         _warn_of_other_content(config, table, content)
-        report = report_of(table, None)
+        report = judged(config, table, content, None, behaviour)
     else:
         # Made before its signals, which may take a training: its options are checked here.
         name = option(config, "tokenizer") or "RKMeans"
         tokenizer = get_tokenizer(name)(config, content.vectors.shape[1])
         given = signals() if signals else {}
-        seen = _seen_items(config, behaviour)
-        table, report = _learned_table(config, tokenizer, content, given, seen, report_of)
+        table, report = _learned_table(config, tokenizer, content, given, behaviour)
     text = report.to_text()
     logging.getLogger().info(text, extra=brief(text.partition("\n")[0]))
     return table, report
@@ -170,72 +160,104 @@ def write_sids(
     return [folder / name for name in names]
 
 
+def judged(
+    config: Settings,
+    table: SIDTable,
+    content: ItemContent,
+    tokenizer: Tokenizer | None = None,
+    behaviour: Behaviour | None = None,
+) -> QualityReport:
+    """The quality of a table as the keys ``report_neighbours`` and ``report_queries`` ask for it.
+
+    Args:
+        config, content, behaviour: as for :func:`prepare_sid`.
+        table: of these items.
+        tokenizer: that made it, fitted; None where that is not known.
+    """
+    keys = ("neighbours", "queries")
+    asked = {key: option(config, f"report_{key}") for key in keys}
+    asked = {key: value for key, value in asked.items() if value is not None}
+    return assess(table, content.vectors, tokenizer, behaviour, **asked)
+
+
+def fitted_table(
+    config: Settings,
+    tokenizer: Tokenizer,
+    content: ItemContent,
+    signals: Signals,
+    behaviour: Behaviour | None = None,
+) -> tuple[SIDTable, FitReport]:
+    """Fit a new tokenizer, on the configured device, and tokenize all items with it.
+
+    Args:
+        tokenizer: not fitted yet.
+        signals: what it learns from beside content.
+        config, content, behaviour: as for :func:`prepare_sid`.
+    """
+    show = option(config, "show_progress")
+    tokenizer.to(option(config, "device") or "cpu")
+    items, seen = content.vectors[1:], _seen_items(config, behaviour)
+    if seen is not None:
+        items, signals = items[seen], _signals_of(seen, signals)
+    say("%s learns SIDs of %s items", type(tokenizer).__name__, f"{len(items):,}")
+    fit = tokenizer.fit(items, signals=signals, progress=True if show is None else bool(show))
+    return tokenizer.tokenize(content.vectors), fit
+
+
 def _learned_table(
     config: Settings,
     tokenizer: Tokenizer,
     content: ItemContent,
     signals: Signals,
-    seen: torch.Tensor | None,
-    report_of: Callable[[SIDTable, Tokenizer | None], QualityReport],
+    behaviour: Behaviour | None,
 ) -> tuple[SIDTable, QualityReport]:
-    path = Path(option(config, "sid_dir") or "saved/sid") / _cache_name(
-        config, tokenizer, content, signals, seen
-    )
-    if path.is_file():
+    """The table of `tokenizer` and its report, from the cache or learned and kept there."""
+
+    def load(path: Path) -> tuple[SIDTable, QualityReport]:
+        table = SIDTable.load(path, content.item_tokens)
+        # The report can do without the tokenizer.
+        beside = tokenizer_file(path)
+        fitted = type(tokenizer).load(beside) if beside.is_file() else None
+        say("SIDs from %s", path)
+        return table, judged(config, table, content, fitted, behaviour)
+
+    def make() -> tuple[SIDTable, QualityReport]:
+        table, fit = fitted_table(config, tokenizer, content, signals, behaviour)
+        about = {
+            "seconds": fit.seconds,
+            "peak_memory_bytes": peak_memory(tokenizer.device),
+            **fit.figures,
+        }
+        report = judged(config, table, content, tokenizer, behaviour)
+        figures = {key: value for key, value in report.to_dict().items() if key != "meta"}
+        meta = {**table.meta, "content": content.digest, "fit": about, "report": figures}
+        report.meta.update(content=content.digest, fit=about)
+        logging.getLogger().info(
+            "%s learned SIDs in %.1f s: %s", fit.tokenizer, fit.seconds, fit.figures,
+            extra=brief(f"{fit.tokenizer} learned SIDs in {fit.seconds:.1f} s"),
+        )  # fmt: skip
+        return replace(table, meta=meta), report
+
+    def save(path: Path, made: tuple[SIDTable, QualityReport]) -> None:
+        tokenizer.save(tokenizer_file(path))
         try:
-            table = SIDTable.load(path, content.item_tokens)
-            say("SIDs from %s", path)
-            return _of_file(table, path), report_of(table, _fitted(tokenizer, path))
-        except ConfigError as error:
-            logging.getLogger().warning("%s; the SIDs are learned anew", error)
-    require_writable(path.parent, "set another sid_dir")
-    show = option(config, "show_progress")
-    tokenizer.to(option(config, "device") or "cpu")
-    progress = True if show is None else bool(show)
-    items = content.vectors[1:]
-    if seen is not None:
-        items, signals = items[seen], _signals_of(seen, signals)
-    say("%s learns SIDs of %s items", type(tokenizer).__name__, f"{len(items):,}")
-    fit = tokenizer.fit(items, signals=signals, progress=progress)
-    peak = peak_memory(tokenizer.device)
-    table = tokenizer.tokenize(content.vectors)
-    report = report_of(table, tokenizer)
-    figures = {k: v for k, v in report.to_dict().items() if k != "meta"}
-    meta = {
-        **table.meta,
-        "content": content.digest,
-        "fit": {"seconds": fit.seconds, "peak_memory_bytes": peak, **fit.figures},
-        "report": figures,
-    }
-    table = replace(table, meta=meta)
-    tokenizer.save(tokenizer_file(path))
-    try:
-        table.save(path, content.item_tokens)
-    except BaseException:  # a tokenizer without its table is of no use
-        tokenizer_file(path).unlink(missing_ok=True)
-        raise
-    logging.getLogger().info(
-        "%s learned SIDs in %.1f s: %s; kept in %s", fit.tokenizer, fit.seconds, fit.figures, path,
-        extra=brief(f"{fit.tokenizer} learned SIDs in {fit.seconds:.1f} s"),
-    )  # fmt: skip
-    report.meta.update(content=content.digest, fit=meta["fit"])
-    return _of_file(table, path), report
+            made[0].save(path, content.item_tokens)
+        except BaseException:  # a tokenizer without its table is of no use
+            tokenizer_file(path).unlink(missing_ok=True)
+            raise
+        logging.getLogger().info("SIDs are kept in %s", path)
+
+    seen = _seen_items(config, behaviour)
+    name = _cache_name(config, tokenizer, content, signals, seen)
+    path = Path(option(config, "sid_dir") or "saved/sid", name)
+    table, report = cached(path, load, make, save, "set another sid_dir")
+    # By this name its tokenizer is found for items that come later.
+    return replace(table, meta={**table.meta, "file": path.name}), report
 
 
 def tokenizer_file(path: str | Path) -> Path:
     """Where the fitted tokenizer of the table ``path`` is kept."""
     return Path(path).with_suffix(".tokenizer.pth")
-
-
-def _of_file(table: SIDTable, path: Path) -> SIDTable:
-    """The table, knowing by what name it is kept: its tokenizer serves items that come later."""
-    return replace(table, meta={**table.meta, "file": path.name})
-
-
-def _fitted(tokenizer: Tokenizer, path: Path) -> Tokenizer | None:
-    """The fitted tokenizer kept beside a table, or None: the report can do without."""
-    path = tokenizer_file(path)
-    return type(tokenizer).load(path) if path.is_file() else None
 
 
 def _warn_of_other_content(config: Settings, table: SIDTable, content: ItemContent) -> None:
@@ -274,15 +296,10 @@ def _cache_name(
     name = type(tokenizer).__name__
     # Training and k-means of another release, or on another kind of device, give other codes.
     by = [installed("torch", "faiss"), torch.device(option(config, "device") or "cpu").type]
-    parts = [_VERSION, type(tokenizer).__module__, name, tokenizer.options, content.digest, by]
-    sha = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    sha.update("\0".join(map(str, content.item_tokens)).encode())
-    for signal, value in sorted(signals.items()):
-        sha.update(signal.encode())
-        sha.update(value.cpu().contiguous().numpy().data)
-    if seen is not None:
-        sha.update(seen.numpy().data)
-    return f"{option(config, 'dataset') or 'items'}-{name}-{sha.hexdigest()[:16]}.npz"
+    made_by = [type(tokenizer).__module__, name, tokenizer.options, by]
+    tokens = list(map(str, content.item_tokens))
+    digest = digest_of(_VERSION, made_by, content.digest, tokens, dict(signals), seen)
+    return f"{option(config, 'dataset') or 'items'}-{name}-{digest[:16]}.npz"
 
 
 def _npy_rows(config: Settings, path: str | Path) -> list[str] | None:

@@ -94,6 +94,7 @@ def item_behaviour(dataset: GenerativeDataset) -> Behaviour:
         dataset (SequentialDataset): the training split, augmented.
 
     Returns:
-        Behaviour: counts and pairs by row (item id - 1).
+        Behaviour: counts and pairs by row (item id - 1); no pairs of rows without a history.
     """
-    return Behaviour(training_counts(dataset)[1:], item_pairs(dataset, 1))
+    sequences = getattr(dataset, "item_list_field", None) in dataset.inter_feat
+    return Behaviour(training_counts(dataset)[1:], item_pairs(dataset, 1) if sequences else None)

@@ -111,6 +111,14 @@ class QualityReport:
         """The report as nested dictionaries and lists of plain numbers."""
         return asdict(self)
 
+    @classmethod
+    def of_dict(cls, kept: dict[str, Any]) -> QualityReport:
+        """The way back from :meth:`to_dict`, also where it was kept as JSON."""
+        levels = [LevelQuality(**level) for level in kept["levels"]]
+        prefixes = [PrefixQuality(**prefix) for prefix in kept["prefixes"]]
+        groups = {int(size): count for size, count in kept["group_sizes"].items()}
+        return cls(**{**kept, "levels": levels, "prefixes": prefixes, "group_sizes": groups})
+
     def to_json(self, path: str | Path) -> None:
         """Write the report as JSON."""
         with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:

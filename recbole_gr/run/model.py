@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -12,21 +11,22 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from recbole.utils import EvaluatorType, init_seed
+from recbole.utils import init_seed
 
 from recbole_gr import registry
 from recbole_gr.config.command_lines import example_of
 from recbole_gr.config.eval_buckets import check_edges
+from recbole_gr.data.prepare import prepared_data
 from recbole_gr.data.ties import tested_targets
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.launch import note_how_to_go_on
 from recbole_gr.errors import ConfigError, Diverged
+from recbole_gr.pipeline.item_sids import ItemSIDs, item_sids
 from recbole_gr.pipeline.new_items import fitted_state
 from recbole_gr.report.lines import opening_line
 from recbole_gr.run.log import start_log
-from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage import memory
-from recbole_gr.storage.checkpoint import plain, plain_config, stopped_beside
+from recbole_gr.storage.checkpoint import plain_config, stopped_beside
 from recbole_gr.storage.files import DiskFull, require_writable
 from recbole_gr.storage.run_files import own_checkpoint
 from recbole_gr.terminal.log import prints_to_log, say
@@ -37,12 +37,9 @@ from recbole_gr.trainer.intervals import noting_intervals
 if TYPE_CHECKING:
     import torch
     from recbole.config import Config
-    from recbole.data.dataloader import AbstractDataLoader
     from recbole.data.dataset import Dataset
     from recbole.trainer import Trainer
 
-    from recbole_gr.data.content import ItemContent
-    from recbole_gr.quality.measures import QualityReport
     from recbole_gr.sid.table import SIDTable
 
 
@@ -51,14 +48,13 @@ class Start:
     """What a run starts from in place of what its configuration alone would give.
 
     Attributes:
-        semantic_ids (tuple | None): item content, SID table and its quality, as `semantic_ids`
-            returns them.
+        sids (ItemSIDs | None): the items' content, SIDs and their quality.
         weights (str | None): a checkpoint of the same model on the same or fewer items.
         checkpoint (str | None): where to keep the best model.
         train (bool): False tests the weights as they are.
     """
 
-    semantic_ids: tuple | None = None
+    sids: ItemSIDs | None = None
     weights: str | None = None
     checkpoint: str | None = None
     train: bool = True
@@ -93,34 +89,30 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
 
 def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> dict[str, Any]:
     """As `run_model`, with the best model kept in `file`."""
-    from recbole_gr.data import create_dataset, data_preparation
-
     began = perf_counter()
     memory.reset_peak()
-    init_seed(config["seed"], config["reproducibility"])
     log = start_log(config)
     logger = logging.getLogger()
     logger.info(config)
 
-    dataset = create_dataset(config)
+    dataset, (train_data, valid_data, test_data) = prepared_data(config)
     logger.info(dataset)
-    check_catalogue(config, dataset)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
     say(opening_line(config, dataset, len(train_data._dataset), log))
-    content, sid_table, quality = start.semantic_ids or semantic_ids(config, train_data)
+    sids = start.sids
+    if sids is None and registry.is_generative(config.model_class):
+        sids = item_sids(config, train_data._dataset)
 
     # Again, so that a model starts the same whatever was drawn for its data.
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    vectors = None if content is None else content.vectors
-    model = build_model(config, train_data._dataset, sid_table, vectors)
+    parts = () if sids is None else (sids.table, sids.content.vectors)
+    model = build_model(config, train_data._dataset, *parts)
     logger.info(model)
     if start.weights:
         load_grown(model, start.weights, config)
     trainer = registry.get_trainer(config, config.model_class)(config, model)
-    if sid_table is not None and not model.weights_per_item:
-        assert content is not None  # for items that come later
-        trainer.content_encoder = content.encoder
-        trainer.fitted_tokenizer = fitted_state(config, sid_table, model)
+    if sids is not None and not model.weights_per_item:  # for items that come later
+        trainer.content_encoder = sids.content.encoder
+        trainer.fitted_tokenizer = fitted_state(config, sids.table, model)
     if file is not None:  # else nothing is saved
         trainer.saved_model_file = file
     processes.draw_apart(config["seed"])
@@ -164,8 +156,8 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         "peak_memory_bytes": memory.peak_memory(config["device"]),
         "checkpoint": trainer.saved_model_file if saved and start.train else start.weights,
         "example": example_of(config, test_data._dataset),
-        "sid": quality,
-        "sid_digest": None if sid_table is None else sid_table.digest(),
+        "sid": None if sids is None else sids.report.to_dict(),
+        "sid_digest": None if sids is None else sids.table.digest(),
         "generation": trainer.generation_figures,
         "epoch_figures": trainer.epoch_figures,
         "redistribution": model.redistribution() if registry.is_generative(model) else None,
@@ -203,14 +195,14 @@ def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
 def build_model(
     config: Config,
     train_dataset: Dataset,
-    sid_table: SIDTable | None = None,
+    table: SIDTable | None = None,
     vectors: torch.Tensor | None = None,
 ) -> Any:
-    """The untrained model of a configuration, on its device; `sid_table` and the item content
-    `vectors` [n_items, d] for those that take them."""
+    """The untrained model of a configuration, on its device; the SID table and the item content
+    `vectors` [n_items, d] are for those that take them."""
     parts = [config, train_dataset]
-    if sid_table is not None:
-        parts.append(sid_table)
+    if table is not None:
+        parts.append(table)
     own = registry.is_generative(config.model_class)
     if own and config.model_class.needs_content:
         parts.append(vectors)
@@ -229,57 +221,6 @@ def build_model(
         ) from error
 
 
-def semantic_ids(
-    config: Config, train_data: AbstractDataLoader
-) -> tuple[ItemContent, SIDTable, dict[str, Any]] | tuple[None, None, None]:
-    """A generative model's item content, SID table and its quality as plain numbers; None for
-    other models. Of several processes one learns them, for all."""
-    if not registry.is_generative(config.model_class):
-        return None, None, None
-    if processes.size() == 1:
-        return _semantic_ids(config, train_data)
-    return received(processes.from_main(lambda: sendable(_semantic_ids(config, train_data))))
-
-
-def sendable(semantic_ids: tuple[Any, Any, Any]) -> list:
-    """What :func:`semantic_ids` returns, as tensors and plain values for other processes."""
-    content, table, quality = semantic_ids
-    kept = [table.codes, list(table.sizes), plain(table.meta)]
-    return [dataclasses.asdict(content), kept, plain(quality)]
-
-
-def received(sent: list) -> tuple[ItemContent, SIDTable, dict[str, Any]]:
-    """The way back from :func:`sendable`."""
-    from recbole_gr.data.content import ItemContent
-
-    content, table, quality = sent
-    return ItemContent(**content), SIDTable(*table), quality
-
-
-def _semantic_ids(
-    config: Config, train_data: AbstractDataLoader
-) -> tuple[ItemContent, SIDTable, dict[str, Any]]:
-    from recbole_gr.quality.gate import apply_gate
-
-    content, table, quality = assessed_ids(config, train_data)
-    apply_gate(config, quality)
-    return content, table, dataclasses.asdict(quality)
-
-
-def assessed_ids(
-    config: Config, train_data: AbstractDataLoader
-) -> tuple[ItemContent, SIDTable, QualityReport]:
-    """A generative model's item content, SID table and its QualityReport, whatever that says."""
-    from recbole_gr.data.content import item_content
-    from recbole_gr.pipeline.sids import prepare_sid
-    from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
-
-    content = item_content(config, train_data._dataset)
-    signals = tokenizer_signals(config, train_data._dataset)
-    table, quality = prepare_sid(config, content, signals, item_behaviour(train_data._dataset))
-    return content, table, quality
-
-
 def _item_buckets(config: Config, train_dataset: Dataset) -> ItemBuckets | None:
     """Collects the test by the training frequency of the target item; None where it is off."""
     from recbole_gr.data.frequency import training_counts
@@ -288,15 +229,6 @@ def _item_buckets(config: Config, train_dataset: Dataset) -> ItemBuckets | None:
     if not edges or train_dataset.iid_field is None:  # rows of features alone have no items
         return None
     return ItemBuckets(edges, training_counts(train_dataset), config)
-
-
-def check_catalogue(config: Config, dataset: Dataset) -> None:
-    ranking = config["eval_type"] == EvaluatorType.RANKING
-    if ranking and max(config["topk"]) > dataset.item_num - 1:
-        raise ConfigError(
-            f"topk {max(config['topk'])} is larger than the catalogue: '{config['dataset']}' has "
-            f"{dataset.item_num - 1} items."
-        )
 
 
 def _n_parameters(model: Any) -> int | None:

@@ -87,22 +87,17 @@ def fit_tokenizer(job: Job) -> Record:
         dict: `figures` of the report (see `recbole_gr.report.tokenizers`), `collapsed` (reasons
         of the gate and of dead codes, whatever `sid_gate` says) and `sid_digest`.
     """
-    from recbole.utils import init_seed
-
-    from recbole_gr.data import create_dataset, data_preparation
+    from recbole_gr.pipeline.item_sids import learned_sids
     from recbole_gr.quality.gate import collapse_reasons
     from recbole_gr.report.tokenizers import comparison_row
-    from recbole_gr.run.model import assessed_ids
 
     config = job.task.config(job.params)
-    init_seed(config["seed"], config["reproducibility"])
-    train_data = data_preparation(config, create_dataset(config))[0]
-    _, table, report = assessed_ids(config, train_data)
+    sids = learned_sids(config)
     limits = config["sid_min_distinct"], config["sid_min_utilisation"]
     return {
-        "figures": comparison_row(report),
-        "collapsed": collapse_reasons(report, *limits),
-        "sid_digest": table.digest(),
+        "figures": comparison_row(sids.report),
+        "collapsed": collapse_reasons(sids.report, *limits),
+        "sid_digest": sids.table.digest(),
     }
 
 

@@ -16,7 +16,8 @@ from recbole_gr.config.names import check_names
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.identity import check_identity
 from recbole_gr.errors import ConfigError
-from recbole_gr.run.model import build_model, semantic_ids
+from recbole_gr.pipeline.item_sids import item_sids
+from recbole_gr.run.model import build_model
 from recbole_gr.serving.histories import Histories
 from recbole_gr.sid.table import SIDTable, named
 from recbole_gr.storage.checkpoint import load_checkpoint
@@ -28,7 +29,7 @@ from recbole_gr.untrusted.shapes import require, taking
 
 if TYPE_CHECKING:
     import torch
-    from recbole.data.dataloader import AbstractDataLoader
+    from recbole.data.dataset import Dataset
 
 # What a configuration says of the machine and the course of its run, which end with it.
 OF_ITS_RUN = (
@@ -138,7 +139,7 @@ def _restored(
     train_dataset = loaders[0]._dataset
     if state.get("data"):  # not in those of the first versions
         check_identity(state["data"], train_dataset, file)
-    network = build_model(config, train_dataset, *_saved_parts(state, config, loaders[0], file))
+    network = build_model(config, train_dataset, *_saved_parts(state, config, train_dataset, file))
     if "trees" in state:
         network = with_trees(network, state, file)
     else:
@@ -212,15 +213,14 @@ def _undo_recbole(settings: dict[str, Any]) -> None:
 
 
 def _saved_parts(
-    state: Mapping[str, Any], config: Config, train_data: AbstractDataLoader, file: str
+    state: Mapping[str, Any], config: Config, train_dataset: Dataset, file: str
 ) -> tuple[SIDTable | None, torch.Tensor | None]:
     """The SID table and the item content that a model was made with; None where it has none."""
     if not registry.is_generative(config.model_class):
         return None, None
     if "sid" not in state:  # of the first versions; the model refuses codes that are not its own
-        content, table, _ = semantic_ids(config, train_data)
-        assert content is not None  # a generative model has it
-        return table, content.vectors
+        sids = item_sids(config, train_dataset)
+        return sids.table, sids.content.vectors
     saved, weights = state["sid"], state["state_dict"]
     table = named(
         file, lambda: SIDTable.from_item_codes(weights["codes"][1:], saved["sizes"], saved["meta"])

@@ -18,7 +18,8 @@ from recbole_gr.quality.measures import collision_figures
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.files import atomic_write
-from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked, hash_of
+from recbole_gr.storage.hashes import hash_of
+from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked
 from recbole_gr.tokenizer.options import codebook_sizes, log_reduced, options_of, reduced_sizes
 from recbole_gr.untrusted.archives import check_archive, load_tensors
 from recbole_gr.untrusted.shapes import at_least, require, taking, within

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -54,12 +53,3 @@ def checked(content: torch.Tensor, dim: int) -> torch.Tensor:
             f"{int(bad.nonzero()[0])}; mend or remove them"
         )
     return content
-
-
-def hash_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 (hexadecimal) of tensors by name, on the CPU."""
-    sha = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        sha.update(f"{name}:{value.dtype}{list(value.shape)}:".encode())
-        sha.update(value.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
