@@ -245,15 +245,13 @@ def test_a_search_over_files_refuses_trials_of_other_files(find):
     assert ran == [0, 1]
 
 
-def test_a_search_of_the_first_versions_with_its_folders_goes_on(find, data):
+def test_a_search_of_an_earlier_version_is_refused_and_stays(find):
+    text = '{"format_version": 1, "model": "TIGER"}\n{"stage": "trial", "number": 0}\n'
+    Path("found.jsonl").write_text(text)
     ran = []
-    find(ran)
-    head, *trials = Path("found.jsonl").read_text().splitlines()
-    header = json.loads(head)
-    header["settings"]["data_path"] = str(data)
-    Path("found.jsonl").write_text("\n".join([json.dumps(header), *trials]) + "\n")
-    find(ran)
-    assert ran == [0, 1]
+    with pytest.raises(ConfigError, match="found.jsonl .* an earlier version; give another"):
+        find(ran)
+    assert ran == [] and Path("found.jsonl").read_text() == text
 
 
 def test_sentence_vectors_are_made_anew_where_the_encoder_in_a_folder_changed(

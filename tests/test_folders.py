@@ -12,7 +12,7 @@ from recbole_gr.commands.sid_features import sid_features
 from recbole_gr.commands.tokenize import tokenize
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline import sids as pipeline
-from recbole_gr.search.store import TrialStore
+from recbole_gr.search.journal import open_journal
 from recbole_gr.serving.export import export
 from recbole_gr.serving.recommend import main as recommend
 from recbole_gr.sid.table import SIDTable
@@ -64,7 +64,7 @@ def test_folders_of_commands_are_named_before_their_work(a_file, tiny_folder, tr
         lambda: tokenize(output=a_file, config_dict=given),
         lambda: sid_features(output=str(a_file), config_dict=given),
         lambda: export(checkpoint, a_file / "x.pt2"),
-        lambda: TrialStore(a_file / "x.jsonl", {}),
+        lambda: open_journal(a_file / "x.jsonl").__enter__(),
         lambda: new_folder(inside).__enter__(),
     ):
         with pytest.raises(ConfigError, match="is a file, not a folder"):
@@ -72,7 +72,7 @@ def test_folders_of_commands_are_named_before_their_work(a_file, tiny_folder, tr
     arguments = [f"--checkpoint={checkpoint}", "--user=u1", f"--output={a_file / 'x.csv'}"]
     assert recommend(arguments) == 2
     with pytest.raises(ConfigError, match="Is a directory. Give another --output_file"):
-        TrialStore(a_file.parent, {})
+        open_journal(a_file.parent).__enter__()
 
 
 def test_a_folder_without_permission_is_refused_with_the_systems_words(tmp_path, monkeypatch):

@@ -1,26 +1,31 @@
 """The search for settings: its file, its proposals, its store, and what it chooses."""
 
+import contextlib
 import csv
-import json
 import math
-import random
 import shlex
+import signal
+import subprocess
 import sys
 import types
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import create_trial
 from runs import SIDS, SMALL
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.search import workers
-from recbole_gr.search.algorithms import algorithm
 from recbole_gr.search.command import main
+from recbole_gr.search.journal import StoredStudy, open_journal
 from recbole_gr.search.runner import search
-from recbole_gr.search.space import draws, grid, read_space
-from recbole_gr.search.stages import choose_tokenizers
-from recbole_gr.search.store import TrialStore, open_store
+from recbole_gr.search.samplers import draws, grid, make_sampler
+from recbole_gr.search.space import read_space
 from recbole_gr.search.trial import run_trial
+from recbole_gr.search.two_stage import choose_tokenizers
 
 SPACE = """\
 # in RecBole's form
@@ -53,11 +58,12 @@ def test_the_forms_of_recbole_are_read(tmp_path):
     ]
     assert space["hidden_size"].grid() == [16, 32]
     assert space["n_layers"].grid() == [1, 2, 3]
-    assert (space["dropout"].low, space["dropout"].high) == (0.1, 0.3)
-    generator = random.Random(0)
-    rates = [space["learning_rate"].draw(generator) for _ in range(500)]
+    drawn = {name: [p[name] for p in draws(list(space.values()), 500, 0)] for name in space}
+    assert 0.1 <= min(drawn["dropout"]) < 0.11 and 0.29 < max(drawn["dropout"]) <= 0.3
+    rates = drawn["learning_rate"]
     assert math.exp(-8) <= min(rates) < math.exp(-7.5) and math.exp(-2.5) < max(rates)
     assert max(rates) <= math.exp(-2)  # the bounds are logarithms, as hyperopt's
+    assert set(drawn["n_layers"]) == {1, 2, 3}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,7 @@ def test_the_forms_of_recbole_are_read(tmp_path):
 def test_values_of_a_line(line, values, tmp_path):
     (parameter,) = read_space(written(tmp_path, line))
     assert parameter.grid() == values
+    assert {repr(p["a"]) for p in draws([parameter], 99, 0)} == set(map(repr, values))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,7 @@ def test_values_of_a_line(line, values, tmp_path):
         ("a choice 5", "'5' is no list of values"),
         ("a choice []", "is no list of values"),
         ("a choice [1,1]", "holds a value twice"),
+        ("a choice [True,False,True]", "holds a value twice"),
         ("a choice __import__('os')", "is no list of values"),
         ("a uniform 1", "'1' is not what uniform takes; write 'a uniform 0.1,0.5'"),
         ("a uniform x,y", "is not what uniform takes"),
@@ -96,6 +104,7 @@ def test_values_of_a_line(line, values, tmp_path):
         ("a quniform 1,5,0", "the step 0 must be above 0"),
         ("a quniform 1,5,9", "the step 9 must be above 0 and fit the bounds"),
         ("a loguniform -8", "write 'a loguniform -8,0'"),
+        ("a loguniform -8,1000", "its bounds are natural logarithms, within +-700"),
         ("a choice [1]\nb choice [1]\na choice [2]", "line 3: a stands on line 1 already"),
         ("# nothing\n\n", "names no parameter"),
     ],
@@ -119,7 +128,8 @@ def test_a_grid_is_the_product_of_all_values(tmp_path):
     space = read_space(written(tmp_path, "a choice [1,2]\nb quniform 0,2,1"))
     expected = [{"a": a, "b": b} for a in (1, 2) for b in (0, 1, 2)]
     assert grid(space) == expected
-    assert algorithm("exhaustive", space, 4, 0, True).ask(99) == expected[:4]
+    sampler = make_sampler("exhaustive", space, 4, 0, True)
+    assert sampler([], 99) == expected[:4] and sampler([None], 2) == expected[1:3]
 
 
 def test_random_parameters_are_distinct_and_follow_from_the_seed(tmp_path):
@@ -138,15 +148,17 @@ def peak(params):
 
 
 def proposed(space, seed, n=40, bigger=True):
-    proposals, trials = algorithm("bayes", space, n, seed, bigger), []
-    while asked := proposals.ask(1):
+    sampler, trials, ended = make_sampler("bayes", space, n, seed, bigger), [], []
+    distributions = {parameter.name: parameter.distribution for parameter in space}
+    while asked := sampler(ended, 1):
         trials.append((asked[0], peak(asked[0]) * (1 if bigger else -1)))
-        proposals.tell([trials[-1][1]])
+        ended.append(
+            create_trial(params=asked[0], distributions=distributions, value=trials[-1][1])
+        )
     return trials
 
 
 def test_tree_parzen_follows_from_seed_and_scores_and_learns_from_them(tmp_path):
-    pytest.importorskip("optuna")
     space = read_space(written(tmp_path))
     trials = proposed(space, 3)
     assert trials == proposed(space, 3) and trials != proposed(space, 4)
@@ -155,54 +167,123 @@ def test_tree_parzen_follows_from_seed_and_scores_and_learns_from_them(tmp_path)
     assert sum(scores[20:]) / 20 > sum(scores[:10]) / 10
 
 
-# The store
+# The journal
 
-FAILED_TRIAL = {"stage": "trial", "params": {}, "status": "failed", "seconds": 1.0}
+FAILED_TRIAL = {"params": {}, "status": "failed", "message": "no", "seconds": 1.0}
 
 
-def test_a_store_loses_what_was_half_written_and_nothing_else(tmp_path):
-    path, header = tmp_path / "a.jsonl", {"model": "TIGER"}
-    store = TrialStore(path, header)
-    for number in range(3):
-        store.add({**FAILED_TRIAL, "number": number, "valid_score": float("nan")})
-    store.close()
-    whole = path.read_bytes()
-    for cut in range(len(whole)):
+@contextlib.contextmanager
+def opened(path, header=None, name="trials"):
+    with open_journal(Path(path)) as storage:
+        yield StoredStudy(storage, Path(path), name, header or {"model": "TIGER"})
+
+
+def journal(path, n):
+    """A journal of so many trials; what it holds."""
+    with opened(path) as study:
+        for number in range(n):
+            study.add({**FAILED_TRIAL, "number": number, "valid_score": float("nan")}, [], {})
+    return path.read_bytes()
+
+
+def test_a_journal_loses_what_was_half_written_and_nothing_else(tmp_path):
+    path = tmp_path / "a.jsonl"
+    whole = journal(path, 3)
+    ends = [place for place, byte in enumerate(whole) if byte == ord("\n")]
+    assert len(ends) == 5  # the study, what is searched, and a line for each trial
+    cuts = {*range(0, len(whole), 17), *(end + step for end in ends for step in range(-3, 3))}
+    for cut in sorted(cut for cut in cuts if 0 <= cut <= len(whole)):
         path.write_bytes(whole[:cut])
-        store = TrialStore(path, header)
-        n_whole = whole[:cut].count(b"\n")
-        assert [r["number"] for r in store.records] == list(range(max(0, n_whole - 1)))
-        store.close()
-        lines = path.read_bytes().splitlines()
-        assert path.read_bytes().endswith(b"\n") and len(lines) == max(1, n_whole)
-        assert all(json.loads(line) for line in lines)
+        n_trials = max(0, whole[:cut].count(b"\n") - 2)
+        with opened(path) as study:
+            assert [r["number"] for r in study.records] == list(range(n_trials))
+            study.add({**FAILED_TRIAL, "number": 7}, [], {})
+        assert [r["number"] for r in read_records(path)] == [*range(n_trials), 7]
 
 
-def test_a_damaged_line_costs_its_trial_alone(tmp_path, caplog):
-    path, header = tmp_path / "a.jsonl", {"model": "TIGER"}
-    with open_store(path, header) as store:
-        for number in range(4):
-            store.add({**FAILED_TRIAL, "number": number})
-    lines = path.read_bytes().split(b"\n")
-    lines[2], lines[4] = lines[2][:-3] + b"\xff\x00", b"[1]"
-    path.write_bytes(b"\n".join(lines))
-    with open_store(path, header) as store:
-        assert [record["number"] for record in store.records] == [0, 2]
-        store.add({**FAILED_TRIAL, "number": 1})
-    for number in (3, 5):
-        assert f"a.jsonl, line {number} is damaged: its trial is run again" in caplog.text
-    with open_store(path, header) as store:
-        assert sorted(store.of_stage("trial")) == [0, 1, 2]
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from optuna.storages.journal import JournalFileBackend
+from recbole_gr.search.journal import StoredStudy, open_journal
+
+path = Path(sys.argv[1])
+record = {"params": {}, "status": "failed", "message": "no", "seconds": 1.0}
+
+def half(self, logs):
+    os.symlink("held", f"{path}.lock")  # as Optuna locks
+    with open(path, "ab") as file:
+        file.write(json.dumps(logs[0], separators=(",", ":")).encode()[:99])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+with open_journal(path) as storage:
+    study = StoredStudy(storage, path, "trials", {"model": "TIGER"})
+    study.add({**record, "number": 0}, [], {})
+    JournalFileBackend.append_logs = half
+    study.add({**record, "number": 1}, [], {})
+"""
+
+
+def test_a_search_killed_in_a_write_leaves_a_journal_that_goes_on_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)])
+    assert done.returncode == -signal.SIGKILL
+    assert not path.read_bytes().endswith(b"\n") and Path(f"{path}.lock").is_symlink()
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)  # how Optuna waits for its lock
+    with opened(path) as study:
+        assert [r["number"] for r in study.records] == [0]
+        study.add({**FAILED_TRIAL, "number": 1}, [], {})
+    assert [r["number"] for r in read_records(path)] == [0, 1] and not waits
+    assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1]", b"{}", b'{"op_code":4,\xff\x00', b"[" * 100_000])
+def test_a_damaged_line_is_named_with_what_takes_it_out(damage, tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = journal(path, 4).split(b"\n")
+    lines[3] = damage
+    path.write_bytes(damaged := b"\n".join(lines))
+    with pytest.raises(ConfigError, match="a.jsonl, line 4 is damaged") as error, opened(path):
+        pass
+    assert path.read_bytes() == damaged
+    subprocess.run(shlex.split(str(error.value).partition("alone is lost: ")[2]), check=True)
+    with opened(path) as study:
+        assert [record["number"] for record in study.records] == [0, 2, 3]
+        study.add({**FAILED_TRIAL, "number": 1}, [], {})
+    with opened(path) as study:
+        assert [record["number"] for record in study.records] == [0, 1, 2, 3]
 
 
 def test_two_searches_do_not_write_one_file(tmp_path):
-    store = TrialStore(tmp_path / "a.jsonl", {})
-    with pytest.raises(ConfigError, match="being written by another search"):
-        TrialStore(tmp_path / "a.jsonl", {})
-    store.close()
-    (tmp_path / "b.jsonl").write_text("words\n")
-    with pytest.raises(ConfigError, match="is not the trials of a search"):
-        TrialStore(tmp_path / "b.jsonl", {})
+    with opened(tmp_path / "a.jsonl"):
+        with pytest.raises(ConfigError, match="being written by another search"):
+            with opened(tmp_path / "a.jsonl"):
+                pass
+    with opened(tmp_path / "a.jsonl"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", ["words\n", "words", '{"format_version": 1}\n{"stage": "trial"}\n', "\n", "[]\n"]
+)
+def test_a_file_of_something_else_stays_as_it_was(text, tmp_path):
+    path = tmp_path / "b.jsonl"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="b.jsonl is not the journal of a search"), opened(path):
+        pass
+    assert path.read_text() == text
+
+
+def test_a_study_of_somebody_else_is_not_taken_for_a_search(tmp_path):
+    path = tmp_path / "b.jsonl"
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    study = optuna.create_study(storage=storage, study_name="trials")
+    study.add_trial(create_trial(value=1.0))
+    with pytest.raises(ConfigError, match="b.jsonl is not the journal of a search"), opened(path):
+        pass
+    with opened(path, name="tokenizers") as study:  # other studies may stand beside ours
+        assert study.records == []
 
 
 # The search, with a stub in the place of training
@@ -250,8 +331,6 @@ def plain(records):
 @pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
 @pytest.mark.parametrize("stop", [0, 3, 11])
 def test_a_stopped_search_goes_on_to_the_same_end(algo, stop, find):
-    if algo == "bayes":
-        pytest.importorskip("optuna")
     text = "hidden_size choice [16,32]\nn_layers quniform 1,3,1\ndropout choice [0.1,0.2,0.3]"
     text = text if algo == "exhaustive" else SPACE
     options = {"algo": algo, "max_evals": 15}
@@ -279,7 +358,7 @@ def test_more_trials_can_be_added_later(find):
 @pytest.mark.parametrize(
     "text, options, settings, message",
     [
-        (SPACE.replace("32", "64"), {}, {}, "parameters.hidden_size.values was"),
+        (SPACE.replace("32", "64"), {}, {}, "hidden_size.choices was [16, 32] and is [16, 64]"),
         (SPACE + "beam_size choice [20]", {}, {}, "parameters.beam_size is new"),
         (SPACE, {"algo": "exhaustive"}, {}, "infinitely many values"),
         (SPACE, {"search_seed": 1}, {}, "search_seed was 2020 and is 1"),
@@ -371,10 +450,24 @@ def test_what_cannot_be_searched_is_refused_before_a_trial(text, options, settin
     assert not Path("saved", "search").exists()
 
 
-def test_bayes_without_optuna_is_refused_with_the_remedy(find, monkeypatch):
+@pytest.mark.parametrize("algo", ["exhaustive", "random", "tpe"])
+def test_a_search_without_optuna_is_refused_with_the_remedy(algo, find, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigError, match=r"pip install \"recbole_gr\[search\]\""):
-        find(Stub(), options={"algo": "tpe"})
+        find(Stub(), options={"algo": algo})
+
+
+def test_the_package_and_the_help_of_a_search_do_without_optuna():
+    blocked = "import sys; sys.modules['optuna'] = None\n"
+    rooms = "import recbole_gr, run_recbole_gr, recbole_gr.search.runner as runner, run_hyper\n"
+    for code, end, words in (
+        ("sys.exit(run_hyper.main(['--help']))", 0, "--params_file"),
+        ("sys.exit(run_hyper.main(['--params_file=x', '--model=TIGER']))", 2, "recbole_gr[search]"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", blocked + rooms + code], capture_output=True, text=True
+        )
+        assert done.returncode == end and words in done.stdout + done.stderr
 
 
 # Two stages
@@ -383,7 +476,7 @@ def test_bayes_without_optuna_is_refused_with_the_remedy(find, monkeypatch):
 def report(number, collision, distinct="", collapsed=(), **other):
     figures = {"collision": collision, "gini": 1 - collision}
     return {
-        "stage": "tokenizer", "number": number, "params": {"sid_levels": number},
+        "number": number, "params": {"sid_levels": number},
         "status": "finished", "figures": figures, "collapsed": list(collapsed),
         "sid_digest": distinct or str(number), **other,
     }  # fmt: skip
@@ -504,8 +597,7 @@ def test_a_real_search_goes_on_where_it_was_stopped(
     out = capsys.readouterr().out
     assert main([*arguments, "--output_file=whole.jsonl"]) == 0
     whole = capsys.readouterr().out
-    parts = [read_records(Path(name)) for name in ("saved/search/TIGER-tiny-hyper.jsonl",
-                                                   "whole.jsonl")]  # fmt: skip
+    parts = [read_records(name) for name in ("saved/search/TIGER-tiny-hyper.jsonl", "whole.jsonl")]
     for one, other in zip(*parts, strict=True):
         assert {**one, "checkpoint": 0} == {**other, "checkpoint": 0}
     assert len(parts[0]) == 4
@@ -514,8 +606,11 @@ def test_a_real_search_goes_on_where_it_was_stopped(
     assert out.split("Best by")[1].split("\n")[1] == whole.split("Best by")[1].split("\n")[1]
 
 
-def read_records(path):
-    return plain(map(json.loads, path.read_text().splitlines()[1:]))
+def read_records(path, study="trials"):
+    """As Optuna itself reads them."""
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    trials = optuna.load_study(study_name=study, storage=storage).trials
+    return plain(trial.user_attrs["record"] for trial in trials)
 
 
 # Ray

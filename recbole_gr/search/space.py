@@ -1,11 +1,13 @@
 """What is searched: the parameters of a file in the form of RecBole's `hyper.test`."""
 
+from __future__ import annotations
+
 import ast
+import json
 import math
 import os
-import random
-from dataclasses import asdict, dataclass
-from itertools import product
+import warnings
+from dataclasses import dataclass
 from typing import Any
 
 from recbole_gr.config.parsing import parse_value
@@ -18,8 +20,9 @@ FORMS = {
     "quniform": "quniform 1,5,1",
     "loguniform": "loguniform -8,0",
 }
+MOST_LOG = 700  # exp of more is no number
+LISTS = "Choices for a categorical"  # Optuna's warning of lists, which JSON gives back as they are
 Params = dict[str, Any]
-REPEATS = 1000  # draws of parameters that were drawn before, after which a space is exhausted
 
 
 @dataclass(frozen=True)
@@ -29,57 +32,37 @@ class Parameter:
     Attributes:
         name: the key.
         kind: one of `FORMS`.
-        values: of a `choice`.
-        low, high: bounds; those of `loguniform` are natural logarithms, as in RecBole.
-        step: of `quniform`.
+        distribution: Optuna's, of the values themselves.
         line: where the file has it.
     """
 
     name: str
     kind: str
-    values: tuple = ()
-    low: float = 0.0
-    high: float = 0.0
-    step: float = 0.0
+    distribution: Any
     line: int = 0
 
     def grid(self) -> list:
         """All values, where there are finitely many; a ConfigError elsewhere."""
         if self.kind == "choice":
-            return list(self.values)
+            return list(self.distribution.choices)
         if self.kind == "quniform":
-            return [self.step_value(number) for number in range(self.n_steps())]
+            low, high, step = (getattr(self.distribution, key) for key in ("low", "high", "step"))
+            return [self.exact(low + i * step) for i in range(round((high - low) / step) + 1)]
         raise ConfigError(
             f"line {self.line}: {self.name} {self.kind} has infinitely many values; search with "
             "--algo=random or --algo=bayes, or write 'choice' or 'quniform'"
         )
 
-    def draw(self, generator: random.Random) -> Any:
-        """A random value."""
-        if self.kind == "choice":
-            return self.values[generator.randrange(len(self.values))]
-        if self.kind == "quniform":
-            return self.step_value(generator.randrange(self.n_steps()))
-        value = self.low + (self.high - self.low) * generator.random()
-        return math.exp(value) if self.kind == "loguniform" else value
-
-    def n_steps(self) -> int:
-        """How many values `quniform` has."""
-        return math.floor((self.high - self.low) / self.step + 1e-9) + 1
-
-    def step_value(self, number: int) -> int | float:
-        """Value `number` of `quniform`, from 0; whole where all of them are."""
-        value = round(self.low + number * self.step, 12)
-        whole = float(self.low).is_integer() and float(self.step).is_integer()
-        return int(value) if whole else value
+    def exact(self, value: Any) -> Any:
+        """A value without the rounding error of its steps, as of 1 + 2 x 0.1."""
+        return round(value, 12) if self.kind == "quniform" else value
 
     def described(self) -> dict[str, Any]:
         """Plain values, without the line."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-            if key != "line"
-        }
+        from optuna.distributions import distribution_to_json
+
+        attributes = json.loads(distribution_to_json(self.distribution))["attributes"]
+        return {"kind": self.kind, **attributes}
 
 
 def read_space(path: str | os.PathLike) -> list[Parameter]:
@@ -99,14 +82,13 @@ def read_space(path: str | os.PathLike) -> list[Parameter]:
             continue
         try:
             parameter = _parameter(line.split(None, 2), number)
+            if parameter.name in space:
+                first = space[parameter.name].line
+                raise ConfigError(
+                    f"{parameter.name} stands on line {first} already; leave one of them out"
+                )
         except ConfigError as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
-        if parameter.name in space:
-            first = space[parameter.name].line
-            raise ConfigError(
-                f"{path}, line {number}: {parameter.name} stands on line {first} already; leave "
-                "one of them out"
-            )
         space[parameter.name] = parameter
     if not space:
         raise ConfigError(
@@ -115,7 +97,18 @@ def read_space(path: str | os.PathLike) -> list[Parameter]:
     return list(space.values())
 
 
+def choice(name: str, values: Any, line: int = 0) -> Parameter:
+    """A parameter that is one of some values, of which any may be a list."""
+    from optuna.distributions import CategoricalDistribution
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", LISTS)
+        return Parameter(name, "choice", CategoricalDistribution(values), line)
+
+
 def _parameter(parts: list[str], line: int) -> Parameter:
+    from optuna.distributions import FloatDistribution, IntDistribution
+
     if len(parts) < 2:
         raise ConfigError(f"'{parts[0]}' alone; write '{parts[0]} {FORMS['choice']}', for example")
     name, kind = parts[:2]
@@ -127,19 +120,32 @@ def _parameter(parts: list[str], line: int) -> Parameter:
         values = parse_value(text)
         if not isinstance(values, (list, tuple)) or not values:
             raise ConfigError(f"{text!r} is no list of values; {form}")
-        plain = tuple(_plain(value) for value in values)
-        if any(plain.count(value) > 1 for value in plain if not isinstance(value, bool)):
+        values = json.loads(json.dumps(values))  # as they are read back: lists for tuples
+        if any(values.count(value) > 1 for value in values):
             raise ConfigError(f"{text!r} holds a value twice; leave one of them out")
-        return Parameter(name, kind, plain, line=line)
+        return choice(name, values, line)
     numbers = _numbers(text)
     if numbers is None or len(numbers) != (3 if kind == "quniform" else 2):
         raise ConfigError(f"{text!r} is not what {kind} takes; {form}")
-    low, high, *step = numbers
+    low, high, *rest = numbers
     if low >= high:
         raise ConfigError(f"the lower bound {low:g} is not below the upper one {high:g}; {form}")
-    if step and not 0 < step[0] <= high - low:
-        raise ConfigError(f"the step {step[0]:g} must be above 0 and fit the bounds; {form}")
-    return Parameter(name, kind, low=low, high=high, step=step[0] if step else 0.0, line=line)
+    if kind == "uniform":
+        return Parameter(name, kind, FloatDistribution(low, high), line)
+    if kind == "loguniform":
+        if max(-low, high) > MOST_LOG:
+            raise ConfigError(f"its bounds are natural logarithms, within +-{MOST_LOG}; {form}")
+        distribution = FloatDistribution(math.exp(low), math.exp(high), log=True)
+        return Parameter(name, kind, distribution, line)
+    step = rest[0]
+    if not 0 < step <= high - low:
+        raise ConfigError(f"the step {step:g} must be above 0 and fit the bounds; {form}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an upper bound that is none of the steps
+        if low.is_integer() and step.is_integer():
+            whole = IntDistribution(int(low), math.floor(high), step=int(step))
+            return Parameter(name, kind, whole, line)
+        return Parameter(name, kind, FloatDistribution(low, high, step=step), line)
 
 
 def _numbers(text: str) -> list[float] | None:
@@ -148,32 +154,3 @@ def _numbers(text: str) -> list[float] | None:
     except (ValueError, SyntaxError, TypeError):
         return None
     return numbers if all(map(math.isfinite, numbers)) else None
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: lists for tuples, and words as the command line reads them."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return value
-
-
-def grid(space: list[Parameter]) -> list[Params]:
-    """Every combination, the last parameter changing first."""
-    names = [parameter.name for parameter in space]
-    return [dict(zip(names, values)) for values in product(*(p.grid() for p in space))]
-
-
-def draws(space: list[Parameter], n: int, seed: int) -> list[Params]:
-    """The first `n` of an endless row of different random combinations; fewer where there are no
-    more. A longer row begins as a shorter one."""
-    drawn: list[Params] = []
-    seen: set[str] = set()
-    generator, repeats = random.Random(seed), 0
-    while len(drawn) < n and repeats < REPEATS:
-        params = {parameter.name: parameter.draw(generator) for parameter in space}
-        key = repr(params)
-        repeats = repeats + 1 if key in seen else 0
-        if key not in seen:
-            seen.add(key)
-            drawn.append(params)
-    return drawn

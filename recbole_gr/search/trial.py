@@ -1,53 +1,46 @@
 """One trial: a run with some parameters, or the fit of a tokenizer with some."""
 
 import logging
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from recbole_gr.errors import ConfigError
 from recbole_gr.search.space import Params
-from recbole_gr.search.store import FAILED, FINISHED, Record
+from recbole_gr.search.task import Task
+from recbole_gr.untrusted.shapes import OrNone, Rule, at_least
 
-
-@dataclass(frozen=True)
-class Task:
-    """What every trial has in common, as plain data that can be sent to another process.
-
-    Attributes:
-        model, dataset: names.
-        files: of settings.
-        settings: given beside them; parameters win over both.
-        tokenizers: all that are tried. A key that only some of them know goes to these.
-        checkpoints: what their names begin with.
-    """
-
-    model: str
-    dataset: str
-    files: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    tokenizers: tuple[str, ...] = ()
-    checkpoints: str = "saved/search"
-
-    def config(self, params: Params) -> Any:
-        """The configuration of a trial; a ConfigError where it cannot be."""
-        from recbole_gr.config import Config
-
-        settings = {**self.settings, **params}
-        return Config(
-            self.model,
-            self.dataset,
-            list(self.files),
-            settings,
-            other_tokenizers=[t for t in self.tokenizers if t != settings.get("tokenizer")],
-        )
+TOKENIZERS, TRIALS = "tokenizers", "trials"  # the studies
+FINISHED, FAILED = "finished", "failed"
+Record = dict[str, Any]
+_METRICS = OrNone({...: OrNone(float)})
+#: What is stored of a trial.
+RECORD = {
+    "number": at_least(0),
+    "params": dict,
+    "status": Rule("finished or failed", lambda status: status in (FINISHED, FAILED)),
+    "message?": str,
+    "seconds": OrNone(float),
+}
+#: What is beside that where it came to its end.
+OF_STUDY = {
+    TOKENIZERS: {
+        "figures": {...: OrNone(float)}, "collapsed?": [str], "sid_digest": str
+    },
+    TRIALS: {
+        "valid_score": float, "valid_result?": _METRICS, "test_result?": _METRICS,
+        "best_epoch?": OrNone(int), "checkpoint?": OrNone(str), "example?": OrNone(dict),
+        "test_interval?": OrNone({"users": at_least(2), "metrics": {...: [float]}}),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to run: its stage and number, parameters, and what they are parameters of."""
+    """A trial to run: its number in the study, parameters, and what they are parameters of."""
 
-    stage: str
     number: int
     params: Params
     task: Task
@@ -65,11 +58,8 @@ def run_trial(job: Job) -> Record:
     # A name of its own: one that follows from the time may come back once it was removed.
     file = checkpoint_of(job.task.checkpoints, job.number)
     result = run_model(job.task.config(job.params), start=Start(checkpoint=file))
-    score = result["best_valid_score"]
-    if score is None or score != score:
-        raise ValueError(f"the validation score is {score}")
     return {
-        "valid_score": score,
+        "valid_score": result["best_valid_score"],
         "valid_result": result["best_valid_result"],
         "test_result": result["test_result"],
         "test_interval": result["test_interval"],
@@ -101,13 +91,14 @@ def fit_tokenizer(job: Job) -> Record:
     }
 
 
-def recorded(function: Any, job: Job) -> Record:
+def recorded(objective: Any, job: Job) -> Record:
     """The record of a trial, also of one that fails; only Ctrl-C and exits go through."""
-    from recbole_gr.errors import ConfigError
-
     began = perf_counter()
     try:
-        outcome = {"status": FINISHED, **function(job)}
+        outcome = {"status": FINISHED, **objective(job)}
+        score = outcome.get("valid_score", 0.0)
+        if score is None or not math.isfinite(score):
+            raise ValueError(f"the validation score is {score}")
     except Exception as error:
         message = f"{type(error).__name__}: {error}".strip()
         outcome = {"status": FAILED, "message": message}
@@ -117,8 +108,7 @@ def recorded(function: Any, job: Job) -> Record:
         else:
             log.exception("Trial %d failed", job.number)
     seconds = perf_counter() - began
-    own = {"stage": job.stage, "number": job.number, "params": job.params}
-    return {**own, **outcome, "seconds": seconds}
+    return {"number": job.number, "params": job.params, **outcome, "seconds": seconds}
 
 
 def checkpoint_of(checkpoints: str, number: int) -> str:

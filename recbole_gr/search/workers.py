@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.search.store import Record
-from recbole_gr.search.trial import FAILED, Job, recorded
+from recbole_gr.search.trial import FAILED, Job, Record, recorded
 from recbole_gr.terminal.log import say
 
 TOOLS = ("auto", "ray", "optuna")
-Run = Callable[[Job], Record]  # one trial
-Workers = Callable[[Run, list[Job], Callable[[Record], None]], None]
+Objective = Callable[[Job], Record]  # what a trial is
+Workers = Callable[[Objective, list[Job], Callable[[Record], None]], None]
 
 
 def choose_workers(tool: str) -> Workers:
@@ -40,13 +39,13 @@ def choose_workers(tool: str) -> Workers:
     return with_ray
 
 
-def in_process(run: Run, jobs: list[Job], done: Callable[[Record], None]) -> None:
+def in_process(objective: Objective, jobs: list[Job], done: Callable[[Record], None]) -> None:
     """Run jobs in their order; `done` takes the record of each when it ends."""
     for job in jobs:
-        done(recorded(run, job))
+        done(recorded(objective, job))
 
 
-def with_ray(run: Run, jobs: list[Job], done: Callable[[Record], None]) -> None:
+def with_ray(objective: Objective, jobs: list[Job], done: Callable[[Record], None]) -> None:
     """Run jobs as RecBole does, by `ray.tune.run`: as many at once as there are GPUs (or cores).
 
     An existing cluster is taken where `RAY_ADDRESS` names it.
@@ -62,14 +61,13 @@ def with_ray(run: Run, jobs: list[Job], done: Callable[[Record], None]) -> None:
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             job = jobs[trial.config["job"]]
-            own = {"stage": job.stage, "number": job.number, "params": job.params}
             lost = {"status": FAILED, "message": "its process ended, see ray_log", "seconds": None}
-            done({**own, **lost})
+            done({"number": job.number, "params": job.params, **lost})
 
     if not ray.is_initialized():
         ray.init(include_dashboard=False)
     tune.run(
-        tune.with_parameters(_ray_trial, run=run, jobs=jobs, folder=os.getcwd()),
+        tune.with_parameters(_ray_trial, objective=objective, jobs=jobs, folder=os.getcwd()),
         config={"job": tune.grid_search(list(range(len(jobs))))},
         resources_per_trial={"cpu": 1, "gpu": 1 if torch.cuda.is_available() else 0},
         callbacks=[Keep()],
@@ -79,6 +77,8 @@ def with_ray(run: Run, jobs: list[Job], done: Callable[[Record], None]) -> None:
     )
 
 
-def _ray_trial(config: dict, run: Run, jobs: list[Job], folder: str) -> dict[str, Record]:
+def _ray_trial(
+    config: dict, objective: Objective, jobs: list[Job], folder: str
+) -> dict[str, Record]:
     os.chdir(folder)  # Ray starts it in a folder of its own; data paths may be relative
-    return {"record": recorded(run, jobs[config["job"]])}
+    return {"record": recorded(objective, jobs[config["job"]])}
