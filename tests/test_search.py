@@ -275,6 +275,24 @@ def test_a_file_of_something_else_stays_as_it_was(text, tmp_path):
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize("line", ['{"op_code":99}', '{"op_code":4}', '{"op_code":0,"a":1}'])
+def test_a_line_that_optuna_cannot_use_is_said_of_the_file(line, tmp_path):
+    path = tmp_path / "b.jsonl"
+    path.write_bytes(text := journal(path, 2) + line.encode() + b"\n")
+    with pytest.raises(ConfigError, match=r"b.jsonl': its journal cannot be used"), opened(path):
+        pass
+    assert path.read_bytes() == text
+
+
+def test_a_journal_is_read_without_pickles(tmp_path, monkeypatch):
+    journal(path := tmp_path / "a.jsonl", 2)
+    monkeypatch.setattr("pickle.loads", lambda *_, **__: pytest.fail("a pickle was loaded"))
+    monkeypatch.setattr("pickle.Unpickler", lambda *_, **__: pytest.fail("a pickle was loaded"))
+    with opened(path) as study:
+        assert len(study.records) == 2
+    assert not hasattr(JournalFileBackend, "load_snapshot")  # the one part of Optuna's with pickles
+
+
 def test_a_study_of_somebody_else_is_not_taken_for_a_search(tmp_path):
     path = tmp_path / "b.jsonl"
     storage = JournalStorage(JournalFileBackend(str(path)))
@@ -328,12 +346,14 @@ def plain(records):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
 
 
-@pytest.mark.parametrize("algo", ["exhaustive", "random", "bayes"])
-@pytest.mark.parametrize("stop", [0, 3, 11])
-def test_a_stopped_search_goes_on_to_the_same_end(algo, stop, find):
+@pytest.mark.parametrize(
+    "algo, parallel", [("exhaustive", 1), ("random", 1), ("bayes", 1), ("bayes", 4)]
+)
+@pytest.mark.parametrize("stop", [0, 3, 13])
+def test_a_stopped_search_goes_on_to_the_same_end(algo, parallel, stop, find):
     text = "hidden_size choice [16,32]\nn_layers quniform 1,3,1\ndropout choice [0.1,0.2,0.3]"
     text = text if algo == "exhaustive" else SPACE
-    options = {"algo": algo, "max_evals": 15}
+    options = {"algo": algo, "max_evals": 15, "parallel": parallel}
     whole = find(Stub(fail=(2, 9)), text, {**options, "output_file": "whole.jsonl"})
     with pytest.raises(KeyboardInterrupt):
         find(Stub(stop=stop, fail=(2, 9)), text, options)
@@ -353,6 +373,21 @@ def test_more_trials_can_be_added_later(find):
     more = Stub()
     outcome = find(more, options={"max_evals": 5})
     assert more.ran == [3, 4] and len(outcome["trials"]) == 5
+    nothing = Stub()  # fewer are asked for than there are: none is hidden
+    assert find(nothing, options={"max_evals": 2})["best"] == outcome["best"]
+    assert nothing.ran == []
+
+
+def test_values_may_be_lists_of_which_optuna_says_nothing(find, recwarn):
+    text = "mlp_hidden_size choice [[8,16],[4],[]]\nembedding_size choice [None,'a',True]"
+    options = {"max_evals": None}
+    with pytest.raises(KeyboardInterrupt):
+        find(Stub(stop=5), text, options, model="DeepFM")
+    outcome = find(Stub(), text, options, model="DeepFM")
+    assert len(outcome["trials"]) == 9
+    sizes = [trial["params"]["mlp_hidden_size"] for trial in outcome["trials"]]
+    assert {repr(size) for size in sizes} == {"[8, 16]", "[4]", "[]"}
+    assert not [warning for warning in recwarn if "categorical" in str(warning.message)]
 
 
 @pytest.mark.parametrize(

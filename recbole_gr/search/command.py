@@ -10,7 +10,7 @@ usage: run_hyper.py --params_file=FILE --model=NAME --dataset=NAME [--key=value 
 
 Trains a model with the parameters of FILE and ends in a table of all trials by their validation
 score, with the command that trains the best. Every trial is stored when it ends; the same command
-goes on where it was stopped.
+goes on where it was stopped. Needs Optuna: pip install "recbole_gr[search]".
 
   --params_file     lines of 'name choice [v1,v2]', 'name uniform low,high', 'name quniform
                     low,high,step' or 'name loguniform low,high' (exp of it), as in RecBole
@@ -24,7 +24,8 @@ goes on where it was stopped.
   --tool            ray (Ray Tune), optuna (one trial after another), or auto: ray where it is
                     installed whole (default)
   --parallel        with bayes, trials that are proposed together (default: 1)
-  --output_file     of the trials (default: saved/search/<model>-<dataset>-<params_file>.jsonl)
+  --output_file     of the trials, a journal of Optuna's (default:
+                    saved/search/<model>-<dataset>-<params_file>.jsonl)
   --keep_checkpoints=True   of all trials, not of the best alone
   --key=value       any setting of run_recbole_gr.py, for every trial
 """

@@ -16,6 +16,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -56,30 +58,24 @@ class StoredStudy:
     """
 
     def __init__(
-        self,
-        storage: JournalStorage,
-        path: Path,
-        name: str,
-        header: Record,
-        score: str = "valid_score",
-        bigger: bool = True,
-    ):
+        self, storage: JournalStorage, path: Path, name: str, header: Record,
+        score: str = "valid_score", bigger: bool = True,
+    ):  # fmt: skip
         import optuna
 
+        direction: Any = "maximize" if bigger else "minimize"
         self.study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="maximize" if bigger else "minimize",
-            load_if_exists=True,
+            storage=storage, study_name=name, direction=direction, load_if_exists=True
         )
         self.score = score
         self.trials: dict[int, FrozenTrial] = {}
         stored = self.study.get_trials(deepcopy=False)
-        header = json.loads(json.dumps({"format_version": FORMAT_VERSION, **finite(header)}))
         if HEADER not in self.study.user_attrs and not stored:
-            self.study.set_user_attr(HEADER, header)
-        _check(self.study.user_attrs.get(HEADER), header, path)
+            self.study.set_user_attr(HEADER, {"format_version": FORMAT_VERSION, **finite(header)})
+        _require_same(self.study.user_attrs.get(HEADER), header, path)
         remedy = "Take the line of this trial out of the file, and it is run again."
+        with taking(f"trials of {name}", path, remedy):
+            optuna.create_study().add_trials(stored)  # which sees that they are some
         for trial in stored:
             record: Any = trial.user_attrs.get("record")
             where = f"trial {trial.number} of {name}"
@@ -100,15 +96,14 @@ class StoredStudy:
 
         record = finite(record)
         value = {**record.get("figures", {}), **record}.get(self.score)
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.FAIL if value is None else TrialState.COMPLETE,
-                value=value,
-                params=params,
-                distributions={p.name: p.distribution for p in space},
-                user_attrs={"record": record},
-            )
+        trial = create_trial(
+            state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+            value=value,
+            params=params,
+            distributions={p.name: p.distribution for p in space},
+            user_attrs={"record": record},
         )
+        self.study.add_trial(trial)
         self.trials[record["number"]] = self.study.get_trials(deepcopy=False)[-1]
         return self.trials[record["number"]].user_attrs["record"]
 
@@ -133,7 +128,9 @@ def open_journal(path: Path) -> Iterator[JournalStorage]:
         raise ConfigError(
             f"{path} cannot be written: {error.strerror}. Give another --output_file."
         ) from error
-    with file:
+    with file, warnings.catch_warnings():
+        # Of lists among the values of parameters, which JSON gives back as they are.
+        warnings.filterwarnings("ignore", "Choices for a categorical")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -160,18 +157,18 @@ def _cut(file: IO[bytes], path: Path) -> None:
                 raise _foreign(path) from error
             raise ConfigError(
                 f"{path}, line {number} is damaged ({type(error).__name__}: {error}). Take it out, "
-                f"and its trial alone is lost: sed -i.bak {number}d '{path}'"
+                f"and its trial alone is lost: sed -i.bak {number}d {shlex.quote(str(path))}"
             ) from error
     if not (rest.startswith(BEGIN) or BEGIN.startswith(rest)):
         raise _foreign(path)
     file.truncate(len(whole) + len(newline))
 
 
-def _check(found: Any, header: Record, path: Path) -> None:
+def _require_same(found: Any, header: Record, path: Path) -> None:
     if not isinstance(found, dict):
         raise _foreign(path)
-    require_version(found.get("format_version"), FORMAT_VERSION, path)
-    if wrong := differences(found, header):
+    require_version(found.pop("format_version", None), FORMAT_VERSION, path)
+    if wrong := differences(found, json.loads(json.dumps(finite(header)))):
         raise ConfigError(
             f"{path} holds another search: {'; '.join(wrong)}. Give what it was started with to go "
             "on, or another --output_file to start anew."

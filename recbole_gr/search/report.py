@@ -1,7 +1,7 @@
 """The outcome of a search: its trials in the order of their validation, and the best command."""
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,18 @@ def write_search_report(
     """
     trials = sorted(outcome["trials"], key=order)
     table = trial_table(trials, metric)
+    command = best_command(task, outcome["best"]) if outcome["best"] else None
     page = [f"# Search: {task.model} on {task.dataset}", table]
-    command = None
-    if outcome["best"]:
-        command = best_command(task, outcome["best"])
+    if command:
         page += [f"Best by {metric} on the validation targets:", f"```bash\n{command}\n```"]
     if outcome["tokenizers"]:
         page += ["Tokenizers by their SIDs:", tokenizer_table(outcome["tokenizers"], criterion)]
-    texts = {"md": "\n\n".join(page) + "\n", "csv": trial_csv(trials)}
-    for kind, text in texts.items():
-        with atomic_write(file.with_suffix(f".{kind}")) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    files = {kind: str(file.with_suffix(f".{kind}")) for kind in texts}
-    return {"table": table, "command": command, "files": {**files, "jsonl": str(file)}}
+    files = {"md": file.with_suffix(".md"), "csv": file.with_suffix(".csv"), "jsonl": file}
+    with atomic_write(files["md"]) as temporary:
+        temporary.write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    with atomic_write(files["csv"]) as temporary:
+        temporary.write_text(trial_csv(trials), encoding="utf-8")
+    return {"table": table, "command": command, "files": {k: str(v) for k, v in files.items()}}
 
 
 def trial_table(trials: list[Record], metric: str) -> str:
@@ -56,13 +55,15 @@ def trial_table(trials: list[Record], metric: str) -> str:
     names = _names(trial["params"] for trial in trials)
     lines = [["trial", *names, f"valid {metric}", f"test {metric}", "seconds", "status"]]
     for trial in trials:
+        test = _metric(trial.get("test_result"), metric)
         status = trial["status"]
         if status != FINISHED:
-            status += ": " + _line(trial["message"])[:80]
-        test = {key.lower(): value for key, value in (trial.get("test_result") or {}).items()}
-        scores = [_number(trial.get("valid_score"), "{:.4f}"), _number(test.get(metric), "{:.4f}")]
-        last = [*scores, _number(trial["seconds"], "{:.0f}"), status]
-        lines.append([str(trial["number"]), *_short(trial, names), *last])
+            status += ": " + " ".join(trial["message"].split())[:80].replace("|", "/")
+        numbers = [trial.get("valid_score"), test]
+        cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
+        seconds = "-" if trial["seconds"] is None else f"{trial['seconds']:.0f}"
+        shown = [_short(trial["params"].get(name, "")) for name in names]
+        lines.append([str(trial["number"]), *shown, *cells, seconds, status])
     return aligned_table(lines)
 
 
@@ -72,25 +73,24 @@ def tokenizer_table(records: list[Record], criterion: str) -> str:
     title, form, _ = COLUMNS[criterion]
     lines = [["tokenizer", *names, title, "collapsed or failed"]]
     for record in records:
-        figure = _number(record.get("figures", {}).get(criterion), form)
+        value = record.get("figures", {}).get(criterion)
         why = record.get("message") or "; ".join(record.get("collapsed", ()))
-        lines.append([str(record["number"]), *_short(record, names), figure, _line(why)])
+        shown = [_short(record["params"].get(name, "")) for name in names]
+        cell = "-" if value is None else form.format(value)
+        lines.append([str(record["number"]), *shown, cell, " ".join(why.split()).replace("|", "/")])
     return aligned_table(lines)
 
 
 def trial_csv(trials: list[Record]) -> str:
     """All trials with all their metrics."""
     names = _names(trial["params"] for trial in trials)
-    metrics = [
-        (split, name)
-        for split in ("valid_result", "test_result")
-        for name in _names(trial.get(split) or {} for trial in trials)
-    ]
-    heads = [f"{split.partition('_')[0]} {name}" for split, name in metrics]
+    splits = ("valid_result", "test_result")
+    metrics = {s: _names(trial.get(s) or {} for trial in trials) for s in splits}
+    heads = [f"{split.partition('_')[0]} {name}" for split in splits for name in metrics[split]]
     lines = [["trial", *names, "valid score", *heads, "seconds", "status", "message"]]
     for trial in trials:
+        values = [(trial.get(s) or {}).get(name, "") for s in splits for name in metrics[s]]
         params = [_text(trial["params"].get(name, "")) for name in names]
-        values = [(trial.get(split) or {}).get(name, "") for split, name in metrics]
         last = [trial["seconds"], trial["status"], trial.get("message", "")]
         lines.append([trial["number"], *params, trial.get("valid_score", ""), *values, *last])
     return csv_text(lines)
@@ -98,31 +98,24 @@ def trial_csv(trials: list[Record]) -> str:
 
 def best_command(task: Task, record: Record) -> str:
     """The command line that trains with the parameters of a trial."""
-    settings = {"model": task.model, "dataset": task.dataset}
-    if task.files:
-        settings["config_files"] = ",".join(task.files)
-    settings |= {**task.settings, **record["params"]}
+    files = [f"--config_files={','.join(task.files)}"] if task.files else []
+    settings = {**task.settings, **record["params"]}
     arguments = [f"--{name}={_text(value)}" for name, value in settings.items()]
-    return shlex.join(["python", "run_recbole_gr.py", *arguments])
+    parts = [f"--model={task.model}", f"--dataset={task.dataset}", *files, *arguments]
+    return shlex.join(["python", "run_recbole_gr.py", *parts])
 
 
-def _names(groups: Iterable[Iterable[str]]) -> list[str]:
+def _names(groups: Any) -> list[str]:
     return list(dict.fromkeys(name for group in groups for name in group))
 
 
-def _line(text: str) -> str:
-    """Text for one cell of a table."""
-    return " ".join(text.split()).replace("|", "/")
-
-
-def _number(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def _metric(result: dict[str, float] | None, name: str) -> float | None:
+    return {key.lower(): value for key, value in (result or {}).items()}.get(name)
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _short(record: Record, names: list[str]) -> list[str]:
-    values = [record["params"].get(name, "") for name in names]
-    return [f"{value:.5g}" if isinstance(value, float) else _text(value) for value in values]
+def _short(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else _text(value)

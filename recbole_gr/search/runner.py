@@ -1,7 +1,6 @@
 """A search from its parameter file to its table."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from recbole_gr.search import two_stage as two_stages
 from recbole_gr.search.journal import StoredStudy, open_journal
 from recbole_gr.search.report import write_search_report
 from recbole_gr.search.samplers import check_algorithm, grid, make_sampler
-from recbole_gr.search.space import Parameter, Params, read_space
+from recbole_gr.search.space import Parameter, read_space
 from recbole_gr.search.study import ALL, Best, run_study
 from recbole_gr.search.task import Task, check_task, make_task
 from recbole_gr.search.trial import TOKENIZERS, TRIALS, Record, fit_tokenizer, run_trial
@@ -115,7 +114,6 @@ def search(
     with open_journal(file) as storage:
         study = StoredStudy(storage, file, TRIALS, header, bigger=bigger)
         tokenizers: list[Record] = []
-        complete: Callable[[Params], Params] = dict
         if two_stage:
             most = max_tokenizers or (None if algo == "exhaustive" else MAX_TOKENIZERS)
             listed = algo if algo == "exhaustive" else "random"  # no scores are waited for
@@ -129,7 +127,7 @@ def search(
             )
             chosen = two_stages.choose_tokenizers(tokenizers, keep_tokenizers, criterion)
             say("Tokenizers that go on: %s", [record["params"] for record in chosen])
-            rest, complete = two_stages.of_tokenizers(chosen, rest)
+            rest = two_stages.of_tokenizers(chosen, rest)
         for record in study.records:
             best(record)
         trials = run_study(
@@ -140,7 +138,6 @@ def search(
             task,
             together=parallel if algo == "bayes" else ALL,
             ended=best,
-            complete=complete,
         )
     metric = str(config["valid_metric"]).lower()
     outcome = {"best": best.record, "trials": trials, "tokenizers": tokenizers}

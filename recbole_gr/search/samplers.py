@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from numpy.random import SeedSequence
 
@@ -104,10 +104,8 @@ def tpe(
     import optuna
 
     sampler = optuna.samplers.TPESampler(seed=_stream(seed, len(ended)))
-    study = optuna.create_study(
-        direction="maximize" if bigger else "minimize",
-        sampler=sampler,
-    )
+    direction: Any = "maximize" if bigger else "minimize"
+    study = optuna.create_study(direction=direction, sampler=sampler)
     study.add_trials(ended)
     return [_ask(study, space) for _ in range(n)]
 

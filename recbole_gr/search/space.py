@@ -21,7 +21,6 @@ FORMS = {
     "loguniform": "loguniform -8,0",
 }
 MOST_LOG = 700  # exp of more is no number
-LISTS = "Choices for a categorical"  # Optuna's warning of lists, which JSON gives back as they are
 Params = dict[str, Any]
 
 
@@ -81,7 +80,10 @@ def read_space(path: str | os.PathLike) -> list[Parameter]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            parameter = _parameter(line.split(None, 2), number)
+            with warnings.catch_warnings():
+                # Of lists, which JSON gives back, and of bounds that are none of the steps.
+                warnings.simplefilter("ignore")
+                parameter = _parameter(line.split(None, 2), number)
             if parameter.name in space:
                 first = space[parameter.name].line
                 raise ConfigError(
@@ -97,17 +99,8 @@ def read_space(path: str | os.PathLike) -> list[Parameter]:
     return list(space.values())
 
 
-def choice(name: str, values: Any, line: int = 0) -> Parameter:
-    """A parameter that is one of some values, of which any may be a list."""
-    from optuna.distributions import CategoricalDistribution
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", LISTS)
-        return Parameter(name, "choice", CategoricalDistribution(values), line)
-
-
 def _parameter(parts: list[str], line: int) -> Parameter:
-    from optuna.distributions import FloatDistribution, IntDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if len(parts) < 2:
         raise ConfigError(f"'{parts[0]}' alone; write '{parts[0]} {FORMS['choice']}', for example")
@@ -123,7 +116,7 @@ def _parameter(parts: list[str], line: int) -> Parameter:
         values = json.loads(json.dumps(values))  # as they are read back: lists for tuples
         if any(values.count(value) > 1 for value in values):
             raise ConfigError(f"{text!r} holds a value twice; leave one of them out")
-        return choice(name, values, line)
+        return Parameter(name, kind, CategoricalDistribution(values), line)
     numbers = _numbers(text)
     if numbers is None or len(numbers) != (3 if kind == "quniform" else 2):
         raise ConfigError(f"{text!r} is not what {kind} takes; {form}")
@@ -140,12 +133,10 @@ def _parameter(parts: list[str], line: int) -> Parameter:
     step = rest[0]
     if not 0 < step <= high - low:
         raise ConfigError(f"the step {step:g} must be above 0 and fit the bounds; {form}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an upper bound that is none of the steps
-        if low.is_integer() and step.is_integer():
-            whole = IntDistribution(int(low), math.floor(high), step=int(step))
-            return Parameter(name, kind, whole, line)
-        return Parameter(name, kind, FloatDistribution(low, high, step=step), line)
+    if low.is_integer() and step.is_integer():
+        whole = IntDistribution(int(low), math.floor(high), step=int(step))
+        return Parameter(name, kind, whole, line)
+    return Parameter(name, kind, FloatDistribution(low, high, step=step), line)
 
 
 def _numbers(text: str) -> list[float] | None:

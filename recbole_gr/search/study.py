@@ -7,7 +7,8 @@ from recbole_gr.search.journal import StoredStudy
 from recbole_gr.search.samplers import Sampler
 from recbole_gr.search.space import Parameter, Params
 from recbole_gr.search.task import Task
-from recbole_gr.search.trial import FINISHED, Job, Record, checkpoint_of, discard
+from recbole_gr.search.trial import FINISHED, Job, Record, discard
+from recbole_gr.search.two_stage import of_a_run
 from recbole_gr.terminal.log import say
 
 ALL = 1 << 40  # proposed together where scores make no difference
@@ -22,7 +23,6 @@ def run_study(
     task: Task,
     together: int = ALL,
     ended: Callable[[Record], Any] = lambda record: None,
-    complete: Callable[[Params], Params] = dict,
 ) -> list[Record]:
     """Run the trials that are proposed and not stored yet; returns all records.
 
@@ -33,7 +33,6 @@ def run_study(
         together: how many are proposed before their scores are known. What is proposed follows from
             the scores in the order of the numbers, whichever trial ends first.
         ended: called with each record when it is stored.
-        complete: makes the parameters of a run of those proposed.
     """
     first = 0
     while proposed := sampler([study.trials[number] for number in range(first)], together):
@@ -44,7 +43,7 @@ def run_study(
 
         left = {n: params for n, params in numbered.items() if n not in study.trials}
         if left:
-            run([Job(n, complete(params), task) for n, params in left.items()], keep)
+            run([Job(n, of_a_run(params), task) for n, params in left.items()], keep)
         first += len(proposed)
     return study.records
 
@@ -79,4 +78,4 @@ class Best:
             shown = (record["number"], record["valid_score"], record["params"])
             say("Trial %d is the best so far: %.6g with %s", *shown)
         if self.clean and beaten is not None:
-            discard(checkpoint_of(self.checkpoints, beaten["number"]))
+            discard(self.checkpoints, beaten["number"])

@@ -58,15 +58,11 @@ def run_trial(job: Job) -> Record:
     # A name of its own: one that follows from the time may come back once it was removed.
     file = checkpoint_of(job.task.checkpoints, job.number)
     result = run_model(job.task.config(job.params), start=Start(checkpoint=file))
+    same = ("test_result", "test_interval", "best_epoch", "sid_digest", "checkpoint", "example")
     return {
         "valid_score": result["best_valid_score"],
         "valid_result": result["best_valid_result"],
-        "test_result": result["test_result"],
-        "test_interval": result["test_interval"],
-        "best_epoch": result["best_epoch"],
-        "sid_digest": result["sid_digest"],
-        "checkpoint": result["checkpoint"],
-        "example": result["example"],
+        **{key: result[key] for key in same},
     }
 
 
@@ -107,7 +103,11 @@ def recorded(objective: Any, job: Job) -> Record:
             log.error("Trial %d failed: %s", job.number, message)
         else:
             log.exception("Trial %d failed", job.number)
-    seconds = perf_counter() - began
+    return record_of(job, outcome, perf_counter() - began)
+
+
+def record_of(job: Job, outcome: dict[str, Any], seconds: float | None) -> Record:
+    """What is stored of a trial with its `status` and what it gave, or a `message`."""
     return {"number": job.number, "params": job.params, **outcome, "seconds": seconds}
 
 
@@ -116,8 +116,8 @@ def checkpoint_of(checkpoints: str, number: int) -> str:
     return f"{checkpoints}-{number}.pth"
 
 
-def discard(checkpoint: str) -> None:
+def discard(checkpoints: str, number: int) -> None:
     """Remove what a trial kept that another one has beaten, PIT's warm-up included."""
-    path = Path(checkpoint)
+    path = Path(checkpoint_of(checkpoints, number))
     path.unlink(missing_ok=True)
     path.with_name(f"{path.stem}-warmup{path.suffix}").unlink(missing_ok=True)

@@ -1,17 +1,16 @@
 """The first of two stages: tokenizers by the quality of their SIDs, before any model is trained."""
 
-from collections.abc import Callable
 from typing import Any
 
 from recbole_gr import registry
 from recbole_gr.config.parsing import properties_dir, read_yaml
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.report.tokenizers import COLUMNS
-from recbole_gr.search.space import Parameter, Params, choice
+from recbole_gr.search.space import Parameter, Params
 from recbole_gr.search.task import Task
 from recbole_gr.search.trial import Record
 
-CHOSEN = "tokenizer number"  # the kept tokenizer among the parameters of the second stage
+CHOSEN = "parameters of the tokenizer"  # a parameter of the second stage
 CRITERIA = {key: smaller for key, (_, _, smaller) in COLUMNS.items() if smaller is not None}
 
 
@@ -76,14 +75,14 @@ def choose_tokenizers(records: list[Record], keep: int, criterion: str) -> list[
     return sorted(left, key=lambda record: sign * record["figures"][criterion])[:keep]
 
 
-def of_tokenizers(
-    chosen: list[Record], rest: list[Parameter]
-) -> tuple[list[Parameter], Callable[[Params], Params]]:
-    """The space of the second stage, and what makes a run's parameters of what is proposed."""
-    by_number = {record["number"]: record["params"] for record in chosen}
+def of_tokenizers(chosen: list[Record], rest: list[Parameter]) -> list[Parameter]:
+    """The space of the second stage: one of the chosen tokenizers, and the other parameters."""
+    from optuna.distributions import CategoricalDistribution
 
-    def complete(params: Params) -> Params:
-        others = {name: value for name, value in params.items() if name != CHOSEN}
-        return {**by_number[params[CHOSEN]], **others}
+    tokenizers: Any = [record["params"] for record in chosen]
+    return [Parameter(CHOSEN, "choice", CategoricalDistribution(tokenizers)), *rest]
 
-    return [choice(CHOSEN, list(by_number)), *rest], complete
+
+def of_a_run(params: Params) -> Params:
+    """What is proposed, with the parameters of a tokenizer in the place of :data:`CHOSEN`."""
+    return {**params.get(CHOSEN, {}), **{k: v for k, v in params.items() if k != CHOSEN}}

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.search.trial import FAILED, Job, Record, recorded
+from recbole_gr.search.trial import FAILED, Job, Record, record_of, recorded
 from recbole_gr.terminal.log import say
 
 TOOLS = ("auto", "ray", "optuna")
 Objective = Callable[[Job], Record]  # what a trial is
-Workers = Callable[[Objective, list[Job], Callable[[Record], None]], None]
+Done = Callable[[Record], None]
+Workers = Callable[[Objective, list[Job], Done], None]
 
 
 def choose_workers(tool: str) -> Workers:
@@ -39,13 +40,13 @@ def choose_workers(tool: str) -> Workers:
     return with_ray
 
 
-def in_process(objective: Objective, jobs: list[Job], done: Callable[[Record], None]) -> None:
+def in_process(objective: Objective, jobs: list[Job], done: Done) -> None:
     """Run jobs in their order; `done` takes the record of each when it ends."""
     for job in jobs:
         done(recorded(objective, job))
 
 
-def with_ray(objective: Objective, jobs: list[Job], done: Callable[[Record], None]) -> None:
+def with_ray(objective: Objective, jobs: list[Job], done: Done) -> None:
     """Run jobs as RecBole does, by `ray.tune.run`: as many at once as there are GPUs (or cores).
 
     An existing cluster is taken where `RAY_ADDRESS` names it.
@@ -60,9 +61,8 @@ def with_ray(objective: Objective, jobs: list[Job], done: Callable[[Record], Non
             done(trial.last_result["record"])
 
         def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            job = jobs[trial.config["job"]]
-            lost = {"status": FAILED, "message": "its process ended, see ray_log", "seconds": None}
-            done({"number": job.number, "params": job.params, **lost})
+            lost = {"status": FAILED, "message": "its process ended, see ray_log"}
+            done(record_of(jobs[trial.config["job"]], lost, None))
 
     if not ray.is_initialized():
         ray.init(include_dashboard=False)
@@ -77,8 +77,6 @@ def with_ray(objective: Objective, jobs: list[Job], done: Callable[[Record], Non
     )
 
 
-def _ray_trial(
-    config: dict, objective: Objective, jobs: list[Job], folder: str
-) -> dict[str, Record]:
+def _ray_trial(config: dict, objective: Objective, jobs: list[Job], folder: str) -> dict:
     os.chdir(folder)  # Ray starts it in a folder of its own; data paths may be relative
     return {"record": recorded(objective, jobs[config["job"]])}
