@@ -374,8 +374,9 @@ def test_more_trials_can_be_added_later(find):
     outcome = find(more, options={"max_evals": 5})
     assert more.ran == [3, 4] and len(outcome["trials"]) == 5
     nothing = Stub()  # fewer are asked for than there are: none is hidden
+    before = Path(outcome["files"]["jsonl"]).read_bytes()
     assert find(nothing, options={"max_evals": 2})["best"] == outcome["best"]
-    assert nothing.ran == []
+    assert nothing.ran == [] and Path(outcome["files"]["jsonl"]).read_bytes() == before
 
 
 def test_values_may_be_lists_of_which_optuna_says_nothing(find, recwarn):
@@ -403,11 +404,12 @@ def test_values_may_be_lists_of_which_optuna_says_nothing(find, recwarn):
 def test_a_file_of_another_search_is_refused_with_what_differs(
     text, options, settings, message, find
 ):
-    find(Stub())
+    before = Path(find(Stub())["files"]["jsonl"]).read_bytes()
     stub = Stub()
     with pytest.raises(ConfigError) as error:
         find(stub, text, options, **settings)
     assert message in str(error.value) and stub.ran == []
+    assert Path("saved/search/TIGER-tiny-space.jsonl").read_bytes() == before
 
 
 def test_progress_and_device_may_differ(find):

@@ -63,10 +63,11 @@ class StoredStudy:
     ):  # fmt: skip
         import optuna
 
-        direction: Any = "maximize" if bigger else "minimize"
-        self.study = optuna.create_study(
-            storage=storage, study_name=name, direction=direction, load_if_exists=True
-        )
+        if name in optuna.get_all_study_names(storage):  # making it again would write a line
+            self.study = optuna.load_study(study_name=name, storage=storage)
+        else:
+            direction: Any = "maximize" if bigger else "minimize"
+            self.study = optuna.create_study(storage=storage, study_name=name, direction=direction)
         self.score = score
         self.trials: dict[int, FrozenTrial] = {}
         stored = self.study.get_trials(deepcopy=False)
