@@ -53,7 +53,7 @@ def run_recbole_gr(
         None), `table` (markdown), `bucket_table`, `files`. For several `results` (a list of such),
         `table`, `bucket_table` and `files` (paths by "md", "csv", "json", "png", "manifest").
 
-        With several processes (`nproc`, `world_size`, torchrun) None wherever process 0 is not.
+        With several processes (`nproc`, `world_size`, torchrun) None on all ranks but 0.
 
     Raises:
         ConfigError: settings or data cannot be used. All models' settings are checked before the
@@ -85,14 +85,14 @@ def _run(model: Any, dataset: str | None, given: Given, saved: bool) -> dict[str
     if len(configs) > 1 and configs[0]["resume"]:
         raise ConfigError("resume: a checkpoint is of one model; give --model one name.")
     _check_inputs(configs)
-    if not processes.is_main():
+    if not processes.is_rank_zero():
         return _run_all(configs, saved, None)
     with report_folder(configs) as folder:
         return _run_all(configs, saved, folder)
 
 
 def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dict[str, Any] | None:
-    """Train and test the models one by one; the main process reports in `folder`."""
+    """Train and test the models one by one; rank 0 reports in `folder`."""
     results, failures = [], []
     for config in configs:
         try:
@@ -106,24 +106,24 @@ def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dic
             else:
                 logging.getLogger().exception("%s failed", config["model"])
             failures.append((config["model"], error))
-            if processes.size() > 1:
+            if processes.world_size() > 1:
                 break  # the others may not have failed, and would wait for this one
             continue
-        if folder is None:  # not the main process
+        if folder is None:  # not rank 0
             continue
         # After each model: what is finished stays, whatever happens to the rest.
         files = report.write_report(results, folder)
         files["manifest"] = write_manifest(results, folder, saved)
 
     if failures:
-        if not results or not processes.is_main():
+        if not results or not processes.is_rank_zero():
             raise failures[0][1]
         names = ", ".join(f"{name} ({error})" for name, error in failures)
         raise ModelsFailed(
             f"Failed: {names}. The results of the other models are in {files['md']}.",
             report.markdown_table(results),
         ) from failures[0][1]
-    if not processes.is_main():
+    if not processes.is_rank_zero():
         return None
     _warn_if_targets_differ(results)
     tables = {"table": report.markdown_table(results), "bucket_table": bucket_table(results)}

@@ -27,7 +27,7 @@ def resumed(folder, straight, first, rest):
     os.chdir(folder)
     whole = run_recbole_gr(cmd_args=straight)
     short = run_recbole_gr(cmd_args=first)
-    file = processes.from_main(lambda: short["checkpoint"])
+    file = processes.broadcast_object(lambda: short["checkpoint"])
     going_on = run_recbole_gr(cmd_args=[*rest, f"--resume={file}"])
     return [whole, going_on]
 
@@ -53,7 +53,7 @@ def stopped(folder, arguments):
         text = str(error)
     finally:
         torch.optim.Optimizer.__init__ = begin
-    file = processes.from_main(lambda: text.removeprefix("--resume=").split(" goes")[0])
+    file = processes.broadcast_object(lambda: text.removeprefix("--resume=").split(" goes")[0])
     going_on = run_recbole_gr(cmd_args=[*arguments, f"--resume={file}"])
     return [whole, going_on, len(made), file]
 
@@ -83,34 +83,35 @@ def fits(folder, requests):
 
 def exchange(device="cpu"):
     """Everything that processes tell each other, with parts of unequal size."""
-    processes.connect(device)
+    processes.init_process_group(device)
     rank = processes.rank()
-    processes.draw_apart(7)
+    processes.seed_per_rank(7)
     rows = torch.arange(3 * rank + 1) + 10 * rank
     used, unused, elsewhere = (nn.Parameter(torch.ones(2)) for _ in range(3))
     used.grad = torch.full((2,), rank + 1.0)
     if rank:
         elsewhere.grad = torch.full((2,), 5.0)
-    processes.sum_gradients([used, unused, elsewhere])
+    processes.all_reduce_gradients([used, unused, elsewhere])
     module = nn.BatchNorm1d(2)
     module.weight.data.fill_(rank)
     module.num_batches_tracked.fill_(rank)
-    processes.take_weights_of_main(module)
+    processes.broadcast_weights(module)
     # Item 4 is met by both; each has selected other candidates.
     items = torch.tensor([[4, 7], [2, 4]][rank])
     codes = items.view(2, 1, 1).expand(2, 2, 3)
     seen = observed_by_all(items, codes, codes[:, :, 0].float(), torch.eye(2) + rank)
-    told = processes.from_main(lambda: {"rank": processes.rank(), "size": processes.size()})
-    with processes.alone():
-        inside = [processes.size(), processes.gather("a"), processes.from_main(lambda: 1)]
+    told = processes.broadcast_object(lambda: [processes.rank(), processes.world_size()])
+    with processes.single_process():
+        one = processes.broadcast_object(lambda: 1)
+        inside = [processes.world_size(), processes.gather_object("a"), one]
     mine = {
-        "rows": processes.gather_rows(rows, rows.float().view(-1, 1) / 3),
+        "rows": processes.all_gather_rows(rows, rows.float().view(-1, 1) / 3),
         "gradients": [used.grad, unused.grad, elsewhere.grad],
         "weights": [module.weight.detach(), module.num_batches_tracked],
         "seen": seen,
         "told": told,
         "inside": inside,
         "draw": float(torch.rand(())),
-        "sum": processes.sum_(torch.tensor([rank + 1.0])),
+        "sum": processes.all_reduce_sum(torch.tensor([rank + 1.0])),
     }
-    return processes.gather(mine)
+    return processes.gather_object(mine)

@@ -10,39 +10,39 @@ from recbole_gr.errors import ConfigError
 
 def fails_in_one():
     """Process 1 stops where process 0 waits for it."""
-    processes.connect("cpu")
+    processes.init_process_group("cpu")
     if processes.rank() == 1:
         raise RuntimeError("out of luck")
-    processes.sum_(torch.zeros(1))
+    processes.all_reduce_sum(torch.zeros(1))
 
 
-def refuses_in_main():
+def refuses_on_rank_zero():
     """Process 0 finds something wrong while the others wait."""
-    processes.connect("cpu")
+    processes.init_process_group("cpu")
 
     def check():
         raise ConfigError("topk: too many")
 
-    processes.from_main(check)
+    processes.broadcast_object(check)
 
 
 def is_told_to_stop():
     """Process 1 gets a SIGTERM while process 0 waits for it."""
-    processes.connect("cpu")
+    processes.init_process_group("cpu")
     if processes.rank() == 1:
         signal.raise_signal(signal.SIGTERM)
-    processes.sum_(torch.zeros(1))
+    processes.all_reduce_sum(torch.zeros(1))
 
 
 def is_killed():
     """Process 1 is ended by the system while process 0 waits for it."""
-    processes.connect("cpu")
+    processes.init_process_group("cpu")
     if processes.rank() == 1:
         signal.raise_signal(signal.SIGKILL)
-    processes.sum_(torch.zeros(1))
+    processes.all_reduce_sum(torch.zeros(1))
 
 
 def who():
     """Which process this is, and how many there are."""
-    processes.connect("cpu")
-    return [processes.rank(), processes.size(), processes.gather(processes.rank())]
+    processes.init_process_group("cpu")
+    return [processes.rank(), processes.world_size(), processes.gather_object(processes.rank())]

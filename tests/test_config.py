@@ -318,9 +318,11 @@ def test_a_preset_of_two_models_runs_one_of_them_alone():
         Config("IntRR", "ml-100k", [file], {"initializer_range": 0.02})
 
 
-def test_a_main_process_that_works_alone_can_make_configurations(tiny_folder, monkeypatch):
+def test_rank_zero_in_single_process_mode_can_make_configurations(tiny_folder, monkeypatch):
     # Of a continual run on two processes: what the other one has no part in.
-    for name, value in (("announced", True), ("size", 1), ("connect", torch.device("cpu"))):
+    device = torch.device("cpu")
+    ranks = {"is_launched": True, "world_size": 1, "init_process_group": device}
+    for name, value in ranks.items():
         monkeypatch.setattr(processes, name, lambda *_, v=value: v)
     settings = {"data_path": str(tiny_folder), "nproc": 2}
     assert Config("SASRec", "tiny", config_dict=settings)["world_size"] == 1

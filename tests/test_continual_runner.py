@@ -13,7 +13,7 @@ from tiny import write_tiny_dataset
 from recbole_gr import registry
 from recbole_gr.commands.verify import verify
 from recbole_gr.config import Config
-from recbole_gr.continual import together, tokens
+from recbole_gr.continual import ranks, tokens
 from recbole_gr.continual.methods import Method, methods
 from recbole_gr.continual.report import continual_table
 from recbole_gr.data.content import item_content
@@ -165,7 +165,7 @@ def test_a_continual_run_from_its_manifest_is_equal(settings):
 
 def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monkeypatch):
     whole = run(settings)
-    real, calls = together.run_model, []
+    real, calls = ranks.run_model, []
 
     def failing(config, **options):
         calls.append(config["continual_period"])
@@ -174,7 +174,7 @@ def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monk
         return real(config, **options)
 
     settings["continual_dir"] = str(tmp_path / "other")
-    monkeypatch.setattr(together, "run_model", failing)
+    monkeypatch.setattr(ranks, "run_model", failing)
     with pytest.raises(KeyboardInterrupt):
         run(settings)
     resumed = run(settings)

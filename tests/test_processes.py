@@ -18,7 +18,7 @@ from recbole_gr.config import Config
 from recbole_gr.data.frequency import training_counts
 from recbole_gr.distributed import launch, processes
 from recbole_gr.distributed.launch import layout_of, run_processes
-from recbole_gr.distributed.sharing import Portions, _check_trainer
+from recbole_gr.distributed.sharding import ShardedBatches, _check_trainer
 from recbole_gr.errors import ConfigError, ProcessKilled
 from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.terminal.command_line import Terminated
@@ -137,7 +137,7 @@ def test_all_periods_of_a_continual_run_are_those_of_one_process(
         assert dict(trainer.evaluate(test, load_best_model=False)) == result["test_result"]
 
 
-def test_the_main_process_alone_writes(trained_by_two, place):
+def test_only_rank_zero_writes(trained_by_two, place):
     for _, (model, _) in SHARED.items():
         n_runs = sum(other == model for other, _ in SHARED.values())
         assert len(list(place.glob(f"result_dir/odd-{model}-*/manifest.json"))) == n_runs
@@ -191,10 +191,10 @@ def test_parts_add_up_to_the_gradients_of_the_batch(parts, monkeypatch):
         whole = torch.autograd.grad(model.calculate_loss(batch), parameters)
         total, mean_of_means = 0, 0
         for rank in range(3):
-            monkeypatch.setattr(processes, "_place", processes.Place(rank, 3, rank))
-            portions = Portions([batch])
-            loss = model.calculate_loss(next(iter(portions)))
-            total = total + loss * portions.share
+            monkeypatch.setattr(processes, "_rank_info", processes.RankInfo(rank, 3, rank))
+            shards = ShardedBatches([batch])
+            loss = model.calculate_loss(next(iter(shards)))
+            total = total + loss * shards.share
             mean_of_means = mean_of_means + loss / 3
         for expected, own in zip(whole, torch.autograd.grad(total, parameters)):
             torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-6)
@@ -206,10 +206,10 @@ def test_a_process_without_rows_goes_along_without_counting(parts, monkeypatch):
     batch = next(iter(train))[torch.arange(2)]
     shares = []
     for rank in range(3):
-        monkeypatch.setattr(processes, "_place", processes.Place(rank, 3, rank))
-        portions = Portions([batch])
-        rows = next(iter(portions))
-        shares.append(portions.share)
+        monkeypatch.setattr(processes, "_rank_info", processes.RankInfo(rank, 3, rank))
+        shards = ShardedBatches([batch])
+        rows = next(iter(shards))
+        shares.append(shards.share)
         assert len(rows) == 1
     assert sum(shares) == pytest.approx(1) and shares[2] == 0
 
@@ -266,19 +266,19 @@ def test_an_error_that_a_process_is_still_writing_is_not_read(tmp_path, monkeypa
 
 
 def test_what_is_left_after_a_kill_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "_folder", str(tmp_path))
+    monkeypatch.setattr(launch, "_run_folder", str(tmp_path))
     file = tmp_path / "a.pth"
-    launch.note_how_to_go_on(str(file))
+    launch.note_resume(str(file))
     assert str(launch._killed(1, 11, str(tmp_path))).endswith("by SIGSEGV. Nothing was saved yet.")
     before = tmp_path / "before.pth"
     before.touch()
-    launch.note_how_to_go_on(str(file), str(before))
+    launch.note_resume(str(file), str(before))
     resumed = launch._killed(1, 11, str(tmp_path))
     assert f"--resume={before} goes on from where this run began" in str(resumed)
     file.touch()
     killed = launch._killed(0, 9, str(tmp_path))
     assert f"for want of memory. --resume={file} goes on from the best epoch" in str(killed)
-    launch.note_how_to_go_on(None)
+    launch.note_resume(None)
     assert "The same command goes on" in str(launch._killed(0, 9, str(tmp_path)))
 
     def run(**_):
@@ -302,7 +302,7 @@ def test_what_processes_tell_each_other():
         assert items.tolist() == [2, 4, 7] and log_prob.tolist() == [[2, 2], [4, 4], [7, 7]]
         assert codes[:, 1, 2].tolist() == [2, 4, 7]
         assert counts.tolist() == [[2, 1], [1 + 1, 0 + 2], [0, 1]]
-        assert mine["told"] == {"rank": 0, "size": 1} and mine["sum"].tolist() == [3.0]
+        assert mine["told"] == [0, 1] and mine["sum"].tolist() == [3.0]
         assert mine["inside"] == [1, ["a"], 1]
     assert first["draw"] != second["draw"]
 
@@ -311,7 +311,7 @@ def test_the_error_of_one_process_ends_all():
     with pytest.raises(RuntimeError, match="process 1 of the run failed(.|\n)*out of luck"):
         run_processes(process_roles.fails_in_one, (), {"nproc": 2})
     with pytest.raises(ConfigError, match="^topk: too many$"):
-        run_processes(process_roles.refuses_in_main, (), {"nproc": 2})
+        run_processes(process_roles.refuses_on_rank_zero, (), {"nproc": 2})
 
 
 def free_port():
@@ -342,7 +342,7 @@ def test_torchrun_says_which_process_this_is(monkeypatch):
     for name, value in told.items():
         monkeypatch.setenv(name, str(value))
     assert run_processes(process_roles.who, (), {}) == [0, 1, [0]]
-    assert not processes.announced()
+    assert not processes.is_launched()
     with pytest.raises(ConfigError, match="nproc: 2 .* torchrun has started 1"):
         run_processes(process_roles.who, (), {"nproc": 2})
 

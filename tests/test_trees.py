@@ -136,7 +136,7 @@ def test_what_trees_cannot_do_is_said(arguments, capsys, monkeypatch):
         Recommender.load(file)
     assert main(arguments("XGBoost", resume=file)) == 2
     assert "resume: " in capsys.readouterr().err
-    monkeypatch.setattr(processes, "size", lambda: 2)
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
     config = Config(cmd_args=arguments("XGBoost"))
     with pytest.raises(ConfigError, match="nproc: the trees of XGBoost"):
         registry.get_trainer(config, config.model_class)(config, None)

@@ -143,7 +143,7 @@ def _verify_continual(
         run = ContinualRun(models, then["dataset"], Given.read(config_dict=settings))
         _check_data(manifest, then, run.config)
         outcome = run.run()
-    if outcome is None:  # not the main process
+    if outcome is None:  # not rank 0
         return []
     now, found = outcome["results"], []
     both = (then["results"], now)

@@ -285,8 +285,8 @@ class Config(RecBoleConfig):
     def _check_processes(self) -> None:
         config = self.final_config_dict
         n_processes = layout_of(config).world_size
-        if processes.announced():  # by torchrun, perhaps
-            n_processes = config["world_size"] = processes.size()
+        if processes.is_launched():  # by torchrun, perhaps
+            n_processes = config["world_size"] = processes.world_size()
         batch = config.get("train_batch_size")
         if batch and n_processes > batch:
             raise ConfigError(
@@ -297,16 +297,16 @@ class Config(RecBoleConfig):
     def _init_device(self) -> None:
         super()._init_device()
         config = self.final_config_dict
-        # Its layout is checked, and in a continual run world_size is now that of the main process.
+        # Its layout is checked, and in a continual run world_size is now that of rank 0.
         nproc, kind = config.get("nproc") or 1, config["device"].type
         if kind == "cuda" and nproc > torch.cuda.device_count():
             raise ConfigError(
                 f"nproc: {nproc} processes need a GPU each, and gpu_id {config['gpu_id']} gives "
                 f"{torch.cuda.device_count()}. Name {nproc} (--gpu_id=0,1,...), or lower nproc."
             )
-        if processes.announced():
-            config["device"] = processes.connect(config["device"].type)
-        if not processes.is_main():
+        if processes.is_launched():
+            config["device"] = processes.init_process_group(config["device"].type)
+        if not processes.is_rank_zero():
             config["show_progress"] = config["log_wandb"] = False
 
 

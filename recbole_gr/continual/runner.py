@@ -16,9 +16,9 @@ from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.given import Given
 from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
+from recbole_gr.continual.ranks import release_ranks, run_on_all_ranks, serve_rank_zero
 from recbole_gr.continual.report import write_continual_report
 from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_digest, write_json
-from recbole_gr.continual.together import dismiss, follow, lead
 from recbole_gr.continual.tokens import (
     PeriodItems,
     TokenizerChain,
@@ -92,15 +92,14 @@ class ContinualRun:
             dict: ``results`` (one dict a period and method: ``period``, ``method``, ``model``,
             ``tokenizer``, ``recommender``, ``test_result``, ``best_valid_result``, ``churn``,
             ``tokenizer_seconds``, ``recommender_seconds``, ...), ``table`` (markdown),
-            ``bucket_table`` (None), ``folder`` and ``files``. None in all processes but the main
-            one.
+            ``bucket_table`` (None), ``folder`` and ``files``. None on all ranks but 0.
         """
-        if not processes.is_main():
-            follow(self._config)
+        if not processes.is_rank_zero():
+            serve_rank_zero(self._config)
             return None
-        with processes.alone():  # but for the training of recommenders
+        with processes.single_process():  # but for the training of recommenders
             outcome = self._run_periods()
-        dismiss()
+        release_ranks()
         return outcome
 
     def _run_periods(self) -> dict[str, Any]:
@@ -283,7 +282,7 @@ class ContinualRun:
         began = perf_counter()
         start = Start(sids, weights, str(checkpoint), train)
         try:
-            result = lead(config, (period, method.model, own), start)
+            result = run_on_all_ranks(config, (period, method.model, own), start)
         except KeyboardInterrupt as stop:
             raise type(stop)("The same command goes on from there.") from None
         return {

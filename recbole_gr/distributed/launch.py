@@ -17,21 +17,23 @@ import torch
 import torch.multiprocessing as mp
 
 from recbole_gr.distributed import processes
-from recbole_gr.distributed.processes import Place, port_in_use
+from recbole_gr.distributed.processes import RankInfo, port_in_use
 from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
 from recbole_gr.storage.files import atomic_write
 from recbole_gr.terminal.command_line import HungUp, Terminated, stopped_as_by_ctrl_c
 
 PORT = 5678  # RecBole's
-GRACE = 10.0  # seconds for the other processes to end once one has failed
+GRACE_PERIOD = 10.0  # seconds for the other processes to end once one has failed
 # What a process may end with that is no fault of the code, the special ones first.
 _KNOWN: tuple[type[BaseException], ...] = (
     ConfigError, ModelsFailed, Terminated, HungUp, KeyboardInterrupt,
 )  # fmt: skip
 _STOPS = tuple(kind.__name__ for kind in _KNOWN if issubclass(kind, KeyboardInterrupt))
 _RESUME = "--resume="
-_folder: str | None = None  # what the processes of this machine leave for the one that started them
-_OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_run_folder: str | None = (
+    None  # what the processes of this machine leave for the one that started them
+)
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Layout(NamedTuple):
@@ -88,58 +90,56 @@ def _whole(settings: Any, key: str, default: int | None, least: int) -> int:
     return value
 
 
-def run_processes(
-    body: Callable, request: tuple, settings: dict, check: Callable | None = None
-) -> Any:
-    """Call ``body(*request)`` in as many processes as the settings ask for.
+def run_processes(fn: Callable, args: tuple, settings: dict, check: Callable | None = None) -> Any:
+    """Call ``fn(*args)`` in as many processes as the settings ask for.
 
     One process: this one. Several on this machine: new ones, which are gone afterwards. Under
     torchrun this process is already one of them.
 
     Args:
-        body: a function of a module. In each process it makes a :class:`~recbole_gr.config.Config`,
+        fn: a function of a module. In each process it makes a :class:`~recbole_gr.config.Config`,
             which meets the others.
-        request: its arguments.
+        args: its arguments.
         settings: what the user gave, by key.
         check: called before new processes are started; raises what they would raise.
 
     Returns:
-        What ``body`` returned in process 0; None where that is on another machine, and under
+        What ``fn`` returned in process 0; None where that is on another machine, and under
         torchrun in all other processes.
 
     Raises:
-        ConfigError: the layout cannot be used, or ``body`` raised one.
+        ConfigError: the layout cannot be used, or ``fn`` raised one.
         KeyboardInterrupt: a signal to stop came, to this process or to one of those it started.
         ProcessKilled: one of the processes was, by the system; names the signal and what is left.
-        RuntimeError: ``body`` raised something else, with its traceback; the others were ended.
+        RuntimeError: ``fn`` raised something else, with its traceback; the others were ended.
     """
-    if processes.announced():
-        return body(*request)
-    if all(name in os.environ for name in _OF_TORCHRUN):
-        return _under_torchrun(body, request, settings)
+    if processes.is_launched():
+        return fn(*args)
+    if all(name in os.environ for name in _TORCHRUN):
+        return _under_torchrun(fn, args, settings)
     layout = layout_of(settings)
     if layout.world_size == 1:
-        return body(*request)
+        return fn(*args)
     if check is not None:
         check()
     layout = layout._replace(port=_port(layout))
     with tempfile.TemporaryDirectory() as folder:
         with stopped_as_by_ctrl_c():
             context = mp.start_processes(
-                _work, (layout, torch.get_num_threads(), body, request, folder), layout.nproc,
+                _worker, (layout, torch.get_num_threads(), fn, args, folder), layout.nproc,
                 join=False, start_method="spawn",
             )  # fmt: skip
             try:
-                error = _end_of(context.processes, folder)
+                error = _wait(context.processes, folder)
             finally:
-                _end(context.processes)
+                _kill(context.processes)
         if error is not None:
             raise error
         outcome = Path(folder, "outcome")
         return torch.load(outcome, weights_only=True) if outcome.is_file() else None
 
 
-def _end_of(workers: Sequence[Any], folder: str) -> BaseException | None:
+def _wait(workers: Sequence[Any], folder: str) -> BaseException | None:
     """Wait until all processes of this machine have ended; what one of them failed with, or None.
 
     A signal to stop goes to all of them, and they end when they have saved their place; a second
@@ -165,7 +165,7 @@ def _end_of(workers: Sequence[Any], folder: str) -> BaseException | None:
         failed = [worker for worker in ended if worker.exitcode]
         if failed and stop is None and kill_at is None and not _told_to_stop(folder):
             killed = next((worker for worker in failed if worker.exitcode < 0), None)
-            kill_at = time.monotonic() + GRACE
+            kill_at = time.monotonic() + GRACE_PERIOD
             for worker in waiting.values():
                 worker.terminate()
         elif kill_at is not None and time.monotonic() >= kill_at:
@@ -196,7 +196,7 @@ def _killed(number: int, by: int, folder: str) -> ProcessKilled:
     return ProcessKilled(f"{killed} {hint}".strip())
 
 
-def note_how_to_go_on(checkpoint: str | None, began_with: str | None = None) -> None:
+def note_resume(checkpoint: str | None, began_with: str | None = None) -> None:
     """Leave word for the process that started this one, should one of them be killed.
 
     Args:
@@ -204,15 +204,17 @@ def note_how_to_go_on(checkpoint: str | None, began_with: str | None = None) -> 
             given again.
         began_with (str | None): the checkpoint that it goes on from.
     """
-    if _folder is not None:
+    if _run_folder is not None:
         text = "The same command goes on after what was finished."
         if checkpoint:
             text = _RESUME + "\n".join(filter(None, [checkpoint, began_with]))
-        with atomic_write(Path(_folder, "going-on")) as file:  # it may be killed while it writes
+        with atomic_write(
+            Path(_run_folder, "going-on")
+        ) as file:  # it may be killed while it writes
             file.write_text(text, encoding="utf-8")
 
 
-def _end(workers: Iterable[Any]) -> None:
+def _kill(workers: Iterable[Any]) -> None:
     """End what is still there; no signal waits."""
     for worker in workers:
         if worker.is_alive():
@@ -233,20 +235,20 @@ def _port(layout: Layout) -> int | None:
     return layout.port
 
 
-def _work(
-    index: int, layout: Layout, n_threads: int, body: Callable, request: tuple, folder: str
+def _worker(
+    index: int, layout: Layout, n_threads: int, fn: Callable, args: tuple, folder: str
 ) -> None:
     """One process of this machine."""
-    global _folder
-    _folder = folder
+    global _run_folder
+    _run_folder = folder
     rank = layout.group_offset + index
     # As many threads in all as a run of one process has; torchrun leaves each process one.
     torch.set_num_threads(max(1, n_threads // layout.nproc))
     file = None if layout.port else str(Path(folder, "meeting"))
-    processes.announce(Place(rank, layout.world_size, index, layout.ip, layout.port, file))
+    processes.set_rank(RankInfo(rank, layout.world_size, index, layout.ip, layout.port, file))
     try:
         with stopped_as_by_ctrl_c():
-            outcome = body(*request)
+            outcome = fn(*args)
         if rank == 0:
             torch.save(outcome, Path(folder, "outcome"))
     except BaseException as error:
@@ -254,7 +256,7 @@ def _work(
         sys.exit(1)
     finally:
         with contextlib.suppress(RuntimeError):  # of a connection that another process closed
-            processes.leave()
+            processes.destroy_process_group()
 
 
 def _keep_error(file: Path, rank: int, error: BaseException) -> None:
@@ -294,8 +296,8 @@ def _error_in(folder: str, stop: KeyboardInterrupt | None) -> BaseException:
     return kinds.get(first["kind"], RuntimeError)(*filter(None, [first["text"]]))
 
 
-def _under_torchrun(body: Callable, request: tuple, settings: dict) -> Any:
-    rank, size, local_rank = (int(os.environ[name]) for name in _OF_TORCHRUN[:3])
+def _under_torchrun(fn: Callable, args: tuple, settings: dict) -> Any:
+    rank, size, local_rank = (int(os.environ[name]) for name in _TORCHRUN[:3])
     here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     for key, started in (("nproc", here), ("world_size", size)):
         given = settings.get(key)
@@ -304,9 +306,9 @@ def _under_torchrun(body: Callable, request: tuple, settings: dict) -> Any:
                 f"{key}: {given} was asked for, but torchrun has started {started}; leave --{key} "
                 "out under torchrun"
             )
-    processes.announce(Place(rank, size, local_rank))
+    processes.set_rank(RankInfo(rank, size, local_rank))
     try:
-        outcome = body(*request)
+        outcome = fn(*args)
     finally:
-        processes.leave()
+        processes.destroy_process_group()
     return outcome if rank == 0 else None

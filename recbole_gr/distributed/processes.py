@@ -1,9 +1,9 @@
 """The processes that share a run: which of them this is, and what they tell each other.
 
 Every process reads the same data, makes the same batches from the same seed and holds the same
-weights. It computes its part of each training batch (:mod:`recbole_gr.distributed.sharing`) and its
-part of the users to evaluate; process 0, the *main* one, learns SIDs, computes metrics and alone
-writes files. In a run of one process all functions here do nothing, or return what they were given.
+weights. It computes its shard of each training batch (:mod:`recbole_gr.distributed.sharding`) and
+of the users to evaluate; rank 0 learns SIDs, computes metrics and alone writes files. In a run of
+one process all functions here do nothing, or return what they were given.
 
 RecBole's own switch for several processes (``single_spec``) stays off: its samplers fill up the
 last batch with users that were evaluated before, and its metrics are means over unequal parts.
@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from recbole_gr.errors import ConfigError
 
 # Others wait for days while process 0 learns SIDs. One that ends closes its connection.
-PATIENCE = timedelta(days=30)
-MEETING = timedelta(minutes=10)  # for all machines to be started
+COLLECTIVE_TIMEOUT = timedelta(days=30)
+RENDEZVOUS_TIMEOUT = timedelta(minutes=10)  # for all machines to be started
 
 
-class Place(NamedTuple):
+class RankInfo(NamedTuple):
     """Where a process stands.
 
     Attributes:
@@ -49,24 +49,24 @@ class Place(NamedTuple):
     file: str | None = None
 
 
-_ALONE = Place(0, 1, 0)
-_place = _ALONE  # of this process
-_working_alone = 0  # how many blocks of `alone` are open
-_values: Any = None  # the group that values go through: gloo, also where gradients take nccl
+_NOT_LAUNCHED = RankInfo(0, 1, 0)
+_rank_info = _NOT_LAUNCHED  # of this process
+_single_process_depth = 0  # how many blocks of `single_process` are open
+_gloo_group: Any = None  # the group that values go through: gloo, also where gradients take nccl
 
 
-def announce(place: Place) -> None:
-    """Say where this process stands; the others are met in :func:`connect`."""
-    global _place
-    _place = place
+def set_rank(info: RankInfo) -> None:
+    """Say where this process stands; the others are met in :func:`init_process_group`."""
+    global _rank_info
+    _rank_info = info
 
 
-def announced() -> bool:
+def is_launched() -> bool:
     """Whether this process is one of several, or of one that was started as such."""
-    return _place is not _ALONE
+    return _rank_info is not _NOT_LAUNCHED
 
 
-def connect(kind: str) -> torch.device:
+def init_process_group(kind: str) -> torch.device:
     """Meet the other processes, once; returns this one's device.
 
     Args:
@@ -76,38 +76,42 @@ def connect(kind: str) -> torch.device:
         ConfigError: no GPU of its own for this process, a port in use, a rank given twice, or not
             all came.
     """
-    global _values
-    device = torch.device(kind, _place.local_rank) if kind == "cuda" else torch.device(kind)
+    global _gloo_group
+    device = torch.device(kind, _rank_info.local_rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
-        if _place.local_rank >= torch.cuda.device_count():
+        if _rank_info.local_rank >= torch.cuda.device_count():
             raise ConfigError(
-                f"nproc: {_place.local_rank + 1} processes or more on this machine, which has "
+                f"nproc: {_rank_info.local_rank + 1} processes or more on this machine, which has "
                 f"{torch.cuda.device_count()} GPUs here; set --gpu_id=0,1,... to as many, or lower "
                 "nproc"
             )
         torch.cuda.set_device(device)
-    if _values is not None:
+    if _gloo_group is not None:
         return device
     backend = "nccl" if kind == "cuda" else "gloo"
-    timeout = None if kind == "cuda" else PATIENCE
-    if _place.ip is None and _place.file is None:
+    timeout = None if kind == "cuda" else COLLECTIVE_TIMEOUT
+    if _rank_info.ip is None and _rank_info.file is None:
         dist.init_process_group(backend, timeout=timeout)
     else:
-        store, rank, size = _meet(), _place.rank, _place.size
+        store, rank, size = _rendezvous(), _rank_info.rank, _rank_info.size
         dist.init_process_group(backend, timeout=timeout, store=store, rank=rank, world_size=size)
-    _values = dist.group.WORLD if backend == "gloo" else dist.new_group(None, PATIENCE, "gloo")
+    _gloo_group = (
+        dist.group.WORLD if backend == "gloo" else dist.new_group(None, COLLECTIVE_TIMEOUT, "gloo")
+    )
     return device
 
 
-def _meet() -> dist.Store:
+def _rendezvous() -> dist.Store:
     """The store at process 0, once every process has come to it."""
-    ip, port, size = str(_place.ip), int(_place.port or 0), _place.size
-    if _place.file is not None:
-        store: dist.Store = dist.FileStore(_place.file, size)
-        store.set_timeout(MEETING)
+    ip, port, size = str(_rank_info.ip), int(_rank_info.port or 0), _rank_info.size
+    if _rank_info.file is not None:
+        store: dist.Store = dist.FileStore(_rank_info.file, size)
+        store.set_timeout(RENDEZVOUS_TIMEOUT)
         return store
     try:
-        store = dist.TCPStore(ip, port, None, _place.rank == 0, MEETING, wait_for_workers=False)
+        store = dist.TCPStore(
+            ip, port, None, _rank_info.rank == 0, RENDEZVOUS_TIMEOUT, wait_for_workers=False
+        )
     except (dist.DistNetworkError, dist.DistStoreError) as error:
         if "EADDRINUSE" in str(error) or "in use" in str(error):
             raise port_in_use(port) from error
@@ -115,21 +119,24 @@ def _meet() -> dist.Store:
             f"ip, port: the first process cannot be met at {ip}:{port}. Start the machine with "
             f"--group_offset=0, and give its address to all. {error}"
         ) from error
-    if store.add(f"rank-{_place.rank}", 1) > 1:
+    if store.add(f"rank-{_rank_info.rank}", 1) > 1:
         raise ConfigError(
-            f"group_offset: process {_place.rank} of {size} was started twice. On every machine "
-            "group_offset is the number of processes on the machines before it."
+            f"group_offset: process {_rank_info.rank} of {size} was started twice. On every "
+            "machine group_offset is the number of processes on the machines before it."
         )
     missing: list[int] = []
     for rank in range(size):
         try:
-            store.wait([f"rank-{rank}"], timedelta(milliseconds=1) if missing else MEETING)
+            store.wait(
+                [f"rank-{rank}"], timedelta(milliseconds=1) if missing else RENDEZVOUS_TIMEOUT
+            )
         except (dist.DistStoreError, RuntimeError):
             missing.append(rank)
     if missing:
         raise ConfigError(
             f"world_size: {size} processes are expected at {ip}:{port}, but {missing} did not come "
-            f"within {MEETING}. Compare nproc, world_size and group_offset of all machines."
+            f"within {RENDEZVOUS_TIMEOUT}. Compare nproc, world_size and group_offset of all "
+            "machines."
         )
     return store
 
@@ -139,84 +146,84 @@ def port_in_use(port: int) -> ConfigError:
     return ConfigError(f"port: {port} is in use on this machine. Give another one, or none.")
 
 
-def leave() -> None:
+def destroy_process_group() -> None:
     """Part from the other processes."""
-    global _place, _values
+    global _rank_info, _gloo_group
     if dist.is_initialized():
         dist.destroy_process_group()
-    _place, _values = _ALONE, None
+    _rank_info, _gloo_group = _NOT_LAUNCHED, None
 
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return 0 if _working_alone else _place.rank
+    return 0 if _single_process_depth else _rank_info.rank
 
 
-def size() -> int:
+def world_size() -> int:
     """Number of processes."""
-    return 1 if _working_alone else _place.size
+    return 1 if _single_process_depth else _rank_info.size
 
 
-def is_main() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process writes the files."""
     return rank() == 0
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def single_process() -> Iterator[None]:
     """Inside the block this process works as if it were the only one: nothing waits for others."""
-    global _working_alone
-    _working_alone += 1
+    global _single_process_depth
+    _single_process_depth += 1
     try:
         yield
     finally:
-        _working_alone -= 1
+        _single_process_depth -= 1
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Inside the block, within :func:`alone`, the process works with the others again."""
-    global _working_alone
-    blocks, _working_alone = _working_alone, 0
+def all_processes() -> Iterator[None]:
+    """Inside the block, within :func:`single_process`, the process works with the others again."""
+    global _single_process_depth
+    blocks, _single_process_depth = _single_process_depth, 0
     try:
         yield
     finally:
-        _working_alone = blocks
+        _single_process_depth = blocks
 
 
-def from_main(make: Callable[[], Any]) -> Any:
+def broadcast_object(make: Callable[[], Any]) -> Any:
     """What ``make()`` returns in process 0, for all; it is called there alone.
 
     Args:
         make: returns tensors and plain values. If it raises, process 0 ends and the others with it.
     """
-    if size() == 1:
+    if world_size() == 1:
         return make()
-    if is_main():
-        with alone():
+    if is_rank_zero():
+        with single_process():
             value = make()
         _send(_packed(value))
         return value
     return _unpacked(_send(None))
 
 
-def gather(value: Any) -> list | None:
+def gather_object(value: Any) -> list | None:
     """The ``value`` of every process by rank, in process 0; None in the others."""
-    if size() == 1:
+    if world_size() == 1:
         return [value]
     own = _packed(value)
-    lengths = [torch.zeros(1, dtype=torch.long) for _ in range(size())]
-    dist.all_gather(lengths, torch.tensor([len(own)]), group=_values)
+    lengths = [torch.zeros(1, dtype=torch.long) for _ in range(world_size())]
+    dist.all_gather(lengths, torch.tensor([len(own)]), group=_gloo_group)
     longest = int(max(lengths))
     own = nn.functional.pad(own, (0, longest - len(own)))
-    parts = [torch.empty_like(own) for _ in range(size())] if is_main() else None
-    dist.gather(own, parts, dst=0, group=_values)
+    parts = [torch.empty_like(own) for _ in range(world_size())] if is_rank_zero() else None
+    dist.gather(own, parts, dst=0, group=_gloo_group)
     if parts is None:
         return None
     return [_unpacked(part[: int(length)]) for part, length in zip(parts, lengths)]
 
 
-def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
+def all_gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The rows of all processes, by rank, in every process.
 
     Args:
@@ -225,11 +232,11 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     Returns:
         ``[N, ...]`` for each.
     """
-    if size() == 1:
+    if world_size() == 1:
         return tensors
     length = torch.tensor([len(tensors[0])])
-    lengths = [torch.zeros_like(length) for _ in range(size())]
-    dist.all_gather(lengths, length, group=_values)
+    lengths = [torch.zeros_like(length) for _ in range(world_size())]
+    dist.all_gather(lengths, length, group=_gloo_group)
     counts = torch.cat(lengths).tolist()
     gathered = []
     for tensor in tensors:
@@ -241,29 +248,29 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(gathered)
 
 
-def sum_(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Add the tensors of all processes up, in place; all get the same bits."""
-    if size() > 1:
+    if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def largest(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The largest ``value`` of all processes, in every process."""
     everyone = torch.tensor(value)
-    if size() > 1:
-        dist.all_reduce(everyone, dist.ReduceOp.MAX, group=_values)
+    if world_size() > 1:
+        dist.all_reduce(everyone, dist.ReduceOp.MAX, group=_gloo_group)
     return int(everyone)
 
 
 @torch.no_grad()
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def all_reduce_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by the sum of the gradients of all processes.
 
     They travel in one piece for each type of number. A parameter that no process used keeps no
     gradient, so the optimiser goes on leaving it alone; who used which is told without the device.
     """
-    if size() == 1:
+    if world_size() == 1:
         return
     kinds: dict[torch.dtype, list[nn.Parameter]] = {}
     for parameter in parameters:
@@ -271,18 +278,18 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
             kinds.setdefault(parameter.dtype, []).append(parameter)
     for group in kinds.values():
         users = torch.tensor([parameter.grad is not None for parameter in group]).int()
-        dist.all_reduce(users, group=_values)
+        dist.all_reduce(users, group=_gloo_group)
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in group]
-        flat = sum_(torch.cat([gradient.flatten() for gradient in own]))
+        flat = all_reduce_sum(torch.cat([gradient.flatten() for gradient in own]))
         parts = flat.split([parameter.numel() for parameter in group])
         for parameter, part, n_users in zip(group, parts, users.tolist()):
             parameter.grad = part.view_as(parameter) if n_users else None
 
 
 @torch.no_grad()
-def take_weights_of_main(module: nn.Module) -> None:
+def broadcast_weights(module: nn.Module) -> None:
     """Give every process the parameters and buffers of process 0."""
-    if size() > 1:
+    if world_size() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.numel():
                 whole = tensor.detach().contiguous()
@@ -291,7 +298,7 @@ def take_weights_of_main(module: nn.Module) -> None:
                 tensor.copy_(whole)
 
 
-def draw_apart(seed: int) -> None:
+def seed_per_rank(seed: int) -> None:
     """Let torch draw other numbers (dropout) in each process; process 0 goes on as it was.
 
     Python's and numpy's generators go on alike everywhere: batches are made of them.
@@ -303,10 +310,10 @@ def draw_apart(seed: int) -> None:
 def _send(packed: Tensor | None) -> Tensor:
     """From process 0 to all."""
     length = torch.tensor([0 if packed is None else len(packed)])
-    dist.broadcast(length, src=0, group=_values)
+    dist.broadcast(length, src=0, group=_gloo_group)
     if packed is None:
         packed = torch.empty(int(length), dtype=torch.uint8)
-    dist.broadcast(packed, src=0, group=_values)
+    dist.broadcast(packed, src=0, group=_gloo_group)
     return packed
 
 

@@ -182,16 +182,16 @@ class GenerativeRecommender(SequentialRecommender):
         Returns:
             ``own``, at least 1, in a run of one process.
         """
-        if processes.size() == 1:
+        if processes.world_size() == 1:
             return own.clamp_min(1)
         return self._batch_weight(own)
 
     @torch.compiler.disable
     def _batch_weight(self, own: Tensor) -> Tensor:
         if not self.batch_share:  # a row for company, which does not count
-            processes.sum_(torch.zeros_like(own))
+            processes.all_reduce_sum(torch.zeros_like(own))
             return torch.ones_like(own)
-        return processes.sum_(own.clone()).clamp_min(1) * self.batch_share
+        return processes.all_reduce_sum(own.clone()).clamp_min(1) * self.batch_share
 
     def compiled_loss(self, **options: Any) -> Callable[[Interaction], Tensor]:
         """:meth:`calculate_loss` for batches of any size, compiled: what the trainer calls where

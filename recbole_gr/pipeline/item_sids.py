@@ -93,7 +93,7 @@ def item_sids(config: Config, train: Dataset | None = None) -> ItemSIDs:
     Raises:
         ConfigError: as there, or the SIDs are collapsed (``sid_gate``).
     """
-    if processes.size() == 1:
+    if processes.world_size() == 1:
         return learned_sids(config, train).gated(config)
-    made = processes.from_main(lambda: learned_sids(config, train).gated(config).to_plain())
+    made = processes.broadcast_object(lambda: learned_sids(config, train).gated(config).to_plain())
     return ItemSIDs.of_plain(made)

@@ -27,7 +27,7 @@ def start_log(config: Config) -> str | None:
     The file is a new one, and tensorboard's folder has its name. It keeps the whole log, of which
     the terminal shows what `log_level` says. RecBole's `init_logger` does nothing once the root
     logger has handlers, so those of the model before are taken away first. Where the application
-    has some, they are all there is. Of several processes the main one alone logs.
+    has some, they are all there is. Of several processes rank 0 alone logs.
     """
     root = logging.getLogger()
     for handler in _handlers:
@@ -36,7 +36,7 @@ def start_log(config: Config) -> str | None:
     _handlers.clear()
     if not logs_are_kept():
         return None
-    if not processes.is_main():  # what the others have to say, the main process says
+    if not processes.is_rank_zero():  # what the others have to say, rank 0 says
         root.setLevel(logging.ERROR)
         return None
     hide()

@@ -19,7 +19,7 @@ from recbole_gr.config.eval_buckets import check_edges
 from recbole_gr.data.prepare import prepared_data
 from recbole_gr.data.ties import tested_targets
 from recbole_gr.distributed import processes
-from recbole_gr.distributed.launch import note_how_to_go_on
+from recbole_gr.distributed.launch import note_resume
 from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.pipeline.item_sids import ItemSIDs, item_sids
 from recbole_gr.pipeline.new_items import fitted_state
@@ -76,14 +76,14 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
     """
     with contextlib.ExitStack() as until_tested:
         file = start.checkpoint
-        if processes.is_main() and file is None:  # RecBole makes it also where nothing is saved
+        if processes.is_rank_zero() and file is None:  # RecBole makes it even if nothing is saved
             require_writable(config["checkpoint_dir"], "set another checkpoint_dir")
         if file is None and saved and start.train:
-            if processes.is_main():  # it has the name, and tells the others
+            if processes.is_rank_zero():  # it has the name, and tells the others
                 file = until_tested.enter_context(own_checkpoint(config))
-            file = processes.from_main(lambda: file)
-        if processes.is_main():
-            note_how_to_go_on(file if start.checkpoint is None else None, config["resume"])
+            file = processes.broadcast_object(lambda: file)
+        if processes.is_rank_zero():
+            note_resume(file if start.checkpoint is None else None, config["resume"])
         return _run_model(config, saved, start, file)
 
 
@@ -115,7 +115,7 @@ def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> d
         trainer.fitted_tokenizer = fitted_state(config, sids.table, model)
     if file is not None:  # else nothing is saved
         trainer.saved_model_file = file
-    processes.draw_apart(config["seed"])
+    processes.seed_per_rank(config["seed"])
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
 
@@ -177,7 +177,7 @@ def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
         kept = kept if saved and os.path.isfile(trainer.saved_model_file) else "Nothing was saved."
         raise Diverged(f"{error} {kept}") from error
     except (KeyboardInterrupt, DiskFull) as error:
-        if not processes.is_main():  # the main process has the files
+        if not processes.is_rank_zero():  # rank 0 has the files
             raise
         file = trainer.saved_model_file
         if trainer.stopped_file:

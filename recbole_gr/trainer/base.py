@@ -14,7 +14,11 @@ from recbole.utils import early_stopping
 from recbole_gr.data.identity import identity_of
 from recbole_gr.data.sources import Sources, check_sources, sources_of
 from recbole_gr.distributed import processes
-from recbole_gr.distributed.sharing import SharedEvaluator, SharedSteps, dealt
+from recbole_gr.distributed.sharding import (
+    DistributedEvaluator,
+    DistributedTrainerMixin,
+    evaluation_shard,
+)
 from recbole_gr.storage.checkpoint import (
     decode,
     encode,
@@ -60,7 +64,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         Path(config["checkpoint_dir"]).mkdir(parents=True, exist_ok=True)
         with of_main_alone():
             super().__init__(config, model)
-        self.evaluator = SharedEvaluator(config)
+        self.evaluator = DistributedEvaluator(config)
         self._epoch = -1
         self.epoch_seconds, self.valid_seconds = [], []
         self._train_data = None
@@ -86,11 +90,11 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
 
         Raises:
             KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP; the step at hand was finished and, where
-                `saved`, `stopped_file` of the main process holds the place.
+                `saved`, `stopped_file` of rank 0 holds the place.
         """
         self._train_data, self._saved = train_data, saved
         self._identity = identity_of(train_data._dataset)
-        self._sources = sources_of(self.config) if processes.is_main() else {}
+        self._sources = sources_of(self.config) if processes.is_rank_zero() else {}
         self._validates = bool(valid_data) and self.eval_step > 0
         for generator, state in zip(_generators(train_data), self._loader_states):
             generator.set_state(state.cpu())
@@ -98,7 +102,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         self._place = None
         if self._go_on_at is not None and self._go_on_at["batches"] is None:
             self.__dict__["_train_epoch"] = self._trained_already  # before the method
-        processes.take_weights_of_main(self.model)
+        processes.broadcast_weights(self.model)
         with self._interrupt.watch(self._save_place if saved else None):
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
 
@@ -150,7 +154,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         return score, result
 
     def _checkpoint_state(self, epoch: int) -> dict[str, Any]:
-        """What process 0 saves."""
+        """What rank 0 saves."""
         return {
             "config": plain_config(self.config),
             "data": self._identity,
@@ -178,7 +182,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
     def _save_place(self) -> None:
         """Save where training stands beside the best checkpoint, which stays as it is."""
         state = self._place.state(self._interrupt.agreed) if self._place else None
-        if self._place is None or state is None or not processes.is_main():
+        if self._place is None or state is None or not processes.is_rank_zero():
             return
         best, file = Path(self.saved_model_file), stopped_beside(self.saved_model_file)
         state["place"].update(best=best.name, has_best=best.is_file())
@@ -191,8 +195,8 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
             # of the one resumed from.
             return
         file = kwargs.pop("saved_model_file", self.saved_model_file)
-        of_all = processes.gather(random_states())
-        if of_all is None:  # not the main process
+        of_all = processes.gather_object(random_states())
+        if of_all is None:  # not rank 0
             return
         others = {"random_states_of_others": of_all[1:]} if of_all[1:] else {}
         save_checkpoint(file, {**self._checkpoint_state(epoch), **others})
@@ -249,7 +253,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
             restore_random_states(of_all[processes.rank()])
         else:  # saved by fewer processes
             restore_random_states(of_all[0])
-            processes.draw_apart(self.config["seed"] + self.start_epoch)
+            processes.seed_per_rank(self.config["seed"] + self.start_epoch)
 
     def _resume_from(self, state: dict[str, Any]) -> None:
         """What a trainer's `_checkpoint_state` adds is taken back here."""
@@ -265,7 +269,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         """As RecBole's, loading the best model, or `model_file`, without unpickling.
 
         Several processes share the users; the result is the same in all, `buckets` and a trainer's
-        figures are whole in process 0.
+        figures are whole on rank 0.
         """
         if not eval_data:
             return None
@@ -273,7 +277,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
             self._load_model(model_file or self.saved_model_file)
         with collecting(self.eval_collector, self.buckets):
             result = super().evaluate(
-                dealt(eval_data), load_best_model=False, show_progress=show_progress
+                evaluation_shard(eval_data), load_best_model=False, show_progress=show_progress
             )
         if self.buckets is not None:
             self.buckets.gather()
@@ -302,5 +306,5 @@ def safe_trainer(trainer_class: type) -> type:
     """
     if issubclass(trainer_class, SafeTrainerMixin):
         return trainer_class
-    parts = (EpochLines, SafeTrainerMixin, SharedSteps, trainer_class)
+    parts = (EpochLines, SafeTrainerMixin, DistributedTrainerMixin, trainer_class)
     return type(f"Safe{trainer_class.__name__}", parts, {})

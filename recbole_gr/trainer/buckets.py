@@ -12,7 +12,7 @@ from recbole.evaluator.collector import DataStruct
 from torch import Tensor
 
 from recbole_gr.config.eval_buckets import bucket_names
-from recbole_gr.distributed.sharing import gathered
+from recbole_gr.distributed.sharding import gather_lists
 from recbole_gr.sid.counting import counts_of
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class ItemBuckets:
         self._of_row.append(self._bucket[items].to(scores.device))
 
     def gather(self) -> None:
-        """Bring what several processes have collected together in the main one."""
-        self._hits, self._positives, self._scores, self._labels, self._of_row = gathered(
+        """Bring what several processes have collected together on rank 0."""
+        self._hits, self._positives, self._scores, self._labels, self._of_row = gather_lists(
             self._hits, self._positives, self._scores, self._labels, self._of_row
         )
 

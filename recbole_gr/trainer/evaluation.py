@@ -9,7 +9,7 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
-from recbole_gr.distributed.sharing import gathered
+from recbole_gr.distributed.sharding import gather_lists
 from recbole_gr.generation.beam_search import NEVER, Beams
 from recbole_gr.sid.counting import counts_of
 
@@ -61,16 +61,16 @@ class RankedLists:
         self.sid_hits.append((same & (leaf >= 0).unsqueeze(1)).any(2)[:, : self.k])
 
     def gather(self) -> None:
-        """Bring what several processes have collected together in the main one."""
+        """Bring what several processes have collected together on rank 0."""
         n_beams = [torch.tensor(self.n_beams)]
-        self.hits, self.n_positive, self.items, self.invalid, self.sid_hits, n_beams = gathered(
+        self.hits, self.n_positive, self.items, self.invalid, self.sid_hits, n_beams = gather_lists(
             self.hits, self.n_positive, self.items, self.invalid, self.sid_hits, n_beams
         )
         self.n_beams = sum(map(int, n_beams))
 
     def into(self, data_struct: DataStruct) -> None:
         """Give RecBole's metrics what they read: ``rec.topk`` and ``rec.items``."""
-        if not self.hits:  # no main process
+        if not self.hits:  # not rank 0
             return
         topk = torch.cat([torch.cat(self.hits), torch.cat(self.n_positive).int()], dim=1)
         data_struct.set("rec.topk", topk)

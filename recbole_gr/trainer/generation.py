@@ -12,7 +12,7 @@ from recbole.utils import set_color
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_gr.distributed import processes
-from recbole_gr.distributed.sharing import Portions
+from recbole_gr.distributed.sharding import ShardedBatches
 from recbole_gr.storage.checkpoint import plain
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.trainer.base import SafeTrainerMixin
@@ -86,9 +86,9 @@ class _GenerationSteps(Outcome, Trainer):
         loss_func = loss_func or self._loss
         n_batches = len(train_data)
         total = torch.zeros((), device=self.device)
-        portions = Portions(train_data)  # all rows where there is one process
+        shards = ShardedBatches(train_data)  # all rows where there is one process
         bar = Bar(
-            portions,
+            shards,
             total=n_batches,
             ncols=100,
             desc=set_color(f"{self.stage} {epoch_idx:>5}", "pink"),
@@ -99,9 +99,9 @@ class _GenerationSteps(Outcome, Trainer):
             # The last group of a pass may be smaller; its mean is over what it has.
             first = batch_idx - batch_idx % self.accumulation
             group = min(self.accumulation, n_batches - first)
-            self.model.batch_share = portions.share
+            self.model.batch_share = shards.share
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
-                loss = loss_func(to_device(interaction, self.device)) * portions.share
+                loss = loss_func(to_device(interaction, self.device)) * shards.share
             self.scaler.scale(loss / group).backward()
             total += loss.detach()
             if batch_idx + 1 == first + group:
@@ -110,7 +110,7 @@ class _GenerationSteps(Outcome, Trainer):
                 mean = float(total) / (batch_idx + 1)
                 rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(f"loss {mean:.4f}, lr {rate:.1e}")
-        average = processes.sum_(total) / max(1, n_batches)
+        average = processes.all_reduce_sum(total) / max(1, n_batches)
         self._check_nan(average)
         return float(average)
 
@@ -126,7 +126,7 @@ class _GenerationSteps(Outcome, Trainer):
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * factor * group.get("lr_scale", 1.0)
-        processes.sum_gradients(self.model.parameters())
+        processes.all_reduce_gradients(self.model.parameters())
         if self.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             clip_grad_norm_(self.model.parameters(), **self.clip_grad_norm)
@@ -168,7 +168,7 @@ class _GenerationSteps(Outcome, Trainer):
         lists.gather()
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
-        self.generation_figures = processes.from_main(lists.figures)
+        self.generation_figures = processes.broadcast_object(lists.figures)
         self.wandblogger.log_eval_metrics(result, head="eval")
         self.logger.info(f"generation: {self.generation_figures}")
         return result

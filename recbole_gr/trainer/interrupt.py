@@ -27,7 +27,7 @@ def best_beside(stopped: str | os.PathLike[str], place: Mapping[str, Any]) -> Pa
         ConfigError: there was one, and it is missing.
     """
     best = Path(stopped).with_name(place["best"])
-    if place["has_best"] and processes.is_main() and not best.is_file():
+    if place["has_best"] and processes.is_rank_zero() and not best.is_file():
         raise ConfigError(
             f"'{stopped}' was saved at Ctrl-C, and the best epoch before it in '{best}', which is "
             "missing. Put it there, or train the model again."
@@ -60,7 +60,7 @@ class Interrupt:
             try:
                 yield
             except (KeyboardInterrupt, RuntimeError) as error:
-                told = processes.size() > 1 and self.heard  # as was one that has gone already
+                told = processes.world_size() > 1 and self.heard  # as was one that has gone already
                 if isinstance(error, RuntimeError) and not told:
                     raise
                 if stopped is not None:
@@ -82,7 +82,7 @@ class Interrupt:
         """Raise the KeyboardInterrupt that is wanted, if it is, here or in another process; all of
         them come here together."""
         own = next((number for number, stop in STOPS.items() if stop is self.wanted), 0)
-        number = processes.largest(own)
+        number = processes.all_reduce_max(own)
         if number:
             self.agreed = True
             raise STOPS[number]
@@ -150,8 +150,8 @@ class Steps:
 
 
 def _random_of_all() -> dict[str, Any]:
-    """The generators of all processes, in the main one; every process must call it."""
-    of_all = processes.gather(random_states()) or [random_states()]
+    """The generators of all processes, on rank 0; every process must call it."""
+    of_all = processes.gather_object(random_states()) or [random_states()]
     return {"random": of_all[0], **({"random_of_others": of_all[1:]} if of_all[1:] else {})}
 
 
@@ -162,7 +162,7 @@ def restore_random_of(place: Mapping[str, Any]) -> None:
         restore_random_states(of_all[processes.rank()])
     else:  # saved by fewer processes
         restore_random_states(of_all[0])
-        processes.draw_apart(torch.initial_seed())
+        processes.seed_per_rank(torch.initial_seed())
 
 
 class Progress:
@@ -204,6 +204,6 @@ class Progress:
         # A trainer that goes through the batches more than once has its own ideas of an epoch.
         if self._steps is None or self._before is None or self._steps.passes > 1:
             return None
-        if processes.size() > 1 and not agreed:
+        if processes.world_size() > 1 and not agreed:
             return None  # the others are in the middle of a step
         return {**self._before, "place": self._steps.place()}

@@ -75,7 +75,7 @@ def interval(values: np.ndarray, users: np.ndarray) -> tuple[float, float] | Non
 def noting_intervals(evaluator: Evaluator, dataset: Dataset | None = None) -> Iterator[Intervals]:
     """Inside the block the evaluation also finds the intervals of its top-k metrics.
 
-    Of several processes the main one finds them.
+    Of several processes rank 0 finds them.
 
     Args:
         evaluator: of the trainer that evaluates.

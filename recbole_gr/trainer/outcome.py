@@ -20,7 +20,7 @@ class Outcome:
         buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
         generation_figures (dict | None): what the last evaluation tells of generated SIDs.
         epoch_figures (list[dict] | None): what the model states about itself after each epoch.
-        stopped_file (str | None): the checkpoint to go on from after Ctrl-C; in process 0.
+        stopped_file (str | None): the checkpoint to go on from after Ctrl-C; on rank 0.
     """
 
     stage = "Train"

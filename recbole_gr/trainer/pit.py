@@ -104,7 +104,7 @@ class PITTrainer(FiguresTrainer):
 
     def _keep_warm_up(self) -> None:
         """Phase 2 overwrites the checkpoint; a copy serves as another run's ``warmup_from``."""
-        if not processes.is_main():
+        if not processes.is_rank_zero():
             return
         saved = Path(self.saved_model_file)
         kept = saved.with_name(f"{saved.stem}-warmup{saved.suffix}")

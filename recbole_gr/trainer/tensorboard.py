@@ -21,10 +21,10 @@ class NoTensorboard:
 
 @contextlib.contextmanager
 def of_main_alone() -> Iterator[None]:
-    """Trainers that are made inside the block write event files in the main process alone, and
+    """Trainers that are made inside the block write event files on rank 0 alone, and
     nowhere where no logs are kept."""
     make = recbole_trainer.get_tensorboard
-    if not processes.is_main() or not logs_are_kept():
+    if not processes.is_rank_zero() or not logs_are_kept():
         recbole_trainer.get_tensorboard = lambda logger: NoTensorboard()
     try:
         yield

@@ -45,7 +45,7 @@ class SafeTreeMixin(Outcome, _Base):
     model: Any
 
     def __init__(self, config: Config, model: Any):
-        if processes.size() > 1:
+        if processes.world_size() > 1:
             raise ConfigError(
                 f"nproc: the trees of {config['model']} are trained by a package of their own, in "
                 "threads; use --nproc=1"

@@ -106,10 +106,10 @@ def load_checkpoint_of(
         ConfigError: the file cannot be used, lacks what a model needs, or is of another model or
             data set.
     """
-    if processes.size() == 1:
+    if processes.world_size() == 1:
         state = load_checkpoint(file, map_location=map_location)
     else:  # where there are several machines, the file is on the first one
-        state = processes.from_main(lambda: load_checkpoint(file, map_location="cpu"))
+        state = processes.broadcast_object(lambda: load_checkpoint(file, map_location="cpu"))
     require_weights(state, file)
     for key in ("model", "dataset"):
         if state["config"].get(key) != config[key]:

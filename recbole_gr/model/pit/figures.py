@@ -33,9 +33,9 @@ class Meter:
         means: dict[str, dict[str, float]] = {}
         for (topic, name), (numerator, denominator) in self._sums.items():
             total, weight = float(numerator), float(denominator)
-            if processes.size() > 1:
+            if processes.world_size() > 1:
                 both = torch.as_tensor(numerator).new_tensor([total, weight], dtype=torch.float64)
-                total, weight = processes.sum_(both).tolist()
+                total, weight = processes.all_reduce_sum(both).tolist()
             means.setdefault(topic, {})[name] = total / max(weight, 1e-12)
         self._sums = {}
         return means

@@ -99,9 +99,11 @@ def observed_by_all(
         The same of the whole batch, in every process: an item that several have met stands once,
         with the sum of its counts.
     """
-    if processes.size() == 1:
+    if processes.world_size() == 1:
         return items, candidates, log_prob, counts
-    items, candidates, log_prob, counts = processes.gather_rows(items, candidates, log_prob, counts)
+    items, candidates, log_prob, counts = processes.all_gather_rows(
+        items, candidates, log_prob, counts
+    )
     met, where = distinct(items, len(items))
     row = torch.arange(len(items), device=items.device)
     # What is left over, padding that was never selected, has the last row's candidates.

@@ -44,11 +44,11 @@ else:
     _Base = object
 
 # What RecBole's collector holds of an evaluation, a row for each user or pair.
-PER_EVALUATION = ("rec.topk", "rec.items", "rec.meanrank", "rec.score", "data.label")
+COLLECTED = ("rec.topk", "rec.items", "rec.meanrank", "rec.score", "data.label")
 N_TARGETS = "n_targets"
 
 
-class Portions:
+class ShardedBatches:
     """A training loader of whole batches, of which it gives this process's rows.
 
     Attributes:
@@ -65,7 +65,7 @@ class Portions:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Interaction]:
-        rank, size = processes.rank(), processes.size()
+        rank, size = processes.rank(), processes.world_size()
         for batch in self._loader:
             if size == 1:
                 yield batch
@@ -79,28 +79,28 @@ class Portions:
         return getattr(self._loader, name)
 
 
-def dealt(loader: AbstractDataLoader) -> AbstractDataLoader:
+def evaluation_shard(loader: AbstractDataLoader) -> AbstractDataLoader:
     """An evaluation loader over this process's batches; the same one where there is one process."""
-    if processes.size() == 1:
+    if processes.world_size() == 1:
         return loader
     part = copy.copy(loader)
     kind: Any = type(loader)
-    part.__class__ = _dealt_class(kind)
-    if processes.is_main() and len(loader) < processes.size():
+    part.__class__ = _shard_class(kind)
+    if processes.is_rank_zero() and len(loader) < processes.world_size():
         getLogger().info(
             "%d batches to evaluate for %d processes: a smaller eval_batch_size gives all of them "
             "something to do",
             len(loader),
-            processes.size(),
+            processes.world_size(),
         )
     return part
 
 
 @cache
-def _dealt_class(loader_class: type) -> type:
-    class Dealt(loader_class):
+def _shard_class(loader_class: type) -> type:
+    class Shard(loader_class):
         def _own(self) -> tuple[int, int]:
-            n, size, rank = super().__len__(), processes.size(), processes.rank()
+            n, size, rank = super().__len__(), processes.world_size(), processes.rank()
             return n * rank // size, n * (rank + 1) // size
 
         def __len__(self) -> int:
@@ -117,46 +117,46 @@ def _dealt_class(loader_class: type) -> type:
                 if start <= number < stop:
                     yield batch
 
-    return Dealt
+    return Shard
 
 
-class SharedEvaluator(Evaluator):
+class DistributedEvaluator(Evaluator):
     """RecBole's metrics over what all processes have collected, computed in process 0 for all."""
 
     def evaluate(self, dataobject: DataStruct) -> OrderedDict:
         """As RecBole's, from the rows of all processes, as Python's numbers: numpy 2 prints its own
         as `np.float64(0.1)`."""
-        if processes.size() == 1:
+        if processes.world_size() == 1:
             return self._metrics(dataobject)
-        own = {name: dataobject[name] for name in PER_EVALUATION if name in dataobject}
-        parts = processes.gather(own)
+        own = {name: dataobject[name] for name in COLLECTED if name in dataobject}
+        parts = processes.gather_object(own)
         if parts is not None:
-            for name in PER_EVALUATION:
+            for name in COLLECTED:
                 rows = [part[name] for part in parts if name in part]
                 if rows:
                     dataobject.set(name, torch.cat(rows))
-        return processes.from_main(lambda: self._metrics(dataobject))
+        return processes.broadcast_object(lambda: self._metrics(dataobject))
 
     def _metrics(self, dataobject: DataStruct) -> OrderedDict:
         result = super().evaluate(dataobject)
         return OrderedDict((name, float(value)) for name, value in result.items())
 
 
-def gathered(*lists: list[Tensor]) -> list[list[Tensor]]:
+def gather_lists(*lists: list[Tensor]) -> list[list[Tensor]]:
     """Lists of tensors with one entry a batch, those of all processes in the order of the batches.
 
     Returns:
         list[list[Tensor]]: in process 0; empty lists in the others.
     """
-    if processes.size() == 1:
+    if processes.world_size() == 1:
         return list(lists)
-    parts = processes.gather([list(entries) for entries in lists])
+    parts = processes.gather_object([list(entries) for entries in lists])
     if parts is None:
         return [[] for _ in lists]
     return [[entry for part in parts for entry in part[place]] for place in range(len(lists))]
 
 
-class SharedSteps(_Base):
+class DistributedTrainerMixin(_Base):
     """Goes before a RecBole `Trainer` class: its training steps on several processes.
 
     The loss of a process counts by its share of the rows, and the gradients of all are added up
@@ -171,7 +171,7 @@ class SharedSteps(_Base):
     """
 
     def __init__(self, config: Config, model: AbstractRecommender):
-        if processes.size() > 1:
+        if processes.world_size() > 1:
             _check_trainer(type(self), config)
         super().__init__(config, model)
 
@@ -179,35 +179,37 @@ class SharedSteps(_Base):
         self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
     ) -> Any:
         counts = self.config["MODEL_TYPE"] == ModelType.TRADITIONAL
-        if processes.size() == 1 or counts:
+        if processes.world_size() == 1 or counts:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
-        portions = Portions(train_data)
+        shards = ShardedBatches(train_data)
         whole_loss = loss_func or self.model.calculate_loss
 
-        def loss_of_portion(interaction: Interaction) -> Any:
+        def loss_of_shard(interaction: Interaction) -> Any:
             losses = whole_loss(interaction)
             if isinstance(losses, tuple):
-                return tuple(loss * portions.share for loss in losses)
-            return losses * portions.share
+                return tuple(loss * shards.share for loss in losses)
+            return losses * shards.share
 
         # RecBole would clip the gradients of this process alone.
         clip: Any = self.clip_grad_norm  # type: ignore[has-type]
         self.clip_grad_norm = None
 
         def before_step(*_: Any) -> None:
-            processes.sum_gradients(self.model.parameters())
+            processes.all_reduce_gradients(self.model.parameters())
             if clip:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), **clip)
 
         hook = self.optimizer.register_step_pre_hook(before_step)
         try:
-            loss = super()._train_epoch(portions, epoch_idx, loss_of_portion, show_progress)
+            loss = super()._train_epoch(shards, epoch_idx, loss_of_shard, show_progress)
         finally:
             hook.remove()
             self.clip_grad_norm = clip
-        processes.take_weights_of_main(self.model)  # for batch statistics
+        processes.broadcast_weights(self.model)  # for batch statistics
         parts = loss if isinstance(loss, tuple) else (loss,)
-        summed = processes.sum_(torch.tensor(parts, dtype=torch.float64, device=self.device))
+        summed = processes.all_reduce_sum(
+            torch.tensor(parts, dtype=torch.float64, device=self.device)
+        )
         return tuple(summed.tolist()) if isinstance(loss, tuple) else float(summed)
 
 
