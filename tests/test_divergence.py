@@ -10,7 +10,7 @@ from runs import RUNS, arguments
 
 from recbole_gr import run_recbole_gr
 from recbole_gr.config import Config
-from recbole_gr.distributed import launch
+from recbole_gr.distributed import failures
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
 from recbole_gr.pipeline.item_vectors import train_item_vectors
 from recbole_gr.trainer.divergence import overflow_as
@@ -89,8 +89,8 @@ def test_trees_name_what_to_lower():
 
 
 def test_a_process_that_diverges_is_no_traceback(tmp_path):
-    launch._keep_error(tmp_path / "error-1", 1, Diverged("SASRec diverged"))
-    error = launch._error_in(str(tmp_path), None)
+    failures.keep_error(tmp_path / "error-1", 1, Diverged("SASRec diverged"))
+    error = failures.first_error(str(tmp_path))
     assert isinstance(error, ConfigError) and str(error) == "SASRec diverged"
 
 

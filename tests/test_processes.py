@@ -1,6 +1,7 @@
 """Several processes: what they compute together is what one computes."""
 
 import os
+import pickle
 import socket
 import threading
 
@@ -16,8 +17,9 @@ from tiny import write_tiny_dataset
 from recbole_gr import load_data_and_model, registry
 from recbole_gr.config import Config
 from recbole_gr.data.frequency import training_counts
-from recbole_gr.distributed import launch, processes
-from recbole_gr.distributed.launch import layout_of, run_processes
+from recbole_gr.distributed import failures, launch, processes
+from recbole_gr.distributed.launch import run_processes
+from recbole_gr.distributed.layout import layout_of
 from recbole_gr.distributed.sharding import ShardedBatches, _check_trainer
 from recbole_gr.errors import ConfigError, ProcessKilled
 from recbole_gr.storage.checkpoint import load_checkpoint
@@ -256,30 +258,31 @@ def test_a_process_that_is_killed_is_named_with_its_signal():
 def test_an_error_that_a_process_is_still_writing_is_not_read(tmp_path, monkeypatch):
     def halfway(state, file, _save=torch.save):
         file.write_bytes(b"PK")
-        assert launch._kept(str(tmp_path)) == []
+        assert failures.kept_errors(str(tmp_path)) == []
         _save(state, file)
 
     monkeypatch.setattr(torch, "save", halfway)
-    launch._keep_error(tmp_path / "error-1", 1, ConfigError("nproc: too many"))
-    (kept,) = launch._kept(str(tmp_path))
+    failures.keep_error(tmp_path / "error-1", 1, ConfigError("nproc: too many"))
+    (kept,) = failures.kept_errors(str(tmp_path))
     assert (kept["kind"], kept["text"]) == ("ConfigError", "nproc: too many")
 
 
 def test_what_is_left_after_a_kill_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "_run_folder", str(tmp_path))
+    monkeypatch.setattr(failures, "_folder", str(tmp_path))
     file = tmp_path / "a.pth"
-    launch.note_resume(str(file))
-    assert str(launch._killed(1, 11, str(tmp_path))).endswith("by SIGSEGV. Nothing was saved yet.")
+    failures.note_resume(str(file))
+    killed = failures.killed_error(1, 11, str(tmp_path))
+    assert str(killed).endswith("by SIGSEGV. Nothing was saved yet.")
     before = tmp_path / "before.pth"
     before.touch()
-    launch.note_resume(str(file), str(before))
-    resumed = launch._killed(1, 11, str(tmp_path))
+    failures.note_resume(str(file), str(before))
+    resumed = failures.killed_error(1, 11, str(tmp_path))
     assert f"--resume={before} goes on from where this run began" in str(resumed)
     file.touch()
-    killed = launch._killed(0, 9, str(tmp_path))
+    killed = failures.killed_error(0, 9, str(tmp_path))
     assert f"for want of memory. --resume={file} goes on from the best epoch" in str(killed)
-    launch.note_resume(None)
-    assert "The same command goes on" in str(launch._killed(0, 9, str(tmp_path)))
+    failures.note_resume(None)
+    assert "The same command goes on" in str(failures.killed_error(0, 9, str(tmp_path)))
 
     def run(**_):
         raise killed
@@ -305,6 +308,14 @@ def test_what_processes_tell_each_other():
         assert mine["told"] == [0, 1] and mine["sum"].tolist() == [3.0]
         assert mine["inside"] == [1, ["a"], 1]
     assert first["draw"] != second["draw"]
+
+
+def test_a_value_that_only_a_pickle_can_hold_is_not_loaded(monkeypatch):
+    packed, ran = processes._packed({"x": process_roles.Pickled()}), []
+    monkeypatch.setattr(process_roles, "who", lambda: ran.append(1))
+    with pytest.raises(pickle.UnpicklingError, match="weights_only"):
+        processes._unpacked(packed)
+    assert not ran
 
 
 def test_the_error_of_one_process_ends_all():

@@ -24,7 +24,7 @@ from recbole_gr.config.intervals import check_filters
 from recbole_gr.config.known_keys import COMPUTED_KEYS, RUN_KEYS
 from recbole_gr.config.parsing import SettingsLoader
 from recbole_gr.distributed import processes
-from recbole_gr.distributed.launch import layout_of
+from recbole_gr.distributed.layout import layout_of
 from recbole_gr.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:

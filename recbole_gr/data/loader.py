@@ -96,7 +96,7 @@ class GenerativeTrainLoader(TrainDataLoader):
     many targets as the others. The order of an epoch follows from the state of
     `generator`, which a checkpoint saves and restores (`get_state`, `set_state`) to resume exactly.
 
-    Several processes make the same batches and share each (:mod:`recbole_gr.distributed.sharding`).
+    Several processes make the same batches and shard each (:mod:`recbole_gr.distributed.sharding`).
 
     Args:
         config (Config): `train_sample`, `window_overlap`, `bucket_by_length`, `train_batch_size`.

@@ -1,18 +1,18 @@
-"""One batch on several processes: who computes what of it, and how the parts become one.
+"""Shards of training and evaluation batches for the processes of a run, and their reduction.
 
 `train_batch_size` is the size of the whole batch. Every process makes the same batch (its order
 comes from the loader's own generator, negative items from numpy's, and both are seeded alike),
 takes every n-th row of it and weighs the mean loss of these rows by their share of the targets.
-Added up over the processes, the gradients are those of the whole batch, and so is the loss; a mean
-of means would count the targets of a process that has few of them more than the others. The sum is
-taken of the gradients themselves rather than in `DistributedDataParallel`, since that averages,
-wants every parameter used in every pass, and knows nothing of phases and accumulation.
+Summed over the processes, the gradients are those of the whole batch, and so is the loss; a mean of
+means would count the targets of a process that has few of them more than the others. The gradients
+are summed here rather than in `DistributedDataParallel`, since that averages, wants every parameter
+used in every pass, and knows nothing of phases and accumulation.
 
-Dropout is drawn apart in each process.
+Each process draws dropout from a seed of its own.
 
-Evaluation deals out whole batches, consecutive ones to each process. So every batch is computed as
-it would be in a run of one process, to the last bit, no user is counted twice, and the metrics are
-computed once over the lists of all users in their order.
+An evaluation shard is whole batches, consecutive ones for each process. So every batch is computed
+as it would be in a run of one process, to the last bit, no user is counted twice, and the metrics
+are computed once over the lists of all users in their order.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ N_TARGETS = "n_targets"
 
 
 class ShardedBatches:
-    """A training loader of whole batches, of which it gives this process's rows.
+    """This process's rows of the whole batches of a training loader.
 
     Attributes:
         share (float): of the present batch's targets, those in this process's rows; 1 where there
-            is one process. A process without rows (a batch of fewer rows than processes) is given
-            one to go through the same operations as the others, with a share of 0.
+            is one process. Where a batch has fewer rows than there are processes, an empty shard is
+            padded by one row with a share of 0, so that all go through the same collectives.
     """
 
     def __init__(self, loader: Any):
@@ -80,48 +80,45 @@ class ShardedBatches:
 
 
 def evaluation_shard(loader: AbstractDataLoader) -> AbstractDataLoader:
-    """An evaluation loader over this process's batches; the same one where there is one process."""
+    """A loader of this process's evaluation batches; `loader` itself where there is one process."""
     if processes.world_size() == 1:
         return loader
-    part = copy.copy(loader)
+    shard, n_batches = copy.copy(loader), len(loader)
     kind: Any = type(loader)
-    part.__class__ = _shard_class(kind)
-    if processes.is_rank_zero() and len(loader) < processes.world_size():
+    shard.__class__ = _shard_class(kind)
+    if processes.is_rank_zero() and n_batches < processes.world_size():
         getLogger().info(
-            "%d batches to evaluate for %d processes: a smaller eval_batch_size gives all of them "
-            "something to do",
-            len(loader),
-            processes.world_size(),
+            f"{n_batches} batches to evaluate for {processes.world_size()} processes: a smaller "
+            "eval_batch_size gives all of them something to do"
         )
-    return part
+    return shard
 
 
 @cache
 def _shard_class(loader_class: type) -> type:
     class Shard(loader_class):
-        def _own(self) -> tuple[int, int]:
+        def _own(self) -> range:
             n, size, rank = super().__len__(), processes.world_size(), processes.rank()
-            return n * rank // size, n * (rank + 1) // size
+            return range(n * rank // size, n * (rank + 1) // size)
 
         def __len__(self) -> int:
-            start, stop = self._own()
-            return stop - start
+            return len(self._own())
 
         def __bool__(self) -> bool:
             return True  # RecBole takes a loader without batches for none, and returns nothing
 
         def __iter__(self) -> Iterator[Any]:
             # Through all batches: sampled negatives are drawn in the order of one process.
-            start, stop = self._own()
+            own = self._own()
             for number, batch in enumerate(super().__iter__()):
-                if start <= number < stop:
+                if number in own:
                     yield batch
 
     return Shard
 
 
 class DistributedEvaluator(Evaluator):
-    """RecBole's metrics over what all processes have collected, computed in process 0 for all."""
+    """RecBole's metrics over what all processes have collected, computed on rank 0 for all."""
 
     def evaluate(self, dataobject: DataStruct) -> OrderedDict:
         """As RecBole's, from the rows of all processes, as Python's numbers: numpy 2 prints its own
@@ -129,12 +126,11 @@ class DistributedEvaluator(Evaluator):
         if processes.world_size() == 1:
             return self._metrics(dataobject)
         own = {name: dataobject[name] for name in COLLECTED if name in dataobject}
-        parts = processes.gather_object(own)
-        if parts is not None:
-            for name in COLLECTED:
-                rows = [part[name] for part in parts if name in part]
-                if rows:
-                    dataobject.set(name, torch.cat(rows))
+        parts = processes.gather_object(own) or []
+        for name in COLLECTED:
+            rows = [part[name] for part in parts if name in part]
+            if rows:
+                dataobject.set(name, torch.cat(rows))
         return processes.broadcast_object(lambda: self._metrics(dataobject))
 
     def _metrics(self, dataobject: DataStruct) -> OrderedDict:
@@ -143,23 +139,19 @@ class DistributedEvaluator(Evaluator):
 
 
 def gather_lists(*lists: list[Tensor]) -> list[list[Tensor]]:
-    """Lists of tensors with one entry a batch, those of all processes in the order of the batches.
+    """Lists of tensors with one entry a batch, joined over all processes in the order of batches.
 
     Returns:
-        list[list[Tensor]]: in process 0; empty lists in the others.
+        list[list[Tensor]]: on rank 0; empty lists on the others.
     """
-    if processes.world_size() == 1:
-        return list(lists)
-    parts = processes.gather_object([list(entries) for entries in lists])
-    if parts is None:
-        return [[] for _ in lists]
-    return [[entry for part in parts for entry in part[place]] for place in range(len(lists))]
+    parts = processes.gather_object([list(entries) for entries in lists]) or []
+    return [[entry for part in parts for entry in part[i]] for i in range(len(lists))]
 
 
 class DistributedTrainerMixin(_Base):
-    """Goes before a RecBole `Trainer` class: its training steps on several processes.
+    """Training steps of a RecBole `Trainer` class, which it goes before, on several processes.
 
-    The loss of a process counts by its share of the rows, and the gradients of all are added up
+    The loss of a process counts by its share of the rows, and the gradients of all are summed
     before the optimiser's step. That is the gradient of the whole batch where a loss is a mean over
     rows, such as cross-entropy or BPR; a loss that relates the rows of a batch to each other
     (contrastive terms, norms over the batch) relates those of each process. Models that count
@@ -207,9 +199,8 @@ class DistributedTrainerMixin(_Base):
             self.clip_grad_norm = clip
         processes.broadcast_weights(self.model)  # for batch statistics
         parts = loss if isinstance(loss, tuple) else (loss,)
-        summed = processes.all_reduce_sum(
-            torch.tensor(parts, dtype=torch.float64, device=self.device)
-        )
+        total = torch.tensor(parts, dtype=torch.float64, device=self.device)
+        summed = processes.all_reduce_sum(total)
         return tuple(summed.tolist()) if isinstance(loss, tuple) else float(summed)
 
 

@@ -188,7 +188,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     @torch.compiler.disable
     def _batch_weight(self, own: Tensor) -> Tensor:
-        if not self.batch_share:  # a row for company, which does not count
+        if not self.batch_share:  # the padding row of an empty shard
             processes.all_reduce_sum(torch.zeros_like(own))
             return torch.ones_like(own)
         return processes.all_reduce_sum(own.clone()).clamp_min(1) * self.batch_share

@@ -19,7 +19,7 @@ from recbole_gr.config.eval_buckets import check_edges
 from recbole_gr.data.prepare import prepared_data
 from recbole_gr.data.ties import tested_targets
 from recbole_gr.distributed import processes
-from recbole_gr.distributed.launch import note_resume
+from recbole_gr.distributed.failures import note_resume
 from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.pipeline.item_sids import ItemSIDs, item_sids
 from recbole_gr.pipeline.new_items import fitted_state

@@ -173,7 +173,7 @@ class PIT(IndexedRecommender):
         counts = torch.zeros(candidates.shape[:2], device=targets.device)
         counts.index_put_((where, place), counted.float(), accumulate=True)
         if log_prob is not None:  # phase 2
-            counts_here = bool(self.batch_share)  # else these rows are there for company
+            counts_here = bool(self.batch_share)  # else an empty shard's padding row
             selected = counts * counts_here
             self.index.observe(*observed_by_all(items, candidates, log_prob, selected))
             left = ((place > 0) & counted).sum() * counts_here
