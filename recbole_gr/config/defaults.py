@@ -10,8 +10,9 @@ from recbole.utils import ModelType
 
 from recbole_gr import registry
 from recbole_gr.config.given import merged
-from recbole_gr.config.known_keys import COMPUTED_KEYS, RECBOLE_KEYS, RUN_KEYS, keys_read_by
+from recbole_gr.config.known_keys import RECBOLE_KEYS, RUN_KEYS, keys_read_by
 from recbole_gr.config.layers import (
+    COMPUTED_KEYS,
     Layer,
     class_layers,
     file_layer,

@@ -17,6 +17,12 @@ from recbole_gr.config.parsing import properties_dir, yaml_settings
 from recbole_gr.config.schema import Key, check_settings, declared, inferred
 from recbole_gr.storage.text import read_text
 
+# Set by RecBole itself; a value from outside would be overwritten.
+COMPUTED_KEYS = frozenset(
+    "MODEL_TYPE MODEL_INPUT_TYPE device eval_type single_spec valid_metric_bigger "
+    "valid_neg_sample_args test_neg_sample_args".split()
+)
+
 
 class Layer(NamedTuple):
     """Defaults from one file or class.
@@ -91,11 +97,14 @@ def keys_of(layers: Sequence[Layer]) -> dict[str, Key]:
     return merged([*(layer.weak for layer in layers), *(layer.keys for layer in layers)])
 
 
-def shared_settings(generative: bool = False) -> tuple[dict[str, Any], dict[str, Key]]:
+def shared_settings(
+    of_models: bool = False, of_tokenizers: bool = False
+) -> tuple[dict[str, Any], dict[str, Key]]:
     """Defaults and types of the keys that all models have, ours and RecBole's.
 
     Args:
-        generative (bool): with those of every generative model and every tokenizer.
+        of_models (bool): with those of every generative model.
+        of_tokenizers (bool): with those of every tokenizer.
     """
     ours = properties_dir()
     layers = [
@@ -103,8 +112,9 @@ def shared_settings(generative: bool = False) -> tuple[dict[str, Any], dict[str,
         recbole_layer("dataset/sample.yaml", "data"),
         file_layer(ours / "overall.yaml", "run"),
     ]
-    if generative:
+    if of_tokenizers:
         layers.append(file_layer(ours / "tokenizer" / "Tokenizer.yaml", "tokenizer"))
+    if of_models:
         layers.append(file_layer(ours / "model" / "GenerativeRecommender.yaml", "model"))
     layers.append(file_layer(ours / "dataset" / "sample.yaml", "data"))
     return merged(layer.values for layer in layers), keys_of([types_of_recbole(), *layers])
