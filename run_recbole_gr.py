@@ -21,8 +21,7 @@ Trains and tests models on a data set; several end in one table. DACT runs all p
     lists=(models_help, tokenizers_help),
 )
 ARGUMENTS.mention("model", "NAME[,NAME...]", "one of those below, or several")
-ARGUMENTS.mention("dataset", "NAME", "a folder <data_path>/NAME/; ml-100k comes with RecBole")
-ARGUMENTS.mention("config_files", "FILE[,FILE...]", "YAML files of settings")
+ARGUMENTS.mention_data()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -326,7 +326,7 @@ def test_what_is_done_is_not_done_again_and_what_is_there_is_not_replaced(tmp_pa
 def test_a_killed_run_leaves_no_half_file_and_the_next_one_finishes(tmp_path):
     amazon(tmp_path, output="whole")
     code = (
-        "import os, signal\nfrom recbole_gr.data.raw import write\n"
+        "import os, signal\nfrom recbole_gr.convert import write\n"
         "write._report = lambda file: file.name.endswith('meta_Beauty.json.gz') and "
         "os.kill(os.getpid(), signal.SIGKILL)\n"
         "from recbole_gr.convert.command import main\nimport sys\nmain(sys.argv[1:])"

@@ -24,7 +24,7 @@ def test_a_command_is_the_function_it_names(command, capsys):
     assert main([command, "--help"]) == 0
     usage = capsys.readouterr().out
     assert usage.startswith(f"usage: recbole-gr {command} ")
-    assert f"\nexample: recbole-gr {command} --" in usage.replace("MANIFEST", "--")
+    assert usage.count(f"\nexample: recbole-gr {command} ") == 1
     assert main([command]) == 2 and capsys.readouterr().out == usage  # without arguments
 
 

@@ -33,8 +33,7 @@ the number of training interactions of the item.""",
     tokenizes=True,
     lists=(tokenizers_help, context_models_help),
 )
-ARGUMENTS.mention("dataset", "NAME", "a folder <data_path>/NAME/; ml-100k comes with RecBole")
-ARGUMENTS.mention("config_files", "FILE[,FILE...]", "YAML files of settings")
+ARGUMENTS.mention_data()
 ARGUMENTS.add("output", "DIR", "without it saved/sid_features")
 ARGUMENTS.add("hash_size", "N", "hash each prefix into N values", "int >= 1")
 ARGUMENTS.add("compare", "MODEL[,MODEL...]", "context-aware models of RecBole's to train")

@@ -36,8 +36,7 @@ below DIR.""",
     models=None,
     lists=(tokenizers_help,),
 )
-ARGUMENTS.mention("dataset", "NAME", "a folder <data_path>/NAME/; ml-100k comes with RecBole")
-ARGUMENTS.mention("config_files", "FILE[,FILE...]", "YAML files of settings")
+ARGUMENTS.mention_data()
 ARGUMENTS.add(
     "output", "DIR", "without it sids/<dataset>-<tokenizer>, of several sids/<dataset>-comparison"
 )

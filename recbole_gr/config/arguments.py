@@ -57,7 +57,7 @@ class Arguments(argparse.ArgumentParser):
         tokenizes: bool = False,
         lists: Sequence[Callable[[], str]] = (),
     ) -> None:
-        script = Path(sys.argv[0]).name  # the doors that RecBole's users know
+        script = Path(*sys.argv[:1]).name  # the doors that RecBole's users know
         super().__init__(
             prog=f"python {script}" if script in _SCRIPTS else f"recbole-gr {command}",
             usage=f"%(prog)s {synopsis}\nexample: %(prog)s {example}",
@@ -114,6 +114,11 @@ class Arguments(argparse.ArgumentParser):
     def mention(self, name: str, metavar: str, help: str) -> None:
         """Have a setting among the first lines of the help."""
         self._describe(name, metavar, help, None)
+
+    def mention_data(self) -> None:
+        """Have the settings that say what a command is about among the first lines of the help."""
+        self.mention("dataset", "NAME", "a folder <data_path>/NAME/; ml-100k comes with RecBole")
+        self.mention("config_files", "FILE[,FILE...]", "YAML files of settings")
 
     def _describe(self, name: str, metavar: str, help: str, form: str | None, **more: Any) -> None:
         text = f"({form}) {help}" if form else help

@@ -24,8 +24,7 @@ ARGUMENTS.add(
     "quniform low,high,step' or 'name loguniform low,high' (exp of it), as in RecBole", needed=True,
 )  # fmt: skip
 ARGUMENTS.mention("model", "NAME", "one of those below")
-ARGUMENTS.mention("dataset", "NAME", "a folder <data_path>/NAME/; ml-100k comes with RecBole")
-ARGUMENTS.mention("config_files", "FILE[,FILE...]", "YAML files of settings")
+ARGUMENTS.mention_data()
 ARGUMENTS.add("algo", "NAME", "exhaustive (default), random, or bayes (Optuna's TPE)")
 ARGUMENTS.add("max_evals", "N", "most trials; all, or 100 of random ones", "int >= 1")
 ARGUMENTS.add(

@@ -28,8 +28,8 @@ FORMATS = (".csv", ".jsonl")
 
 ARGUMENTS = Arguments(
     "recommend",
-    "--checkpoint=FILE (--user=ID[,ID...] | --history=ITEM[,ITEM...] | --users_file=FILE)\n"
-    "           [--key=value ...]",
+    "--checkpoint=FILE --user=ID[,ID...] | --history=ITEM[,ITEM...] | --users_file=FILE\n"
+    "                            [--key=value ...]",
     "--checkpoint=saved/TIGER-ml-100k.pth --user=196 --k=5",
     """\
 Prints rank, item, title (where the .item file has one) and score. Of a user of the data the whole
