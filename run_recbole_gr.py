@@ -1,22 +1,27 @@
 """The command line: python run_recbole_gr.py --model=TIGER --dataset=ml-100k [--key=value ...]"""
 
+from __future__ import annotations
+
 import sys
+from typing import Any
 
-USAGE = """\
-usage: run_recbole_gr.py --model=NAME[,NAME...] --dataset=NAME [--key=value ...]
+from recbole_gr.config.arguments import Arguments
+from recbole_gr.config.help import OWNERS, models_help, tokenizers_help
+from recbole_gr.terminal.command_line import run_command
 
-  --model         one of those below; several end in one table.
-                  DACT runs all periods of the data (--continual.tokenizer=frozen,finetune,dact
-                  --continual.recommender=frozen,finetune,retrain --continual.model=TIGER)
-  --dataset       a folder <data_path>/<dataset>/ of atomic files; ml-100k comes with RecBole
-  --data_path     the parent folder of the data sets (default: dataset/)
-  --tokenizer     what learns the semantic IDs, one of those below (default: RKMeans)
-  --config_files  YAML files of settings, separated by commas
-  --resume        a checkpoint to go on training from
-  --nproc         processes on this machine (default: 1), one a GPU, or sharing the cores; with
-                  several machines also --world_size, --ip, --port and --group_offset
-  --key=value     any key of properties/ or of RecBole, such as --epochs=50 --learning_rate=1e-3
-"""
+ARGUMENTS = Arguments(
+    "run",
+    "--model=NAME[,NAME...] --dataset=NAME [--key=value ...]",
+    "--model=TIGER --dataset=ml-100k --epochs=50 --learning_rate=1e-3",
+    """\
+Trains and tests models on a data set; several end in one table. DACT runs all periods of the data
+(--continual.tokenizer=frozen,finetune,dact --continual.recommender=frozen,finetune,retrain
+--continual.model=TIGER).""",
+    settings=tuple(OWNERS),
+    lists=(models_help, tokenizers_help),
+)
+ARGUMENTS.mention("model", "NAME[,NAME...]", "one of those below, or several")
+ARGUMENTS.mention_data()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,37 +36,14 @@ def main(argv: list[str] | None = None) -> int:
         SIGTERM, 129 by SIGHUP). The table of results is printed on standard output; the log goes to
         standard error.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        from recbole_gr.config.help import models_help, tokenizers_help
-        from recbole_gr.terminal.command_line import print_usage
+    return run_command(_run, ARGUMENTS, argv, stopped="Stopped. {}")
 
-        print_usage(USAGE, (models_help, tokenizers_help))
-        return 0 if arguments else 2
+
+def _run(_: dict[str, Any], arguments: list[str]) -> int:
     from recbole_gr import run_recbole_gr
-    from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
     from recbole_gr.report.lines import closing_lines
-    from recbole_gr.terminal.command_line import exit_code, stopped_as_by_ctrl_c
-    from recbole_gr.terminal.log import show, with_level
 
-    try:
-        arguments, level = with_level(arguments)
-        show(level or "INFO")
-        with stopped_as_by_ctrl_c():
-            outcome = run_recbole_gr(cmd_args=arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ModelsFailed as error:
-        print(error.table)
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ProcessKilled as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stopped:
-        print(f"Stopped. {stopped}".rstrip(), file=sys.stderr)
-        return exit_code(stopped)
+    outcome = run_recbole_gr(cmd_args=arguments)
     if outcome is None:  # the first machine, or torchrun's first process, has it
         return 0
     print(outcome["table"])

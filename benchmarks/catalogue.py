@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from recbole.data.interaction import Interaction
 
-from recbole_gr.config.defaults import class_settings
+from recbole_gr.config.layers import class_settings
 from recbole_gr.registry import get_model
 from recbole_gr.sid.table import SIDTable
 

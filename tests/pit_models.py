@@ -9,7 +9,7 @@ from models import SMALL, random_batch, random_table
 from recbole.data.interaction import Interaction
 from scipy.sparse import csr_matrix
 
-from recbole_gr.config.defaults import class_settings
+from recbole_gr.config.layers import class_settings
 from recbole_gr.model.pit.model import PIT
 
 N_ITEMS = 30

@@ -326,7 +326,7 @@ def test_what_is_done_is_not_done_again_and_what_is_there_is_not_replaced(tmp_pa
 def test_a_killed_run_leaves_no_half_file_and_the_next_one_finishes(tmp_path):
     amazon(tmp_path, output="whole")
     code = (
-        "import os, signal\nfrom recbole_gr.data.raw import write\n"
+        "import os, signal\nfrom recbole_gr.convert import write\n"
         "write._report = lambda file: file.name.endswith('meta_Beauty.json.gz') and "
         "os.kill(os.getpid(), signal.SIGKILL)\n"
         "from recbole_gr.convert.command import main\nimport sys\nmain(sys.argv[1:])"
@@ -412,11 +412,11 @@ TABLE = ["--format=table", "--dataset=x", "--interactions=t.csv"]
         (["--format=amazon2014", "--reviews=r.json"], "--dataset is missing"),
         (["--format=amazon2014", "--dataset=x", "--reviews=no.gz"], "no.gz: there is no such file"),
         ([*AMAZON, "--kcore=5"], "did you mean 'k_core'"),
-        ([*AMAZON, "--k_core=0"], "--k_core=0 must be"),
+        ([*AMAZON, "--k_core=0"], "--k_core: 0 must be an integer of at least 1"),
         ([*AMAZON, "--k_core=9"], "k_core=9 leaves none"),
-        ([*AMAZON, "--duplicates=any"], "['keep', 'first', 'last']"),
-        ([*AMAZON, "--max_broken=2"], "between 0 and 1"),
-        ([*AMAZON, "--force=perhaps"], "--force='perhaps' must be True or False"),
+        ([*AMAZON, "--duplicates=any"], "--duplicates: 'any' is not one of keep, first, last"),
+        ([*AMAZON, "--max_broken=2"], "--max_broken: 2 must be a number in [0, 1]"),
+        ([*AMAZON, "--force=perhaps"], "--force: 'perhaps' must be True or False"),
         ([*AMAZON[:1], "--dataset=../x", AMAZON[2]], "no name for a folder"),
         ([*AMAZON[:2], "--reviews=x.zip"], "is a zip file; unpack it"),
         ([*AMAZON[:2], "--reviews=t.csv"], "is this the right file for --format"),

@@ -10,6 +10,7 @@ from kill_and_resume import equal
 from runs import RUNS
 
 from recbole_gr import run_recbole_gr
+from recbole_gr.config.arguments import Arguments
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage import files
 from recbole_gr.storage.checkpoint import STOPPED, load_checkpoint
@@ -225,6 +226,7 @@ def test_a_second_time_does_not_wait():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+TAKES = Arguments("wait", "--a=N", "--a=1", "Waits.", settings=["run"])
 STOPS = {signal.SIGTERM: (Terminated, 143), signal.SIGHUP: (HungUp, 129)}
 
 
@@ -248,12 +250,12 @@ def test_schedulers_and_closed_terminals_do_what_ctrl_c_does(
 @pytest.mark.parametrize("number", STOPS)
 def test_commands_without_training_end_with_the_code_of_the_signal(number, capsys):
     before = signal.getsignal(number)
-    assert run_command(lambda _: press(number), "usage", ["--a=1"]) == STOPS[number][1]
+    assert run_command(lambda *_: press(number), TAKES, ["--a=1"]) == STOPS[number][1]
     assert capsys.readouterr().err == "Stopped.\n" and signal.getsignal(number) is before
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback(capsys):
-    assert run_command(lambda _: press(), "usage", ["--a=1"], stopped="Stopped. Again.") == 130
+    assert run_command(lambda *_: press(), TAKES, ["--a=1"], stopped="Stopped. Again.") == 130
     assert capsys.readouterr().err == "Stopped. Again.\n"
 
 

@@ -19,7 +19,7 @@ from pit_models import (
 )
 from recbole.data.interaction import Interaction
 
-from recbole_gr.config.defaults import class_settings
+from recbole_gr.config.layers import class_settings
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import best
 from recbole_gr.generation.ranking import TAIL_SCORE

@@ -22,9 +22,9 @@ def started(*arguments):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_the_function_it_names(command, capsys):
     assert main([command, "--help"]) == 0
-    module = "run_hyper" if command == "search" else COMMANDS[command][0].partition(":")[0]
     usage = capsys.readouterr().out
-    assert usage.startswith((f"usage: {module}.py", f"usage: python -m {module}"))
+    assert usage.startswith(f"usage: recbole-gr {command} ")
+    assert usage.count(f"\nexample: recbole-gr {command} ") == 1
     assert main([command]) == 2 and capsys.readouterr().out == usage  # without arguments
 
 

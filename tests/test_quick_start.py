@@ -149,7 +149,7 @@ def test_command_line_reports_what_cannot_be_used_in_one_line(tiny_folder, capsy
 
 def test_help_is_printed_on_request_and_without_arguments(capsys):
     assert main(["--help"]) == 0 and main([]) == 2
-    assert capsys.readouterr().out.count("usage: run_recbole_gr.py") == 2
+    assert capsys.readouterr().out.count("usage: recbole-gr run --model=") == 2
 
 
 def test_peak_memory_sees_a_large_tensor_and_forgets_it():

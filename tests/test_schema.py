@@ -7,7 +7,8 @@ import yaml
 
 from recbole_gr import registry
 from recbole_gr.config import Config
-from recbole_gr.config.defaults import class_defaults, default_settings
+from recbole_gr.config.defaults import default_settings
+from recbole_gr.config.layers import class_defaults
 from recbole_gr.config.parsing import parse_value, properties_dir
 from recbole_gr.config.schema import declared
 from recbole_gr.errors import ConfigError

@@ -715,7 +715,7 @@ def test_ray_itself_gives_what_a_process_gives(find, monkeypatch):
     [
         (["--model=TIGER"], "add --params_file=FILE"),
         (["--params_file=none.test", "--model=TIGER", "--dataset=ml-100k"], "none.test cannot be"),
-        (["--params_file=a.test", "--two_stage=maybe"], "--two_stage=maybe: write True or False"),
+        (["--params_file=a.test", "--two_stage=maybe"], "--two_stage: 'maybe' must be True or"),
     ],
 )
 def test_the_command_names_what_is_wrong(arguments, message, tmp_path, monkeypatch, capsys):

@@ -11,21 +11,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.arguments import Arguments
+from recbole_gr.config.help import context_models_help, tokenizers_help
 from recbole_gr.terminal.command_line import run_command
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
 
-USAGE = """\
-usage: python -m recbole_gr.sid_features --dataset=NAME [--tokenizer=NAME] [--output=DIR]
-                                         [--hash_size=N] [--compare=MODEL[,MODEL...]] [--key=...]
-
-Writes a copy of a data set (DIR/<dataset>-sid; DIR is saved/sid_features by default) whose .item
-file has the fields sid_1, sid_2, ...: the prefixes of each item's semantic ID, for any of RecBole's
-context-aware models. --hash_size=N hashes each of them into N values. --compare=DeepFM trains that
-model on item ids, on SIDs in their place, and on both, and prints AUC and LogLoss by the number of
-training interactions of the item.
-"""
+ARGUMENTS = Arguments(
+    "sid-features",
+    "--dataset=NAME [--tokenizer=NAME] [--output=DIR] [--compare=MODEL[,MODEL...]] "
+    "[--key=value ...]",
+    "--dataset=ml-100k --tokenizer=R3VAE --compare=DeepFM",
+    """\
+Writes a copy of a data set (DIR/<dataset>-sid) whose .item file has the fields sid_1, sid_2, ...:
+the prefixes of each item's semantic ID, for any of RecBole's context-aware models. --compare=DeepFM
+trains that model on item ids, on SIDs in their place, and on both, and prints AUC and LogLoss by
+the number of training interactions of the item.""",
+    settings=("run", "data", "tokenizer", "model", "trainer"),
+    models="compare",
+    tokenizes=True,
+    lists=(tokenizers_help, context_models_help),
+)
+ARGUMENTS.mention_data()
+ARGUMENTS.add("output", "DIR", "without it saved/sid_features")
+ARGUMENTS.add("hash_size", "N", "hash each prefix into N values", "int >= 1")
+ARGUMENTS.add("compare", "MODEL[,MODEL...]", "context-aware models of RecBole's to train")
 
 VARIANTS = ("item id", "SID", "item id and SID")
 
@@ -170,22 +181,17 @@ def _configs(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    from recbole_gr.config.help import context_models_help, tokenizers_help
-
-    return run_command(_run, USAGE, argv, lists=(tokenizers_help, context_models_help))
+    return run_command(_run, ARGUMENTS, argv)
 
 
-def _run(arguments: list[str]) -> int:
-    from recbole_gr.config.parsing import own_arguments, parse_value
-
-    own, rest = own_arguments(arguments, ("output", "hash_size", "compare"))
+def _run(own: dict[str, Any], rest: list[str]) -> int:
     models = [name.strip() for name in own.get("compare", "").split(",") if name.strip()]
     with contextlib.ExitStack() as until_compared:
         written = _sid_features(
             until_compared,
             None,
             own.get("output"),
-            parse_value(own.get("hash_size")),
+            own.get("hash_size"),
             models[0] if models else "DeepFM",
             None,
             None,

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.arguments import Arguments
+from recbole_gr.config.help import tokenizers_help
 from recbole_gr.terminal.command_line import run_command
 
 if TYPE_CHECKING:
@@ -20,16 +22,24 @@ if TYPE_CHECKING:
     from recbole_gr.quality.measures import QualityReport
     from recbole_gr.sid.table import SIDTable
 
-USAGE = """\
-usage: python -m recbole_gr.tokenize --dataset=NAME [--tokenizer=NAME[,NAME...]] [--output=DIR]
-                                     [--key=value ...]
-
-Learns semantic IDs from the item content of a RecBole data set and writes them to DIR (default:
-sids/<dataset>-<tokenizer>) as sid.json, sid.npy and sid.npz, with a quality report as report.txt,
-report.json and report.png. With --sid_file=FILE it reads that file's SIDs instead of learning any.
-Several tokenizers are compared in one table and one figure (comparison.md, .csv, .json and .png in
-DIR, by default sids/<dataset>-comparison), each with a folder of its own below.
-"""
+ARGUMENTS = Arguments(
+    "tokenize",
+    "--dataset=NAME [--tokenizer=NAME[,NAME...]] [--output=DIR] [--key=value ...]",
+    "--dataset=ml-100k --tokenizer=R3VAE --output=sids/",
+    """\
+Learns semantic IDs from the item content of a RecBole data set and writes them to DIR as sid.json,
+sid.npy and sid.npz, with a quality report as report.txt, report.json and report.png. With
+--sid_file=FILE it reads that file's SIDs instead of learning any. Several tokenizers are compared
+in one table and one figure (comparison.md, .csv, .json and .png), each with a folder of its own
+below DIR.""",
+    settings=("run", "data", "periods", "tokenizer"),
+    models=None,
+    lists=(tokenizers_help,),
+)
+ARGUMENTS.mention_data()
+ARGUMENTS.add(
+    "output", "DIR", "without it sids/<dataset>-<tokenizer>, of several sids/<dataset>-comparison"
+)
 
 OTHER_OUTPUT = "give another --output"
 
@@ -151,15 +161,10 @@ def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityRepor
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    from recbole_gr.config.help import tokenizers_help
-
-    return run_command(_run, USAGE, argv, lists=(tokenizers_help,))
+    return run_command(_run, ARGUMENTS, argv)
 
 
-def _run(arguments: list[str]) -> int:
-    from recbole_gr.config.parsing import own_arguments
-
-    own, rest = own_arguments(arguments, ("output",))
+def _run(own: dict[str, Any], rest: list[str]) -> int:
     output, names = own.get("output"), _tokenizers(rest)
     if len(names) > 1:
         reports, table, files = compare_tokenizers(names, output=output, cmd_args=rest)

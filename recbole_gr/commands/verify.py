@@ -11,26 +11,27 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.arguments import Arguments
 from recbole_gr.terminal.command_line import run_command
 
 if TYPE_CHECKING:
     from recbole.config import Config
 
-USAGE = """\
-usage: python -m recbole_gr.verify MANIFEST [--tolerance=0] [--key=value ...]
-
+ARGUMENTS = Arguments(
+    "verify",
+    "MANIFEST [--key=value ...]",
+    "results/ml-100k-TIGER/manifest.json --data_path=dataset",
+    """\
 Checks that the data are those of the run, runs it again from its configuration, and compares the
 hash of the SIDs, the tested targets and every metric. On a CPU, with the same versions and number
-of threads and processes, all are equal.
+of threads and processes, all are equal. Settings are those of this machine.
 
-  --tolerance   largest difference of a metric that counts as none (default: 0)
-  --model       your own classes, package.module:Class,..., where the run was of such
-  --key=value   settings of this machine, such as --data_path=FOLDER or --show_progress=False
-
-Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot be used.
-"""
-
-
+Exit code: 0 all equal, 1 something differs, 2 the manifest or its data cannot be used.""",
+    settings=("run", "data"),
+)
+ARGUMENTS.add_file("manifest", "as a run wrote it")
+ARGUMENTS.add("tolerance", "X", "largest difference that counts as none", "float >= 0", default=0.0)
+ARGUMENTS.mention("model", "NAME[,NAME...]", "your classes, package.module:Class, of such a run")
 ROUNDING = 1e-3  # of metrics of four decimals, where sums have another order
 
 
@@ -244,24 +245,20 @@ def _other_circumstances(record: Mapping[str, Any]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code (see the usage)."""
-    return run_command(_run, USAGE, argv)
+    return run_command(_run, ARGUMENTS, argv)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(own: dict[str, Any], settings: list[str]) -> int:
     from recbole_gr.config.command_lines import command
-    from recbole_gr.config.parsing import own_arguments, parse_arguments, parse_value
-    from recbole_gr.errors import ConfigError
+    from recbole_gr.config.parsing import parse_arguments
     from recbole_gr.storage.manifest import read_manifest
 
-    own, rest = own_arguments(arguments[1:], ("tolerance",))
-    tolerance = parse_value(own.get("tolerance", "0"))
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or tolerance < 0:
-        raise ConfigError(f"--tolerance={tolerance}: it must be a number of at least 0")
-    differences = verify(arguments[0], tolerance, **parse_arguments(rest))
-    others = _other_circumstances(read_manifest(arguments[0]))
+    manifest, tolerance = own["manifest"], own["tolerance"]
+    differences = verify(manifest, tolerance, **parse_arguments(settings))
+    others = _other_circumstances(read_manifest(manifest))
     if not differences:
         print("Equal: SIDs, tested targets and every metric are those of the manifest.")
-        asked = _next(arguments[0], rest)
+        asked = _next(manifest, settings)
         if asked:
             print(f"Recommend with it: {asked}")
         return 0
@@ -269,7 +266,7 @@ def _run(arguments: list[str]) -> int:
     if others:
         print("Not as in the run: " + "; ".join(others))
     if tolerance < ROUNDING and all("_result " in difference for difference in differences):
-        again = command("-m", "recbole_gr.verify", arguments[0], *rest, tolerance=ROUNDING)
+        again = command("-m", "recbole_gr.verify", manifest, *settings, tolerance=ROUNDING)
         print(f"Allow for another order of sums: {again}")
     return 1
 

@@ -21,7 +21,8 @@ from recbole_gr.config.defaults import (
 from recbole_gr.config.eval_buckets import check_edges
 from recbole_gr.config.given import Given, Source, merged
 from recbole_gr.config.intervals import check_filters
-from recbole_gr.config.known_keys import COMPUTED_KEYS, RUN_KEYS
+from recbole_gr.config.known_keys import RUN_KEYS
+from recbole_gr.config.layers import COMPUTED_KEYS
 from recbole_gr.config.parsing import SettingsLoader
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.layout import layout_of

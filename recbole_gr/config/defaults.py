@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import recbole
 from recbole.utils import ModelType
 
 from recbole_gr import registry
 from recbole_gr.config.given import merged
-from recbole_gr.config.known_keys import COMPUTED_KEYS, RECBOLE_KEYS, RUN_KEYS, keys_read_by
-from recbole_gr.config.parsing import properties_dir, yaml_settings
-from recbole_gr.config.schema import Key, check_settings, declared, inferred
+from recbole_gr.config.known_keys import RECBOLE_KEYS, RUN_KEYS, keys_read_by
+from recbole_gr.config.layers import (
+    COMPUTED_KEYS,
+    Layer,
+    class_layers,
+    file_layer,
+    keys_of,
+    recbole_layer,
+    recbole_properties,
+    types_of_recbole,
+)
+from recbole_gr.config.parsing import properties_dir
+from recbole_gr.config.schema import Key, check_settings
 from recbole_gr.errors import ConfigError
-from recbole_gr.storage.text import read_text
 
 if TYPE_CHECKING:
     from recbole.model.abstract_recommender import AbstractRecommender
@@ -59,21 +66,21 @@ def default_settings(model_class: type, dataset: str, tokenizer: str | None = No
     """
     generative = registry.is_generative(model_class)
     classes = lineage(model_class)
-    recboles, ours = Path(recbole.__file__).parent / "properties", properties_dir()
+    ours = properties_dir()
     names = ["sample"]
     # A path in the place of a name would lead to a file outside of the property folders.
     names += [dataset] * (Path(str(dataset)).name == str(dataset))
-    basis = [_layer(recboles / "overall.yaml"), _layer(ours / "overall.yaml", "run")]
+    basis = [recbole_layer("overall.yaml", "run"), file_layer(ours / "overall.yaml", "run")]
     models = [
-        *(_layer(recboles / "model" / f"{_spelt(recboles, c.__name__)}.yaml") for c in classes),
+        *(recbole_layer(f"model/{_spelt(c.__name__)}.yaml", "model") for c in classes),
         *class_layers(model_class, "model", classes),
     ]
     datasets = [
         layer
         for name in names
         for layer in (
-            _layer(recboles / "dataset" / f"{name}.yaml"),
-            _layer(ours / "dataset" / f"{name}.yaml", "data"),
+            recbole_layer(f"dataset/{name}.yaml", "data"),
+            file_layer(ours / "dataset" / f"{name}.yaml", "data"),
         )
     ]
     sections = {kind: _sections(kind, datasets) for kind in SECTIONS}
@@ -88,14 +95,14 @@ def default_settings(model_class: type, dataset: str, tokenizer: str | None = No
     per_tokenizer = _per_tokenizer(tokenizers, sections["per_tokenizer"])
     # Tokenizers before models: a model may need another collision policy.
     layers = [*basis, *tokenizers, *models, *datasets]
-    keys = keys_of([_layer(ours / "recbole.yaml", "trainer"), *layers])
+    keys = keys_of([types_of_recbole(), *layers])
     of_data = [check_settings(layer.values, keys, f"file '{layer.file}'") for layer in datasets]
     where = f"section of {model_class.__name__} or its tokenizer for {dataset}"
     values = merged(
         [
             *(layer.values for layer in [*basis, *tokenizers, *models]),
             *of_data,
-            _of_type(model_class, dataset, recboles),
+            _of_type(model_class, dataset),
             check_settings({**per_model, **per_tokenizer}, keys, where),
         ]
     )
@@ -113,14 +120,6 @@ def lineage(model_class: type) -> list[type]:
         names = [cls.__name__ for cls in classes]
         classes = classes[: names.index(registry.recbole_name(model_class)) + 1]
     return classes[::-1]
-
-
-def shared_keys() -> dict[str, Key]:
-    """The types of the keys that all models have, ours and RecBole's."""
-    recboles, ours = Path(recbole.__file__).parent / "properties", properties_dir()
-    files = [recboles / "overall.yaml", recboles / "dataset" / "sample.yaml"]
-    own = [_layer(ours / name, "run") for name in ("recbole.yaml", "overall.yaml")]
-    return keys_of([*map(_layer, files), *own])
 
 
 def _sections(kind: str, datasets: Iterable[Layer]) -> dict[str, Any]:
@@ -141,10 +140,10 @@ def _per_tokenizer(layers: Iterable[Layer], sections: Mapping[str, Any]) -> dict
     return result
 
 
-def _of_type(model_class: type, dataset: str, recboles: Path) -> dict[str, Any]:
+def _of_type(model_class: type, dataset: str) -> dict[str, Any]:
     """RecBole's defaults of a type of model, without what ours say of its evaluation."""
     values = merged(
-        _layer(recboles / "quick_start_config" / name).values
+        recbole_layer(f"quick_start_config/{name}", "run").values
         for name in _type_files(model_class, dataset)
     )
     if _kind(model_class) in _OWN_PROTOCOL:
@@ -152,83 +151,11 @@ def _of_type(model_class: type, dataset: str, recboles: Path) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in _PROTOCOL}
 
 
-def _spelt(folder: Path, model: str) -> str:
+def _spelt(model: str) -> str:
     """The name of RecBole's file for a model, which is not that of the class for XGBoost."""
-    files = {file.stem.lower(): file.stem for file in (folder / "model").glob("*.yaml")}
+    folder = recbole_properties() / "model"
+    files = {file.stem.lower(): file.stem for file in folder.glob("*.yaml")}
     return files.get(model.lower(), model)
-
-
-class Layer(NamedTuple):
-    """Defaults from one file or class.
-
-    Attributes:
-        name: of the class, or of the file without its ending.
-        file: its path, of a class whether it is there or not.
-        values: by key.
-        keys: the types that a file or class of ours or of a user's declares.
-        weak: types of RecBole's files, or that values suggest, for keys that nothing else declares.
-    """
-
-    name: str
-    file: Path
-    values: dict[str, Any]
-    keys: dict[str, Key]
-    weak: dict[str, Key]
-
-
-def class_layers(cls: type, folder: str, with_files: Collection[type] | None = None) -> list[Layer]:
-    """Defaults of a model or tokenizer and of its base classes, the most general first.
-
-    Each class may have a file `properties/<folder>/<name>.yaml` and an attribute `default_config`:
-    the text of such a file, or a dictionary, whose values have no declared types. Keys of its
-    bases that a class has no use for are named in its attribute `without`.
-
-    Args:
-        cls (type): the model or tokenizer.
-        folder (str): `model` or `tokenizer`.
-        with_files (list | None): the classes whose files count; None: all.
-    """
-    layers: list[Layer] = []
-    for base in reversed(cls.__mro__):
-        for part in (part for layer in layers for part in layer[2:]):
-            for key in vars(base).get("without", ()):
-                part.pop(key, None)
-        path = properties_dir() / folder / f"{base.__name__}.yaml"
-        values: dict[str, Any] = {}
-        keys: dict[str, Key] = {}
-        weak: dict[str, Key] = {}
-        if with_files is None or base in with_files:
-            _, _, values, keys, weak = _layer(path, folder)
-        own = vars(base).get("default_config", {})
-        if isinstance(own, str):
-            text, name = textwrap.dedent(own), f"{base.__qualname__}.default_config"
-            own = yaml_settings(text, name)
-            keys |= declared(text, folder, name)
-        else:
-            weak |= inferred(own, folder)
-        layers.append(Layer(base.__name__, path, {**values, **own}, keys, weak))
-    return layers
-
-
-def class_defaults(cls: type, folder: str) -> tuple[dict[str, Any], dict[str, Key]]:
-    """All defaults of a model or tokenizer, and the types of its keys; see :func:`class_layers`."""
-    layers = class_layers(cls, folder)
-    return merged(layer.values for layer in layers), keys_of(layers)
-
-
-def class_settings(cls: type, folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings over the defaults of a model or tokenizer alone, without a data set.
-
-    Raises:
-        ConfigError: a value that its key may not have.
-    """
-    defaults, keys = class_defaults(cls, folder)
-    return {**defaults, **check_settings(settings, keys)}
-
-
-def keys_of(layers: Sequence[Layer]) -> dict[str, Key]:
-    """The types of the keys of several layers, the later winning."""
-    return merged([*(layer.weak for layer in layers), *(layer.keys for layer in layers)])
 
 
 def section_of(classes: Iterable[type], sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,17 +173,6 @@ def checked_section(kind: str, sections: Any, source: object) -> dict[str, Any]:
         names = kind.removeprefix("per_")
         raise ConfigError(f"{kind} ({source}) must map {names} names to settings.")
     return sections
-
-
-def _layer(path: Path, owner: str | None = None) -> Layer:
-    """Defaults of a property file, empty where there is none; of ours where it has an owner."""
-    values: dict[str, Any] = {}
-    keys: dict[str, Key] = {}
-    if path.is_file():
-        text = read_text(path, f"'{path}'")
-        values = yaml_settings(text, path)
-        keys = dict(declared(text, owner or "run", str(path) if owner else ""))
-    return Layer(path.stem, path, values, *((keys, {}) if owner else ({}, keys)))
 
 
 def _kind(model_class: type[AbstractRecommender]) -> ModelType:

@@ -16,12 +16,6 @@ from recbole.utils import (
 
 _READ = re.compile(r"""config(?:\[|\.get\()\s*["'](\w+)["']""")
 
-# Set by RecBole itself; a value from outside would be overwritten.
-COMPUTED_KEYS = frozenset(
-    "MODEL_TYPE MODEL_INPUT_TYPE device eval_type single_spec valid_metric_bigger "
-    "valid_neg_sample_args test_neg_sample_args".split()
-)
-
 # What a run is about, rather than how it goes.
 RUN_KEYS = frozenset(["model", "dataset", "config_files", "per_model", "per_tokenizer"])
 

@@ -66,6 +66,7 @@ class Key:
         kinds: what it may hold, alternatives.
         words: those of them that are single words.
         optional: None is a value too.
+        form: what it may hold, as declared: `int >= 1 | auto`.
         help: one line.
         owner: `run`, `data`, `model`, `tokenizer`, `trainer`, `decoding` or `periods`.
     """
@@ -75,6 +76,7 @@ class Key:
     kinds: tuple[Kind, ...]
     words: tuple[str, ...]
     optional: bool
+    form: str
     help: str
     owner: str
 
@@ -223,7 +225,7 @@ _OWNERS = {
     "Environment Settings": "run", "Output": "run", "Processes": "run",
     "Training Settings": "trainer", "Training": "trainer",
     "Evaluation Settings": "run", "Evaluation": "run", "Decoding": "decoding",
-    "Periods": "periods", "Reading": "data", "Item content": "data",
+    "Periods": "periods", "Reading": "data", "Item content": "data", "Models": "model",
     "Click-through models": "data", "Semantic IDs": "tokenizer",
 }  # fmt: skip
 
@@ -246,7 +248,7 @@ def declared(text: str, owner: str, file: str = "") -> dict[str, Key]:
     present = owner
     for name, form, line, heading in _LINE.findall(text):
         if heading:
-            present = _OWNERS.get(heading, owner)
+            present = owner if owner == "tokenizer" else _OWNERS.get(heading.strip(), owner)
         else:
             key = _key(name, values.get(name), form, line, present, strict=bool(file))
             if key is not None:
@@ -272,7 +274,7 @@ def _key(name: str, default: Any, form: str, line: str, owner: str, strict: bool
             words.append(part)
         else:
             return None
-    key = Key(name, default, tuple(kinds), tuple(words), optional, line.strip(), owner)
+    key = Key(name, default, tuple(kinds), tuple(words), optional, form, line.strip(), owner)
     try:
         taken = key.checked(default, "its own default")
     except ConfigError:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.config.parsing import parse_switch
+from recbole_gr.config.arguments import Arguments
+from recbole_gr.convert.kcore import DUPLICATES
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.terminal.command_line import run_command
 from recbole_gr.terminal.log import say
@@ -19,31 +20,6 @@ from recbole_gr.terminal.log import say
 if TYPE_CHECKING:
     from recbole_gr.convert.lines import LineFile
     from recbole_gr.convert.reader import Entities, Reader
-
-USAGE = """\
-usage: python -m recbole_gr.data.convert --format=FORMAT --dataset=NAME [--output=DIR] SOURCES
-                                         [--key=value ...]
-
-Writes DIR/NAME/NAME.inter and, where the sources have them, NAME.item and NAME.user (DIR: dataset),
-to be used with --data_path=DIR --dataset=NAME. Files may be gzipped. FORMAT and its SOURCES:
-  amazon2014, amazon2018, amazon2023   --reviews=FILE [--metadata=FILE]
-  movielens                --archive=ZIP_OR_FOLDER   (100k, 1m, 10m, 20m, 25m, 32m, latest)
-  table                    --interactions=FILE --columns=user_id:COL,item_id:COL[,timestamp:COL]
-                           [,rating:COL] [--items=FILE [--item_columns=item_id:COL,title:COL,...]]
-Keys of table, where the files themselves do not tell:
-  --delimiter=semicolon    or tab, comma, pipe, space, or the character itself
-  --encoding=cp1252        as Python names it; without it UTF-8, or UTF-16 by its beginning
-  --decimal=,              or . : the decimal mark of columns that can be read with both
-  --date_format=%d.%m.%Y   of the times, as Python's strptime has it; or s, ms, us, ns since 1970
-Keys:
-  --k_core=N               only users and items with N interactions, until all left have as many
-  --duplicates=keep        or first, last: one interaction for each user and item, by time
-  --max_broken=0.01        share of lines that may be broken (counted, reported and skipped)
-  --allow_truncated=True   take a gzip file that ends too early as far as it goes
-  --force=True             replace files that are there
-  --show_progress=False    no bars
-The same command given again goes on after the last part that is complete.
-"""
 
 FORMS = ("delimiter", "encoding", "date_format", "decimal")  # how a table is written
 SOURCES = {
@@ -53,16 +29,58 @@ SOURCES = {
     "movielens": (("archive",), ()),
     "table": (("interactions", "columns"), ("items", "item_columns", *FORMS)),
 }
-DEFAULTS = {
-    "output": "dataset",
-    "k_core": None,
-    "duplicates": "keep",
-    "max_broken": 0.01,
-    "allow_truncated": False,
-    "force": False,
-    "show_progress": True,
-}
-_TEXTS = ("columns", "item_columns", "format", "dataset", "duplicates")
+
+ARGUMENTS = Arguments(
+    "convert",
+    "--format=FORMAT --dataset=NAME [--output=DIR] SOURCES [--key=value ...]",
+    "--format=movielens --archive=ml-1m.zip --dataset=ml-1m",
+    """\
+Writes DIR/NAME/NAME.inter and, where the sources have them, NAME.item and NAME.user, to be used
+with --data_path=DIR --dataset=NAME. Files may be gzipped. FORMAT and its SOURCES:
+  amazon2014, amazon2018, amazon2023   --reviews=FILE [--metadata=FILE]
+  movielens                --archive=ZIP_OR_FOLDER   (100k, 1m, 10m, 20m, 25m, 32m, latest)
+  table                    --interactions=FILE --columns=user_id:COL,item_id:COL[,timestamp:COL]
+                           [,rating:COL] [--items=FILE [--item_columns=item_id:COL,title:COL,...]]
+The same command given again goes on after the last part that is complete.""",
+)
+ARGUMENTS.add("format", "FORMAT", "of the sources", " | ".join(SOURCES))
+ARGUMENTS.add("dataset", "NAME", "of the data set")
+ARGUMENTS.add("output", "DIR", "its parent folder", default="dataset")
+ARGUMENTS.add("reviews", "FILE", "of Amazon")
+ARGUMENTS.add("metadata", "FILE", "of Amazon's items")
+ARGUMENTS.add("archive", "FILE", "of MovieLens, or its folder")
+ARGUMENTS.add("interactions", "FILE", "a table")
+ARGUMENTS.add("columns", "FIELD:COLUMN[,...]", "of the interactions")
+ARGUMENTS.add("items", "FILE", "a table")
+ARGUMENTS.add("item_columns", "FIELD:COLUMN[,...]", "of the items")
+ARGUMENTS.add(
+    "delimiter", "NAME", "of a table: semicolon, tab, comma, pipe, space, or the character itself; "
+    "without it and the next ones the files themselves tell",
+)  # fmt: skip
+ARGUMENTS.add("encoding", "cp1252", "as Python names it; else UTF-8, or UTF-16 by its beginning")
+ARGUMENTS.add("decimal", ",", "or . : the decimal mark of columns that can be read with both")
+ARGUMENTS.add("date_format", "%d.%m.%Y", "of times, as Python's strptime has it; or s, ms, us, ns")
+ARGUMENTS.add(
+    "k_core", "N", "only users and items with N interactions, until all left have as many",
+    "int >= 1",
+)  # fmt: skip
+ARGUMENTS.add(
+    "duplicates", "keep", "one interaction for each user and item, by time, or all of them",
+    " | ".join(DUPLICATES), default="keep",
+)  # fmt: skip
+ARGUMENTS.add(
+    "max_broken", "SHARE", "of lines that may be broken (counted, reported and skipped)",
+    "0 <= float <= 1", default=0.01,
+)  # fmt: skip
+ARGUMENTS.add(
+    "allow_truncated", "True", "take a gzip file that ends too early as far as it goes", "bool",
+    default=False,
+)  # fmt: skip
+ARGUMENTS.add("force", "True", "replace files that are there", "bool", default=False)
+ARGUMENTS.add("show_progress", "False", "no bars", "bool", default=True)
+# What every format takes.
+DEFAULTS = {"output": "dataset", **{name: key.default for name, key in ARGUMENTS.keys.items()}}
+del DEFAULTS["format"]
 
 
 def convert(
@@ -73,7 +91,7 @@ def convert(
     Args:
         format (str): `amazon2014`, `amazon2018`, `amazon2023`, `movielens` or `table`.
         dataset (str): name of the data set.
-        **options: the keys of the command line, see `USAGE`.
+        **options: the arguments of the command line, see `ARGUMENTS`.
 
     Returns:
         tuple[list[pathlib.Path], dict]: the files, and the figures of each by its suffix.
@@ -139,12 +157,14 @@ def check_options(given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: a key is unknown, missing or has a value that cannot be used.
     """
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {
+        key: ARGUMENTS.keys[key].checked(value) if key in ARGUMENTS.keys else value
+        for key, value in given.items()
+        if value not in (None, "")
+    }
     kind = given.get("format")
-    if kind not in SOURCES:
-        raise ConfigError(
-            f"--format={kind}: not one of {list(SOURCES)}{did_you_mean(kind, SOURCES)}"
-        )
+    if kind is None:
+        raise ConfigError(f"--format is missing; it is one of {list(SOURCES)}")
     needed, possible = SOURCES[kind]
     known = ("format", "dataset", *needed, *possible, *DEFAULTS)
     for key in given:
@@ -170,24 +190,10 @@ def check_options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_values(options: dict[str, Any]) -> None:
-    from recbole_gr.convert.kcore import DUPLICATES
-
     name = options["dataset"]
     if not isinstance(name, str) or not name or name.startswith(".") or set(name) & set('/\\"\t\n'):
         raise ConfigError(f"--dataset={name!r} is no name for a folder and files")
-    k = options["k_core"]
-    if k is not None and (type(k) is not int or k < 1):
-        raise ConfigError(f"--k_core={k!r} must be a positive whole number")
-    if options["duplicates"] not in DUPLICATES:
-        raise ConfigError(f"--duplicates={options['duplicates']} is not one of {list(DUPLICATES)}")
-    share = options["max_broken"]
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise ConfigError(f"--max_broken={share!r} must be a share between 0 and 1")
     _check_forms(options)
-    for key in ("allow_truncated", "force", "show_progress"):
-        options[key] = parse_switch(options[key])
-        if not isinstance(options[key], bool):
-            raise ConfigError(f"--{key}={options[key]!r} must be True or False")
 
 
 def _check_forms(options: dict[str, Any]) -> None:
@@ -234,36 +240,19 @@ def _reader(options: dict[str, Any]) -> Reader:
     return Amazon(open_file, year, options["reviews"], options.get("metadata"))
 
 
-def read_arguments(arguments: list[str]) -> dict[str, Any]:
-    """`--key=value` arguments as options; names of files and columns stay text.
-
-    Raises:
-        ConfigError: an argument of another form.
-    """
-    from recbole_gr.config.parsing import parse_arguments
-
-    texts = {key for sources in SOURCES.values() for part in sources for key in part}
-    texts |= {*_TEXTS, "output"}
-    given = parse_arguments(arguments)
-    for argument in arguments:
-        key, _, value = argument[2:].partition("=")
-        if key in texts:
-            given[key] = value or None
-    return given
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    return run_command(_run, USAGE, argv, is_setting=False)
+    return run_command(_run, ARGUMENTS, argv)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(own: dict[str, Any], others: list[str]) -> int:
     from recbole_gr.config.command_lines import command_after_conversion
+    from recbole_gr.config.parsing import parse_arguments
     from recbole_gr.data.atomic import read_header
 
     try:
-        given = read_arguments(arguments)
-        files, figures = convert(given.pop("format", None), given.pop("dataset", None), **given)
+        given = own | parse_arguments(others)  # the others no format has
+        files, figures = convert(given.pop("format", ""), given.pop("dataset", ""), **given)
     except OSError as error:
         print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
         return 2

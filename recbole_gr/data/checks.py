@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole.utils import EvaluatorType, InputType, ModelType
 
-from recbole_gr.config.defaults import shared_keys
+from recbole_gr.config.layers import shared_settings
 from recbole_gr.config.schema import check_settings
 from recbole_gr.data.atomic import atomic_path, read_header
 from recbole_gr.data.forms import check_forms
@@ -55,7 +55,7 @@ def check_inter_files(config: Config) -> None:
             names the columns found).
     """
     settings = config.final_config_dict
-    settings.update(check_settings(settings, shared_keys()))  # of RecBole's own Config, too
+    settings.update(check_settings(settings, shared_settings()[1]))  # of RecBole's own Config, too
     check_forms(settings)
     names = config["benchmark_filename"]
     graph, load = {"kg", "link"}, config["load_col"]

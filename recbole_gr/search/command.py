@@ -3,47 +3,59 @@
 import sys
 from typing import Any
 
+from recbole_gr.config.arguments import Arguments
+from recbole_gr.config.help import OWNERS, models_help, tokenizers_help
 from recbole_gr.terminal.command_line import run_command
 
-USAGE = """\
-usage: run_hyper.py --params_file=FILE --model=NAME --dataset=NAME [--key=value ...]
-
+ARGUMENTS = Arguments(
+    "search",
+    "--params_file=FILE --model=NAME --dataset=NAME [--key=value ...]",
+    "--params_file=hyper.test --model=TIGER --dataset=ml-100k --algo=bayes",
+    """\
 Trains a model with the parameters of FILE and ends in a table of all trials by their validation
 score, with the command that trains the best. Every trial is stored when it ends; the same command
-goes on where it was stopped. Needs Optuna: pip install "recbole_gr[search]".
-
-  --params_file     lines of 'name choice [v1,v2]', 'name uniform low,high', 'name quniform
-                    low,high,step' or 'name loguniform low,high' (exp of it), as in RecBole
-  --algo            exhaustive (default), random, or bayes (Optuna's TPE)
-  --max_evals       most trials (default: all with exhaustive, otherwise 100)
-  --search_seed     of the parameters that are proposed (default: 2020); --seed is the training's
-  --two_stage=True  first fit the tokenizers, then search on the SIDs of the best of them alone
-  --keep_tokenizers       how many (default: 3)
-  --max_tokenizers        most to fit (default: all with exhaustive, otherwise 20)
-  --tokenizer_criterion   figure of the SID report that ranks them (default: collision)
-  --tool            ray (Ray Tune), optuna (one trial after another), or auto: ray where it is
-                    installed whole (default)
-  --parallel        with bayes, trials that are proposed together (default: 1)
-  --output_file     of the trials, a journal of Optuna's (default:
-                    saved/search/<model>-<dataset>-<params_file>.jsonl)
-  --keep_checkpoints=True   of all trials, not of the best alone
-  --key=value       any setting of run_recbole_gr.py, for every trial
-"""
-
-NUMBERS = ("max_evals", "search_seed", "keep_tokenizers", "max_tokenizers", "parallel")
-SWITCHES = ("two_stage", "keep_checkpoints")
-TEXTS = ("params_file", "algo", "tool", "tokenizer_criterion", "output_file")
-OWN = (*TEXTS, *NUMBERS, *SWITCHES)
+goes on where it was stopped. Settings are those of every trial. Needs Optuna:
+pip install "recbole_gr[search]".""",
+    settings=tuple(OWNERS),
+    lists=(models_help, tokenizers_help),
+)
+ARGUMENTS.add(
+    "params_file", "FILE", "lines of 'name choice [v1,v2]', 'name uniform low,high', 'name "
+    "quniform low,high,step' or 'name loguniform low,high' (exp of it), as in RecBole", needed=True,
+)  # fmt: skip
+ARGUMENTS.mention("model", "NAME", "one of those below")
+ARGUMENTS.mention_data()
+ARGUMENTS.add("algo", "NAME", "exhaustive (default), random, or bayes (Optuna's TPE)")
+ARGUMENTS.add("max_evals", "N", "most trials; all, or 100 of random ones", "int >= 1")
+ARGUMENTS.add(
+    "search_seed", "N", "of the parameters that are proposed; --seed is the training's", "int >= 0",
+    default=2020,
+)  # fmt: skip
+ARGUMENTS.add(
+    "two_stage", "True", "first fit the tokenizers, then search on the SIDs of the best of them "
+    "alone", "bool",
+)  # fmt: skip
+ARGUMENTS.add("keep_tokenizers", "N", "how many", "int >= 1", default=3)
+ARGUMENTS.add("max_tokenizers", "N", "most to fit; all, or 20 of random ones", "int >= 1")
+ARGUMENTS.add("tokenizer_criterion", "NAME", "figure of the SID report that ranks them (collision)")
+ARGUMENTS.add(
+    "tool", "NAME", "ray (Ray Tune), optuna (one trial after another), or auto: ray where it is "
+    "installed whole (default)",
+)  # fmt: skip
+ARGUMENTS.add("parallel", "N", "with bayes, trials that are proposed together", "int >= 1", 1)
+ARGUMENTS.add(
+    "output_file", "FILE", "of the trials, a journal of Optuna's; without it "
+    "saved/search/<model>-<dataset>-<params_file>.jsonl",
+)  # fmt: skip
+ARGUMENTS.add("keep_checkpoints", "True", "of all trials, not of the best alone", "bool")
+OWN = ARGUMENTS.names
 
 
 def main(argv: list[str] | None = None) -> int:
     """Search as the arguments say; exit code 0, 1 where every trial failed, 2 where something given
     cannot be used, 130 where it was stopped by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)."""
-    from recbole_gr.config.help import models_help, tokenizers_help
-
     stopped = "Stopped. The same command goes on from the last trial that ended."
-    lists = (models_help, tokenizers_help)
-    return run_command(_run, USAGE, argv, stopped=stopped, lists=lists)
+    return run_command(_run, ARGUMENTS, argv, stopped=stopped)
 
 
 def find(**options: Any) -> dict[str, Any]:
@@ -53,22 +65,11 @@ def find(**options: Any) -> dict[str, Any]:
     return search(**options)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(own: dict[str, Any], rest: list[str]) -> int:
     from recbole_gr.config.command_lines import example_in_file
-    from recbole_gr.config.parsing import own_arguments, parse_switch, parse_value
-    from recbole_gr.errors import ConfigError
     from recbole_gr.report.lines import outcome_lines
 
-    own, rest = own_arguments(arguments, OWN)
-    if not own.get("params_file"):
-        raise ConfigError("No parameters are given: add --params_file=FILE.")
-    options = {name: own[name] for name in TEXTS if name in own}
-    options |= {name: parse_value(own[name]) for name in NUMBERS if name in own}
-    options |= {name: parse_switch(own[name]) for name in SWITCHES if name in own}
-    for name in SWITCHES:
-        if not isinstance(options.get(name, False), bool):
-            raise ConfigError(f"--{name}={own[name]}: write True or False")
-    outcome = find(cmd_args=rest, **options)
+    outcome = find(cmd_args=rest, **own)
     print(outcome["table"])
     if outcome["command"] is None:
         print(f"error: every trial failed; see {outcome['files']['md']}", file=sys.stderr)

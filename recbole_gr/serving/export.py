@@ -17,28 +17,31 @@ import torch
 from torch import Tensor, nn
 
 from recbole_gr import registry
+from recbole_gr.config.arguments import Arguments
 from recbole_gr.terminal.command_line import run_command
 
 if TYPE_CHECKING:  # it brings RecBole along, which `--help` does without
     from recbole_gr.serving.recommender import Recommender
 
-USAGE = """\
-usage: python -m recbole_gr.export --checkpoint=FILE --output=NAME.pt2 [--k=10]
-           [--exclude_history=True] [--max_excluded=N] [--key=value ...]
-
+ARGUMENTS = Arguments(
+    "export",
+    "--checkpoint=FILE --output=NAME.pt2 [--key=value ...]",
+    "--checkpoint=saved/TIGER-ml-100k.pth --output=served/tiger.pt2 --k=10",
+    """\
 Writes the decoder with its trie as a program of torch.export, and NAME.json beside it with the item
-tokens in the order of their ids. A server needs torch, these two files and nothing else.
-
-  --k                items for each history (default: 10)
-  --exclude_history  the program takes a third input, [B, N] item ids that may not be answered
-                     (default: as the model was evaluated)
-  --max_excluded     its width N (default: MAX_ITEM_LIST_LENGTH)
-  --model            your own class, package.module:Class, where the checkpoint is of one
-  --key=value        settings that differ from the training's, such as --data_path=FOLDER,
-                     --beam_size=50, --enable_amp=False, or --use_gpu=False for a server without one
-"""
-
-OWN = ("checkpoint", "output", "k", "max_excluded", "model")
+tokens in the order of their ids. A server needs torch, these two files and nothing else. Settings
+not given are those of the training; --use_gpu=False is for a server without a GPU, and with
+--exclude_history=True the program takes a third input, [B, N] items that may not be answered.""",
+    settings=("run", "data", "decoding"),
+)
+ARGUMENTS.add("checkpoint", "FILE", "as a run printed it", needed=True)
+ARGUMENTS.add("output", "NAME.pt2", "the program", needed=True)
+ARGUMENTS.add("k", "N", "items for each history", "int >= 1", default=10)
+ARGUMENTS.add(
+    "max_excluded", "N", "width of the third input; without it MAX_ITEM_LIST_LENGTH", "int >= 1"
+)
+ARGUMENTS.add("model", "NAME", "your class, package.module:Class, where the checkpoint is of one")
+OWN = ARGUMENTS.names
 FORMAT_VERSION = 1
 NEEDED_TORCH = (2, 7)
 TOLERANCE = {False: 1e-4, True: 5e-2}  # of the last check, by enable_amp
@@ -277,28 +280,19 @@ def _description(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    return run_command(_run, USAGE, argv, logging.WARNING)
+    return run_command(_run, ARGUMENTS, argv, logging.WARNING)
 
 
-def _run(arguments: list[str]) -> None:
+def _run(own: dict[str, Any], settings: list[str]) -> None:
     from recbole_gr.config.command_lines import program_command
-    from recbole_gr.config.parsing import own_arguments, parse_arguments, parse_value
-    from recbole_gr.errors import ConfigError
+    from recbole_gr.config.parsing import parse_arguments
 
-    own, rest = own_arguments(arguments, OWN)
-    overrides = parse_arguments(rest)
-    if not own.get("checkpoint"):
-        raise ConfigError("No checkpoint is given: add --checkpoint=FILE, as a run printed it.")
-    if not own.get("output"):
-        raise ConfigError("No output is given: add --output=NAME.pt2.")
-    options = {name: parse_value(own[name]) for name in ("k", "max_excluded") if name in own}
-    written = export(
-        own["checkpoint"], own["output"], model=own.get("model"), **options, **overrides
-    )
-    size = os.path.getsize(own["output"]) / 2**20
-    print(f"Written: {own['output']}, {size:.1f} MiB, {len(written['items']) - 1} items")
+    checkpoint, output = own.pop("checkpoint"), own.pop("output")
+    written = export(checkpoint, output, **own, **parse_arguments(settings))
+    size = os.path.getsize(output) / 2**20
+    print(f"Written: {output}, {size:.1f} MiB, {len(written['items']) - 1} items")
     inputs = written["max_history"], written["max_excluded"]
-    print(f"Ask it: {program_command(own['output'], *inputs)}")
+    print(f"Ask it: {program_command(output, *inputs)}")
 
 
 if __name__ == "__main__":

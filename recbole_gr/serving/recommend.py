@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.arguments import Arguments
 from recbole_gr.terminal.command_line import run_command
 
 if TYPE_CHECKING:
@@ -23,32 +24,40 @@ if TYPE_CHECKING:
 
     from recbole_gr.serving.recommender import Recommendation
 
-USAGE = """\
-usage: python -m recbole_gr.recommend --checkpoint=FILE
-           --user=ID[,ID...] | --history=ITEM[,ITEM...] | --users_file=FILE
-           [--k=10] [--exclude_history=True] [--new_items=FILE] [--output=FILE] [--key=value ...]
-
-Prints rank, item, title (where the .item file has one) and score. Of a user of the data the whole
-history counts, up to the last interaction.
-
-  --users_file       a user token on each line; - is standard input. Users, and items of a
-                     history, that are not in the data are named and left out
-  --output           writes .csv (a line per item) or .jsonl (a line per user) instead of printing
-  --k                items for each user (default: 10)
-  --exclude_history  leave out the items of the history (default: as the model was evaluated)
-  --new_items        items that the model does not know yet: JSON lines of their texts by column of
-                     the .item file, {"item": "new", "title": "winter garden"}, or of a "vector"
-  --batch_size       users computed together
-  --model            your own class, package.module:Class, where the checkpoint is of one
-  --key=value        settings that differ from the training's, such as --data_path=FOLDER,
-                     --beam_size=50, --gpu_id=0 or --show_progress=False
-"""
-
-OWN = (
-    *("checkpoint", "user", "history", "users_file", "output", "k", "exclude_history"),
-    *("batch_size", "model", "new_items"),
-)
 FORMATS = (".csv", ".jsonl")
+
+ARGUMENTS = Arguments(
+    "recommend",
+    "--checkpoint=FILE --user=ID[,ID...] | --history=ITEM[,ITEM...] | --users_file=FILE\n"
+    "                            [--key=value ...]",
+    "--checkpoint=saved/TIGER-ml-100k.pth --user=196 --k=5",
+    """\
+Prints rank, item, title (where the .item file has one) and score. Of a user of the data the whole
+history counts, up to the last interaction. Settings not given are those of the training.""",
+    settings=("run", "data", "decoding"),
+)
+ARGUMENTS.add("checkpoint", "FILE", "as a run printed it", needed=True)
+ARGUMENTS.add("user", "ID[,ID...]", "users of the data")
+ARGUMENTS.add("history", "ITEM[,ITEM...]", "what somebody took, in the order of time")
+ARGUMENTS.add(
+    "users_file", "FILE", "a user token on each line; - is standard input. Users, and items of a "
+    "history, that are not in the data are named and left out",
+)  # fmt: skip
+ARGUMENTS.add(
+    "output", "FILE", "write .csv (a line per item) or .jsonl (a line per user) instead of printing"
+)
+ARGUMENTS.add("k", "N", "items for each user", "int >= 1", default=10)
+ARGUMENTS.add(
+    "exclude_history", "True", "leave out the items of the history; without it as the model was "
+    "evaluated", "bool",
+)  # fmt: skip
+ARGUMENTS.add(
+    "new_items", "FILE", "items that the model does not know yet: JSON lines of their texts by "
+    'column of the .item file, {"item": "new", "title": "winter garden"}, or of a "vector"',
+)  # fmt: skip
+ARGUMENTS.add("batch_size", "N", "users computed together", "int >= 1")
+ARGUMENTS.add("model", "NAME", "your class, package.module:Class, where the checkpoint is of one")
+OWN = ARGUMENTS.names
 
 
 def recommend(
@@ -98,18 +107,15 @@ def recommend(
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code, 2 where something given cannot be used."""
-    return run_command(_run, USAGE, argv, logging.WARNING)
+    return run_command(_run, ARGUMENTS, argv, logging.WARNING)
 
 
-def _run(arguments: list[str]) -> None:
-    from recbole_gr.config.parsing import own_arguments, parse_arguments, parse_switch, parse_value
+def _run(own: dict[str, Any], settings: list[str]) -> None:
+    from recbole_gr.config.parsing import parse_arguments
     from recbole_gr.errors import ConfigError
     from recbole_gr.storage.files import require_writable
 
-    own, rest = own_arguments(arguments, OWN)
-    overrides = parse_arguments(rest)
-    if not own.get("checkpoint"):
-        raise ConfigError("No checkpoint is given: add --checkpoint=FILE, as a run printed it.")
+    overrides = parse_arguments(settings)
     if sum(name in own for name in ("user", "history", "users_file")) != 1:
         raise ConfigError("Give one of --user=ID, --history=ITEM,ITEM and --users_file=FILE.")
     output = Path(own["output"]) if "output" in own else None
@@ -124,10 +130,7 @@ def _run(arguments: list[str]) -> None:
         users = _lines(own["users_file"])
     histories = [_tokens(own["history"])] if "history" in own else None
     new_items = _new_items(own["new_items"]) if "new_items" in own else None
-    options = {"batch_size": parse_value(own.get("batch_size"))}
-    options["exclude_history"] = parse_switch(parse_value(own.get("exclude_history")))
-    _check_options(options)
-    k = parse_value(own.get("k", "10"))
+    options = {key: own.get(key) for key in ("batch_size", "exclude_history")}
 
     from recbole_gr.serving.recommender import Recommender
     from recbole_gr.serving.titles import item_titles
@@ -139,7 +142,7 @@ def _run(arguments: list[str]) -> None:
         recommender.add_items(new_items)
     if "users_file" not in own:
         options["show_progress"] = False
-    answers = recommender.stream(users, histories, k, unknown="skip", **options)
+    answers = recommender.stream(users, histories, own["k"], unknown="skip", **options)
     titles = item_titles(recommender.config)
     if output is None:
         _print(answers, titles)
@@ -147,11 +150,11 @@ def _run(arguments: list[str]) -> None:
         n_users, user = _write(answers, titles, output)
         print(f"Written: {output}, {n_users} users")
         asked = {"user": user} if user else {"history": own.get("history")}
-        print(_next(own, rest, recommender.generative, asked))
+        print(_next(own, settings, recommender.generative, asked))
 
 
 def _next(
-    own: Mapping[str, str], settings: list[str], generative: bool, asked: Mapping[str, str | None]
+    own: Mapping[str, Any], settings: list[str], generative: bool, asked: Mapping[str, str | None]
 ) -> str:
     """What goes on from a file of answers: the model as a program, or the answer to one of them."""
     from recbole_gr.config.command_lines import command, export_command
@@ -161,16 +164,6 @@ def _next(
         return f"Serve the model: {export_command(file, *settings, **shared)}"
     options = {"checkpoint": file, **asked, **shared}
     return f"See one of them: {command('-m', 'recbole_gr.serving.recommend', *settings, **options)}"
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    from recbole_gr.errors import ConfigError
-
-    if options["exclude_history"] not in (None, True, False):
-        raise ConfigError(f"--exclude_history={options['exclude_history']}: write True or False")
-    size = options["batch_size"]
-    if size is not None and (type(size) is not int or size < 1):
-        raise ConfigError(f"--batch_size={size}: it must be an integer of at least 1")
 
 
 def _tokens(text: str) -> list[str]:

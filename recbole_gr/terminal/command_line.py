@@ -1,4 +1,6 @@
-"""What the commands of this package share: usage, log, signals, and errors without a traceback."""
+"""What the commands of this package share: help, log, signals, and errors without a traceback."""
+
+from __future__ import annotations
 
 import contextlib
 import logging
@@ -6,23 +8,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recbole_gr.errors import ConfigError
+from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
 from recbole_gr.terminal.log import show, with_level
+
+if TYPE_CHECKING:
+    from recbole_gr.config.arguments import Arguments
 
 # A signal that reaches a process group also reaches its parent, which hands it on.
 SAME_SIGNAL = 5.0  # seconds
 _heard = -SAME_SIGNAL  # when the last signal to stop came
-
-
-SHARED = """
-In every command:
-  --quiet            warnings, errors and the outcome alone
-  --log_level=LEVEL  what standard error shows: DEBUG, INFO, WARNING (--quiet) or ERROR
-"""
 
 
 class Terminated(KeyboardInterrupt):
@@ -106,51 +104,50 @@ def stopped_as_by_ctrl_c() -> contextlib.AbstractContextManager[None]:
     return on_stop(_raise)
 
 
-def print_usage(usage: str, lists: Sequence[Callable[[], str]] = ()) -> None:
-    """Print the usage of a command, what all have in common, and lists of names."""
-    print(usage + SHARED + "".join("\n" + make() for make in lists), end="")
-
-
 def run_command(
-    run: Callable[[list[str]], int | None],
-    usage: str,
+    run: Callable[[dict[str, Any], list[str]], int | None],
+    takes: Arguments,
     argv: list[str] | None = None,
     level: int = logging.INFO,
-    is_setting: bool = True,
     stopped: str = "Stopped.",
-    lists: Sequence[Callable[[], str]] = (),
 ) -> int:
     """Run a command and turn what was given wrongly into a message.
 
     Args:
-        run (callable): takes the list of arguments; returns an exit code, or None for 0.
-        usage (str): printed for `--help`, and where there are no arguments.
+        run (callable): takes the command's own arguments by name, and the settings; returns an exit
+            code, or None for 0.
+        takes (Arguments): the arguments of the command; their help is printed for `--help`, and
+            where there are none.
         argv (list[str] | None): arguments without the program's name; None takes `sys.argv`.
-        level (int): of what standard error shows, unless `--quiet` or `--log_level`
-            say otherwise.
-        is_setting (bool): whether `run` takes `--log_level=` among its arguments.
-        lists (list): what makes further parts of the usage, such as
-            `recbole_gr.config.help.models_help`.
-        stopped (str): what to say after Ctrl-C, SIGTERM or SIGHUP.
+        level (int): of what standard error shows, unless `--quiet` or `--log_level` say otherwise.
+        stopped (str): what to say after Ctrl-C, SIGTERM or SIGHUP; `{}` is what is known of it.
 
     Returns:
-        int: exit code, 2 where something given cannot be used, that of `exit_code` where it was
-        stopped.
+        int: exit code, 2 where something given cannot be used, 1 where some of several models
+        failed or a process was killed, that of `exit_code` where it was stopped.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print_usage(usage, lists)
-        return 0 if arguments else 2
+    asked_help = [argument for argument in arguments if argument in ("--help", "-h")]
     try:
+        if asked_help or not arguments:
+            others = (argument for argument in arguments if argument not in asked_help)
+            print(takes.help(others), end="")
+            return 0 if arguments else 2
         arguments, asked = with_level(arguments)
         show(asked or level)
-        if asked and not is_setting:
-            arguments.remove(f"--log_level={asked}")
         with stopped_as_by_ctrl_c():
-            return run(arguments) or 0
+            own, settings = takes.read(arguments)
+            if asked and not takes.settings:
+                settings.remove(f"--log_level={asked}")
+            return run(own, settings) or 0
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{takes.remark(error, arguments)}", file=sys.stderr)
         return 2
+    except (ModelsFailed, ProcessKilled) as error:
+        if isinstance(error, ModelsFailed):
+            print(error.table)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:
-        print(stopped, file=sys.stderr)
+        print(stopped.format(stop).rstrip(), file=sys.stderr)
         return exit_code(stop)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from recbole_gr.config.defaults import class_defaults
+from recbole_gr.config.layers import class_defaults
 from recbole_gr.errors import ConfigError
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.sid.collision import resolve
