@@ -17,7 +17,7 @@ from recbole_gr.serving.export import export, main
 from recbole_gr.sid.leaves import Leaves
 from recbole_gr.storage.hashes import sha256
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
 
 # What a server does: it has torch and numpy, and cannot have anything of a recommender library.
 SERVER = """
@@ -214,8 +214,8 @@ def test_most_items_is_the_number_on_the_most_crowded_leaves():
     assert bounds[:2] == expected[:2] and all(b >= e for b, e in zip(bounds, expected))
 
 
-def test_the_command_writes_what_the_readmes_server_reads(trained, tmp_path, capsys):
-    (snippet,) = re.findall(r"^```python\n(import json\n.*?)^```", README, re.M | re.S)
+def test_the_command_writes_what_the_server_of_the_page_reads(trained, tmp_path, capsys):
+    (snippet,) = re.findall(r"^```python\n(import json\n.*?)^```", PAGE, re.M | re.S)
     checkpoint, tokens = trained("TIGER")["checkpoint"], ["i1", "i2", "i3"]
     arguments = [f"--checkpoint={checkpoint}", f"--output={tmp_path / 'served' / 'tiger.pt2'}"]
     assert main([*arguments, "--k=5"]) == 0
