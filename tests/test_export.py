@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import SMALL
+from runs import SMALL, rest_slow
 
 from recbole_gr.generation.beam_search import NEVER
 from recbole_gr.serving import export as module
@@ -99,7 +99,7 @@ def serve(program, batches, folder):
     return [(answers[f"{n}.items"], answers[f"{n}.scores"]) for n in range(len(batches))]
 
 
-@pytest.mark.parametrize("name", list(EXPORTS))
+@pytest.mark.parametrize("name", rest_slow(*EXPORTS))
 def test_a_server_without_recbole_answers_as_the_recommender(
     name, trained, recommender, sequences, tmp_path
 ):
@@ -187,6 +187,7 @@ def test_a_model_whose_search_reads_values_is_refused(trained, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_program_that_answers_otherwise_is_not_kept(trained, tmp_path, monkeypatch):
     file = tmp_path / "a.pt2"
     export(trained("TIGER")["checkpoint"], file)
@@ -214,6 +215,7 @@ def test_most_items_is_the_number_on_the_most_crowded_leaves():
     assert bounds[:2] == expected[:2] and all(b >= e for b, e in zip(bounds, expected))
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_the_server_of_the_page_reads(trained, tmp_path, capsys):
     (snippet,) = re.findall(r"^```python\n(import json\n.*?)^```", PAGE, re.M | re.S)
     checkpoint, tokens = trained("TIGER")["checkpoint"], ["i1", "i2", "i3"]

@@ -79,6 +79,7 @@ def test_tokenizers_that_read_interactions_learn_the_same(
     assert tables[0].digest() == tables[1].digest()
 
 
+@pytest.mark.slow
 def test_a_period_and_an_exported_program_do_not_depend_on_the_names(
     tiny_folder, renamed_folder, tmp_path
 ):

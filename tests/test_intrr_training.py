@@ -93,6 +93,7 @@ def test_one_preset_trains_intrr_and_its_flattened_counterpart(tiny_folder, tmp_
             assert both[0]["config"][key] == both[1]["config"][key]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
 def test_the_compiler_leaves_loss_and_gradients_as_they_are(intrr, normalisation):

@@ -28,6 +28,7 @@ from recbole_gr.model.pit.alignment import draw_negatives
 # torch.compile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [1, 2])
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
 @pytest.mark.parametrize("options", ARCHITECTURES, ids=NAMES)
