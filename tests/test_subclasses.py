@@ -71,6 +71,7 @@ def pair(tiny_folder):
     return pair
 
 
+@pytest.mark.slow
 def test_a_subclass_of_pit_warms_up_and_co_evolves_as_pit_does(pair):
     plain, own = pair("PIT")
     assert own["epochs_run"] == plain["epochs_run"] == 3

@@ -78,6 +78,7 @@ def test_a_redirected_run_of_a_generative_model_adds_three_lines_of_its_sids(run
     assert "collision policy" in kept or "level   size" in kept  # the whole report
 
 
+@pytest.mark.slow
 def test_the_phases_of_pit_are_named_in_their_lines(run):
     _, err, _ = run("PIT")
     names = [line.partition(":")[0] for line in epochs_of(err)]
