@@ -165,6 +165,7 @@ def test_a_continual_run_from_its_manifest_is_equal(settings):
     assert verify(path, tolerance=0.3) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monkeypatch):
     whole = run(settings)
     real, calls = ranks.run_model, []
@@ -317,6 +318,7 @@ def test_pit_follows_with_what_evolved_from_the_sids_that_stay(settings):
     assert bool((ranked > 0).all())
 
 
+@pytest.mark.slow
 def test_content_means_the_same_in_every_period(settings, monkeypatch):
     """Vectors of text have axes that depend on the catalogue; old items may not move by that."""
     seen, made = [], tokens.TokenizerChain.advance

@@ -133,6 +133,7 @@ def test_the_description_tells_what_the_program_was_made_of(trained, recommender
     assert made["sid_digest"] == trained("TIGER")["sid_digest"]
 
 
+@pytest.mark.slow
 def test_the_program_leaves_out_what_a_search_does_not_read(trained, tmp_path):
     file = tmp_path / "a.pt2"
     export(trained("PIT")["checkpoint"], file)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 
 from recbole_gr import Recommender
 from recbole_gr.commands.sid_features import sid_features
@@ -44,7 +44,9 @@ def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "IntRR", "R3VAE", "SASRec", "SASRec-BPR", "Pop"])
+@pytest.mark.parametrize(
+    "name", [*rest_slow("TIGER", "PIT", "IntRR", "R3VAE", "SASRec"), "SASRec-BPR", "Pop"]
+)
 def test_a_run_and_its_answers_do_not_depend_on_the_names(name, trained, renamed_folder):
     usual = trained(name)
     model, settings = RUNS[name]

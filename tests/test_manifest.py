@@ -115,7 +115,7 @@ OUTSIDE = {
 OF_OTHER_MACHINES = {"world_size": 2, "ip": "192.0.2.1", "port": 9, "group_offset": 1}
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+@pytest.mark.parametrize("name", rest_slow("SASRec", "TIGER", "PIT"))
 def test_a_manifest_has_no_effect_outside_of_a_temporary_folder(
     name, trained, tmp_path, monkeypatch
 ):

@@ -55,7 +55,7 @@ def n_items(output):
     return len([line for line in output.splitlines() if line.startswith("| ")]) - 2
 
 
-@pytest.mark.parametrize("name", ["TIGER", "IntRR", "SASRec", "Pop"])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "IntRR", "SASRec", "Pop"))
 def test_a_run_names_the_command_that_recommends(name, tiny_folder, capsys, paste):
     model, settings = RUNS[name]
     assert main(arguments(model, tiny_folder, **settings)) == 0

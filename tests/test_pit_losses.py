@@ -45,6 +45,7 @@ def test_the_loss_in_compiled_parts_equals_the_whole(options, normalisation, pha
     assert torch.allclose(losses[1], losses[3], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
 def test_the_compiler_leaves_loss_and_gradients_as_they_are(normalisation):

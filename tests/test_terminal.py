@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 
 from recbole_gr import Config, run_recbole_gr
 from recbole_gr.errors import ConfigError
@@ -219,7 +219,7 @@ def plain(value):
     return not isinstance(value, np.generic)
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "PIT", "SASRec"))
 def test_nothing_that_is_logged_or_returned_holds_numpys_numbers(
     name, tiny_folder, tmp_path, monkeypatch, caplog
 ):
