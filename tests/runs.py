@@ -1,5 +1,7 @@
 """Short runs of very small models on the generated data set."""
 
+import pytest
+
 SMALL = {
     "hidden_size": 16,
     "n_layers": 1,
@@ -52,3 +54,9 @@ RUNS = {
     "BERT4Rec": ("BERT4Rec", SHORT),
     "Pop": ("Pop", {"epochs": 1}),
 }
+
+
+def rest_slow(first, *rest):
+    """Cases of a parametrised test, of which the first stands for all in the fast tests."""
+    cases = (case if isinstance(case, tuple) else (case,) for case in rest)
+    return [first, *(pytest.param(*case, marks=pytest.mark.slow) for case in cases)]

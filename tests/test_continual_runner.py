@@ -139,6 +139,7 @@ def test_every_method_of_the_matrix_in_every_period(settings):
     )
 
 
+@pytest.mark.slow
 def test_the_same_command_finds_everything_again_and_more_methods_share_it(settings):
     first = run(settings)
     before = files_of(first)
@@ -151,6 +152,7 @@ def test_the_same_command_finds_everything_again_and_more_methods_share_it(setti
     assert other["folder"] != first["folder"]
 
 
+@pytest.mark.slow
 def test_a_continual_run_from_its_manifest_is_equal(settings):
     outcome = run(settings, "DACT,SASRec", continual_last=1)
     path = Path(outcome["files"]["manifest"])
@@ -163,6 +165,7 @@ def test_a_continual_run_from_its_manifest_is_equal(settings):
     assert verify(path, tolerance=0.3) == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monkeypatch):
     whole = run(settings)
     real, calls = ranks.run_model, []
@@ -186,6 +189,7 @@ def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monk
             assert SIDTable.load(twin).digest() == SIDTable.load(path).digest()
 
 
+@pytest.mark.slow
 def test_a_recommender_goes_on_from_its_checkpoint_in_the_middle_of_a_period(
     settings, tmp_path, monkeypatch
 ):
@@ -276,6 +280,7 @@ def test_items_that_arrive_are_recommended_by_a_frozen_recommender(settings):
     assert all(bool((row.unsqueeze(1) == new).any(0).all()) for row in ranked)
 
 
+@pytest.mark.slow
 def test_pit_follows_with_what_evolved_from_the_sids_that_stay(settings):
     """Frozen, fine-tuned and retrained; of a frozen one every row of the index is accounted for."""
     own = {**RUNS["PIT"][1], **settings, "warmup_epochs": 1, "epochs": 1}
@@ -313,6 +318,7 @@ def test_pit_follows_with_what_evolved_from_the_sids_that_stay(settings):
     assert bool((ranked > 0).all())
 
 
+@pytest.mark.slow
 def test_content_means_the_same_in_every_period(settings, monkeypatch):
     """Vectors of text have axes that depend on the catalogue; old items may not move by that."""
     seen, made = [], tokens.TokenizerChain.advance

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import SMALL
+from runs import SMALL, rest_slow
 
 from recbole_gr.generation.beam_search import NEVER
 from recbole_gr.serving import export as module
@@ -17,7 +17,7 @@ from recbole_gr.serving.export import export, main
 from recbole_gr.sid.leaves import Leaves
 from recbole_gr.storage.hashes import sha256
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
 
 # What a server does: it has torch and numpy, and cannot have anything of a recommender library.
 SERVER = """
@@ -99,7 +99,7 @@ def serve(program, batches, folder):
     return [(answers[f"{n}.items"], answers[f"{n}.scores"]) for n in range(len(batches))]
 
 
-@pytest.mark.parametrize("name", list(EXPORTS))
+@pytest.mark.parametrize("name", rest_slow(*EXPORTS))
 def test_a_server_without_recbole_answers_as_the_recommender(
     name, trained, recommender, sequences, tmp_path
 ):
@@ -133,6 +133,7 @@ def test_the_description_tells_what_the_program_was_made_of(trained, recommender
     assert made["sid_digest"] == trained("TIGER")["sid_digest"]
 
 
+@pytest.mark.slow
 def test_the_program_leaves_out_what_a_search_does_not_read(trained, tmp_path):
     file = tmp_path / "a.pt2"
     export(trained("PIT")["checkpoint"], file)
@@ -187,6 +188,7 @@ def test_a_model_whose_search_reads_values_is_refused(trained, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_program_that_answers_otherwise_is_not_kept(trained, tmp_path, monkeypatch):
     file = tmp_path / "a.pt2"
     export(trained("TIGER")["checkpoint"], file)
@@ -214,8 +216,9 @@ def test_most_items_is_the_number_on_the_most_crowded_leaves():
     assert bounds[:2] == expected[:2] and all(b >= e for b, e in zip(bounds, expected))
 
 
-def test_the_command_writes_what_the_readmes_server_reads(trained, tmp_path, capsys):
-    (snippet,) = re.findall(r"^```python\n(import json\n.*?)^```", README, re.M | re.S)
+@pytest.mark.slow
+def test_the_command_writes_what_the_server_of_the_page_reads(trained, tmp_path, capsys):
+    (snippet,) = re.findall(r"^```python\n(import json\n.*?)^```", PAGE, re.M | re.S)
     checkpoint, tokens = trained("TIGER")["checkpoint"], ["i1", "i2", "i3"]
     arguments = [f"--checkpoint={checkpoint}", f"--output={tmp_path / 'served' / 'tiger.pt2'}"]
     assert main([*arguments, "--k=5"]) == 0

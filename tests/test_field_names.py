@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 
 from recbole_gr import Recommender
 from recbole_gr.commands.sid_features import sid_features
@@ -44,7 +44,9 @@ def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "IntRR", "R3VAE", "SASRec", "SASRec-BPR", "Pop"])
+@pytest.mark.parametrize(
+    "name", [*rest_slow("TIGER", "PIT", "IntRR", "R3VAE", "SASRec"), "SASRec-BPR", "Pop"]
+)
 def test_a_run_and_its_answers_do_not_depend_on_the_names(name, trained, renamed_folder):
     usual = trained(name)
     model, settings = RUNS[name]
@@ -79,6 +81,7 @@ def test_tokenizers_that_read_interactions_learn_the_same(
     assert tables[0].digest() == tables[1].digest()
 
 
+@pytest.mark.slow
 def test_a_period_and_an_exported_program_do_not_depend_on_the_names(
     tiny_folder, renamed_folder, tmp_path
 ):

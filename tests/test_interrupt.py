@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from kill_and_resume import equal
-from runs import RUNS
+from runs import RUNS, rest_slow
 
 from recbole_gr import run_recbole_gr
 from recbole_gr.config.arguments import Arguments
@@ -61,7 +61,9 @@ def count(monkeypatch):
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("name", ["TIGER", "TIGER-share", "PIT", "IntRR", "SASRec", "Pop"])
+@pytest.mark.parametrize(
+    "name", ["SASRec", "Pop", *rest_slow("TIGER", "TIGER-share", "PIT", "IntRR")]
+)
 def test_a_run_goes_on_after_the_step_in_which_it_was_stopped(
     name, settings, count, monkeypatch, tmp_path
 ):
@@ -90,7 +92,7 @@ def test_a_run_goes_on_after_the_step_in_which_it_was_stopped(
         assert equal(load_checkpoint(report["checkpoint"]), reference)
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+@pytest.mark.parametrize("name", ["SASRec", *rest_slow("TIGER", "PIT")])
 @pytest.mark.parametrize("twice", [False, True])
 def test_validation_is_left_at_once_and_made_again(name, twice, settings, monkeypatch, tmp_path):
     given = settings(name)

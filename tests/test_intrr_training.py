@@ -52,6 +52,7 @@ def test_resumed_training_equals_uninterrupted_training(intrr):
     assert second.epoch_figures == whole.epoch_figures
 
 
+@pytest.mark.slow
 def test_mixed_precision_and_compiled_loss_train(intrr):
     _, plain, train, _, _ = intrr(dropout=0.0)
     _, compiled, _, _, _ = intrr(dropout=0.0, torch_compile=True)
@@ -78,6 +79,7 @@ def test_a_run_from_the_command_line(tiny_folder, tmp_path, monkeypatch, decodin
     assert result["sid"]["collision_rate"] == 0  # the collision level is the last of the SID
 
 
+@pytest.mark.slow
 def test_one_preset_trains_intrr_and_its_flattened_counterpart(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     presets = [properties_dir() / "preset" / f"intrr_{part}.yaml" for part in ("paper", "rkmeans")]
@@ -93,6 +95,7 @@ def test_one_preset_trains_intrr_and_its_flattened_counterpart(tiny_folder, tmp_
             assert both[0]["config"][key] == both[1]["config"][key]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
 def test_the_compiler_leaves_loss_and_gradients_as_they_are(intrr, normalisation):

@@ -7,6 +7,7 @@ from runs import RUNS
 KILLS = {"TIGER": 8, "PIT": 5, "IntRR": 4, "SASRec": 3}  # 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLS)
 def test_killed_runs_resume_to_the_last_bit(name, tiny_folder, tmp_path):
     model, own = RUNS[name]

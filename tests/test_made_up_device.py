@@ -23,6 +23,7 @@ from recbole_gr.trainer.weights import load_weights
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow
 @made_up_device.needed
 def test_models_tokenizers_and_runs_on_a_made_up_device():
     files = sorted(map(str, (HERE / "made_up").glob("check_*.py")))

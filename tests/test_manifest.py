@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import arguments
+from runs import arguments, rest_slow
 
 from recbole_gr.commands.verify import main, verify
 from recbole_gr.errors import ConfigError
@@ -24,7 +24,7 @@ def in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "IntRR", "SASRec-BPR", "Pop"])
+@pytest.mark.parametrize("name", ["SASRec-BPR", "Pop", *rest_slow("TIGER", "IntRR", "PIT")])
 def test_a_run_from_its_manifest_is_equal(name, trained, capsys):
     result = trained(name)
     assert verify(result["files"]["manifest"], show_progress=False) == []
@@ -46,6 +46,7 @@ def test_the_manifest_holds_what_the_run_was_made_of(trained, tiny_folder):
     assert manifest["command"]
 
 
+@pytest.mark.slow
 def test_several_models_are_compared_and_the_last_epoch_is_tested_where_it_was(tiny_folder, capsys):
     run = arguments("SASRec,Pop", tiny_folder, MAX_ITEM_LIST_LENGTH=10, epochs=3)
     file = run_recbole_gr(cmd_args=run, saved=False)["files"]["manifest"]
@@ -114,7 +115,7 @@ OUTSIDE = {
 OF_OTHER_MACHINES = {"world_size": 2, "ip": "192.0.2.1", "port": 9, "group_offset": 1}
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+@pytest.mark.parametrize("name", rest_slow("SASRec", "TIGER", "PIT"))
 def test_a_manifest_has_no_effect_outside_of_a_temporary_folder(
     name, trained, tmp_path, monkeypatch
 ):

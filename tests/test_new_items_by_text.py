@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 from tiny import write_tiny_dataset
 
 from recbole_gr import Recommender
@@ -149,7 +149,7 @@ def test_a_model_trained_without_texts_says_which_vectors_it_needs(source, messa
         encoded_texts(content.encoder, {"new": "night"})
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT"])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "PIT"))
 def test_an_item_is_added_by_its_text_as_by_the_content_of_that_text(name, recommender, trained):
     by_text, by_vector = recommender(name, **WIDE), recommender(name, **WIDE)
     content = item_content(by_text.config, by_text.dataset)
@@ -163,7 +163,7 @@ def test_an_item_is_added_by_its_text_as_by_the_content_of_that_text(name, recom
         by_text.add_items("winter garden")
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT"])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "PIT"))
 def test_what_new_items_need_goes_where_the_checkpoint_goes(
     name, tiny_folder, tmp_path, monkeypatch
 ):

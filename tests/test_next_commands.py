@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import raw_files
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 
 from recbole_gr import registry, run_recbole_gr
 from recbole_gr.commands import verify as verifying
@@ -55,7 +55,7 @@ def n_items(output):
     return len([line for line in output.splitlines() if line.startswith("| ")]) - 2
 
 
-@pytest.mark.parametrize("name", ["TIGER", "IntRR", "SASRec", "Pop"])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "IntRR", "SASRec", "Pop"))
 def test_a_run_names_the_command_that_recommends(name, tiny_folder, capsys, paste):
     model, settings = RUNS[name]
     assert main(arguments(model, tiny_folder, **settings)) == 0
@@ -99,6 +99,7 @@ def test_classes_of_ones_own_are_named_in_the_command(
     assert "--model=own_classes:OwnTIGER" in words and n_items(answer) == 5
 
 
+@pytest.mark.slow
 def test_a_class_that_no_other_process_finds_has_no_command(tiny_folder, monkeypatch):
     class Mine(TIGER):
         pass
@@ -111,6 +112,7 @@ def test_a_class_that_no_other_process_finds_has_no_command(tiny_folder, monkeyp
     assert result["example"]["tokenizer"] == "recbole_gr.tokenizer.rvq:RVQ"
 
 
+@pytest.mark.slow
 def test_periods_end_with_a_command_for_the_last_one(tiny_folder, capsys, paste):
     own = {"continual_cuts": [0.6, 1.0], "continual_tokenizer": "frozen", "tokenizer": "RKMeans",
            "continual_recommender": "finetune,frozen", "sid_gate": "off"}  # fmt: skip
@@ -123,7 +125,7 @@ def test_periods_end_with_a_command_for_the_last_one(tiny_folder, capsys, paste)
     assert n_items(paste(capsys.readouterr().out, "recommend:  ")[1]) == 5
 
 
-@pytest.mark.parametrize("names", ["RKMeans", "RKMeans,RQVAE"])
+@pytest.mark.parametrize("names", rest_slow("RKMeans", "RKMeans,RQVAE"))
 def test_tokenizing_names_the_training_on_its_sids(names, tiny_folder, capsys, paste):
     own = {"tokenizer": names, "codebook_size": 8, "content_dim": 8, "tokenizer_epochs": 1}
     own = own if "," in names else {**own, "tokenizer_epochs": None}

@@ -196,6 +196,7 @@ def toy():
     return overfitted()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_fifty_users_are_learned_by_heart(toy):
     model, batch = toy
@@ -203,6 +204,7 @@ def test_fifty_users_are_learned_by_heart(toy):
     assert float((items == batch["item_id"].unsqueeze(1)).any(1).float().mean()) > 0.97
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_new_item_like_a_popular_one_is_retrieved_without_training(toy):
     model, batch = toy

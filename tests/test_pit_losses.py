@@ -28,6 +28,7 @@ from recbole_gr.model.pit.alignment import draw_negatives
 # torch.compile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [1, 2])
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
 @pytest.mark.parametrize("options", ARCHITECTURES, ids=NAMES)
@@ -44,6 +45,7 @@ def test_the_loss_in_compiled_parts_equals_the_whole(options, normalisation, pha
     assert torch.allclose(losses[1], losses[3], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
 def test_the_compiler_leaves_loss_and_gradients_as_they_are(normalisation):

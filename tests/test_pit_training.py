@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from runs import SMALL
+from runs import SMALL, rest_slow
 
 from recbole_gr import registry
 from recbole_gr.commands.tokenize import tokenize
@@ -169,7 +169,7 @@ def state_of(trainer):
     return (*plain, figures), [*trainer.model.state_dict().values(), *moments]
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 4])
+@pytest.mark.parametrize("stop_after", rest_slow(1, 0, 4))
 @pytest.mark.parametrize(
     "options",
     [{}, {"freeze_i2t": False, "n_candidates": 4}],

@@ -102,6 +102,7 @@ def trained_by_two(data, place):
     return run_processes(process_bodies.runs, (str(place), requests), {"nproc": 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
 def test_one_process_finds_the_metrics_that_two_have_found(name, trained_by_two):
     result = trained_by_two[name]
@@ -125,6 +126,7 @@ def test_one_process_finds_the_metrics_that_two_have_found(name, trained_by_two)
     assert result["test_buckets"]["0-2"]["targets"] >= 0 and result["test_targets"]["count"] > 0
 
 
+@pytest.mark.slow
 def test_all_periods_of_a_continual_run_are_those_of_one_process(
     trained_by_two, place, monkeypatch
 ):
@@ -139,6 +141,7 @@ def test_all_periods_of_a_continual_run_are_those_of_one_process(
         assert dict(trainer.evaluate(test, load_best_model=False)) == result["test_result"]
 
 
+@pytest.mark.slow
 def test_only_rank_zero_writes(trained_by_two, place):
     for _, (model, _) in SHARED.items():
         n_runs = sum(other == model for other, _ in SHARED.values())
@@ -167,6 +170,7 @@ def fitted(data, tmp_path_factory):
     return both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_two_processes_learn_what_one_learns_from_whole_batches(name, fitted):
     one, two = (outcome[name] for outcome in fitted)
@@ -216,6 +220,7 @@ def test_a_process_without_rows_goes_along_without_counting(parts, monkeypatch):
     assert sum(shares) == pytest.approx(1) and shares[2] == 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_one_without_interruption(data, tmp_path):
     requests = commands(
         {"TIGER": RUNS["TIGER"]}, data, tmp_path, dropout=0.3, lr_scheduler="constant"
@@ -232,6 +237,7 @@ def test_a_resumed_run_ends_as_one_without_interruption(data, tmp_path):
     assert len(ours["random_states_of_others"]) == 1
 
 
+@pytest.mark.slow
 def test_processes_stop_after_the_same_step_whichever_was_told(data, tmp_path):
     ((_, command),) = commands({"TIGER": SHARED["TIGER"]}, data, tmp_path, epochs=2).items()
     outcome = run_processes(process_bodies.stopped, (str(tmp_path), command), {"nproc": 2})
@@ -245,11 +251,13 @@ def test_processes_stop_after_the_same_step_whichever_was_told(data, tmp_path):
     assert torch.equal(one["torch"], other["torch"])  # process 1 has drawn the same dropout
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all():
     with pytest.raises(Terminated):
         run_processes(process_roles.is_told_to_stop, (), {"nproc": 2})
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_named_with_its_signal():
     with pytest.raises(ProcessKilled, match=r"^process 1 of this machine was killed by SIGKILL, p"):
         run_processes(process_roles.is_killed, (), {"nproc": 2})
@@ -293,6 +301,7 @@ def test_what_is_left_after_a_kill_is_said(tmp_path, monkeypatch, capsys):
     assert message.startswith("error: process 0") and "Traceback" not in message
 
 
+@pytest.mark.slow
 def test_what_processes_tell_each_other():
     first, second = run_processes(process_bodies.exchange, (), {"nproc": 2})
     for mine in (first, second):
@@ -318,6 +327,7 @@ def test_a_value_that_only_a_pickle_can_hold_is_not_loaded(monkeypatch):
     assert not ran
 
 
+@pytest.mark.slow
 def test_the_error_of_one_process_ends_all():
     with pytest.raises(RuntimeError, match="process 1 of the run failed(.|\n)*out of luck"):
         run_processes(process_roles.fails_in_one, (), {"nproc": 2})
@@ -331,6 +341,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_two_machines_meet_at_the_first(tmp_path):
     port, outcomes = free_port(), {}
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import rest_slow
 
 import recbole_gr
 from recbole_gr import registry
@@ -33,7 +34,9 @@ def test_importing_the_package_loads_nothing_heavy():
     }
 
 
-@pytest.mark.parametrize("name", ["SIDTable", "SIDTrie", "register_backbone", "RKMeans", "TIGER"])
+@pytest.mark.parametrize(
+    "name", rest_slow("SIDTable", "SIDTrie", "register_backbone", "RKMeans", "TIGER")
+)
 def test_a_name_loads_what_it_is_made_of_and_no_other_model_or_tokenizer(name):
     loaded = loaded_after(f"from recbole_gr import {name}")
     assert "faiss" not in loaded or name in registry.TOKENIZERS  # k-means is FAISS's

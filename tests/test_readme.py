@@ -1,4 +1,4 @@
-"""The README's snippets run, and its command lines hold known keys only."""
+"""The snippets of README, docs/ and the other pages run, and command lines hold known keys only."""
 
 import os
 import re
@@ -8,70 +8,124 @@ from pathlib import Path
 import pytest
 import raw_files
 import yaml
+from pages import ROOT, command_lines, snippets, text_of
 
 from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.given import Given
 from recbole_gr.config.parsing import own_arguments
+from recbole_gr.config.schema import declared
 from recbole_gr.convert.command import main as convert_main
 from recbole_gr.errors import ConfigError
+from recbole_gr.report import tokenizers
 from recbole_gr.search.command import OWN as SEARCH_KEYS
 from recbole_gr.search.space import read_space
-from recbole_gr.serving import recommend
 from recbole_gr.serving.export import OWN as EXPORT_KEYS
-from recbole_gr.serving.export import export
+from recbole_gr.serving.recommend import OWN as RECOMMEND_KEYS
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
-
-
-def command_lines():
-    lines = [part for block in blocks("bash") for part in re.split(r"\n|&&", block)]
-    mark = re.compile(r"python (run_recbole_gr\.py|run_hyper\.py|-m recbole_gr\.\w+) (.*)")
-    return [found.groups() for found in map(mark.search, lines) if found]
+PYTHON = snippets("python")
+CONVERSIONS = [
+    arguments
+    for _, program, arguments in command_lines()
+    if program in ("-m recbole_gr.data.convert", "-m recbole_gr.convert")
+]
+COMMANDS = [line for line in command_lines() if line[2] not in CONVERSIONS]
 
 
-@pytest.fixture
-def known_names(monkeypatch):
-    """Names that a snippet registers are forgotten afterwards."""
-    for names in (registry.MODELS, registry.TOKENIZERS):
-        monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
-        monkeypatch.setattr(registry, "TOKENIZERS", dict(registry.TOKENIZERS))
-        assert names
+class Pages:
+    """Runs the Python snippets of a page in its order, each once, in one namespace a page."""
+
+    def __init__(self):
+        self.namespaces = {}
+        self.outcomes = {}
+
+    def run(self, snippet):
+        """The namespace after a snippet. Those before it on its page, which it may build on, run
+        first; what goes wrong in one of them is the failure of its own test."""
+        namespace = self.namespaces.setdefault(snippet.page, {"__name__": "snippets"})
+        for earlier in PYTHON:
+            if earlier.page == snippet.page and earlier.number <= snippet.number:
+                if earlier not in self.outcomes:
+                    self.outcomes[earlier] = self._outcome(earlier, namespace)
+        if self.outcomes[snippet] is not None:
+            raise self.outcomes[snippet]
+        return namespace
+
+    def _outcome(self, snippet, namespace):
+        try:
+            exec(compile(snippet.text, str(snippet), "exec"), namespace)
+        except Exception as error:
+            return error
+        return None
 
 
-def test_python_snippets_run_in_the_order_of_the_page(tmp_path, monkeypatch, known_names):
-    monkeypatch.chdir(tmp_path)
-    snippets, namespace = blocks("python"), {}
-    assert len(snippets) == 7
-    for snippet in snippets:
-        if "served/" in snippet:  # what the command before it on the page writes
-            export(namespace["result"]["checkpoint"], "served/tiger.pt2", k=5)
-        exec(compile(snippet, "README.md", "exec"), namespace)
-    assert namespace["result"]["model"] == "MeanOfHistory"
-    assert namespace["result"]["test_result"]["recall@10"] > 0
-    assert [len(answer) for answer in namespace["answers"]] == [5, 5]
-    assert [trial["status"] for trial in namespace["found"]["trials"]] == ["finished"] * 2
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """`Pages`, in a folder of theirs; what snippets register is forgotten afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("pages"))
+        for module, name in (
+            (registry, "MODELS"),
+            (registry, "TOKENIZERS"),
+            (registry, "BACKBONES"),
+            (tokenizers, "COLUMNS"),
+        ):
+            known = getattr(module, name)
+            patch.setattr(module, name, known.copy())
+        yield Pages()
 
 
-def test_yaml_snippets_hold_known_keys(tmp_path):
-    for number, block in enumerate(blocks("yaml")):
-        file = tmp_path / f"{number}.yaml"
-        file.write_text(block, encoding="utf-8")
-        settings = yaml.safe_load(block)
-        config = Config(config_file_list=[str(file)])
-        assert config["beam_size"] == settings["beam_size"]
+def test_every_snippet_is_of_a_language_that_is_checked_here():
+    assert {s.language for s in snippets()} <= {"python", "bash", "yaml", "text"}
+    assert len(PYTHON) >= 13 and len(COMMANDS) >= 25
 
 
-@pytest.mark.parametrize("program, arguments", command_lines())
-def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch):
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        pytest.param(s, id=str(s), marks=() if s.page == "README.md" else pytest.mark.slow)
+        for s in PYTHON
+    ],
+)
+def test_a_python_snippet_runs(snippet, pages):
+    pages.run(snippet)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page, given",
+    [
+        ("docs/serving.md", lambda names: [len(answer) for answer in names["answers"]] == [5, 5]),
+        ("docs/extending.md", lambda names: names["result"]["test_result"]["recall@10"] > 0),
+        (
+            "docs/search.md",
+            lambda names: [t["status"] for t in names["found"]["trials"]] == ["finished"] * 2,
+        ),
+    ],
+)
+def test_the_snippets_of_a_page_give_what_they_promise(page, given, pages):
+    last = [snippet for snippet in PYTHON if snippet.page == page][-1]
+    assert given(pages.run(last))
+
+
+@pytest.mark.parametrize("snippet", snippets("yaml"), ids=str)
+def test_a_yaml_snippet_holds_known_keys_or_declares_one(snippet, tmp_path):
+    settings = yaml.safe_load(snippet.text)
+    if "# (" in snippet.text:
+        assert declared(snippet.text, "model", str(snippet)).keys() == settings.keys()
+        return
+    file = tmp_path / "my.yaml"
+    file.write_text(snippet.text, encoding="utf-8")
+    config = Config(config_file_list=[str(file)])
+    sections = ("per_model", "per_tokenizer")
+    assert settings == {key: settings[key] if key in sections else config[key] for key in settings}
+
+
+@pytest.mark.parametrize("page, program, arguments", COMMANDS)
+def test_a_command_line_holds_known_names_and_keys(page, program, arguments, monkeypatch):
     monkeypatch.chdir(ROOT)
     # Of the programs themselves.
-    own = ("output", "compare", "hash_size", *recommend.OWN, *EXPORT_KEYS, *SEARCH_KEYS)
+    own = ("output", "compare", "hash_size", *RECOMMEND_KEYS, *EXPORT_KEYS, *SEARCH_KEYS)
     own = () if program == "run_recbole_gr.py" else own
     arguments = own_arguments(arguments.split(), set(own) - {"model"})[1]
     given = Given.read(cmd_args=arguments).settings
@@ -84,34 +138,50 @@ def test_command_lines_hold_known_names_and_keys(program, arguments, monkeypatch
         try:
             Config(model, dataset, cmd_args=[*arguments, *chosen], other_models=models)
         except ConfigError as error:
-            # The data sets of the last examples are not part of the project.
+            # The data sets of some examples are not part of the project.
             if "there is no folder" not in str(error) or os.path.isdir(str(given.get("data_path"))):
                 raise
 
 
-def test_the_parameter_file_is_one(tmp_path):
-    (block,) = blocks("text")
-    (tmp_path / "hyper.test").write_text(block, encoding="utf-8")
-    assert len(read_space(tmp_path / "hyper.test")) == 4
+@pytest.mark.parametrize("snippet", snippets("text"), ids=str)
+def test_a_text_snippet_is_a_parameter_file_or_a_picture(snippet, tmp_path):
+    if snippet.page == "docs/search.md":
+        (tmp_path / "hyper.test").write_text(snippet.text, encoding="utf-8")
+        assert len(read_space(tmp_path / "hyper.test")) == len(snippet.text.splitlines())
+    else:  # whose paths are checked with those of the page
+        assert "recbole_gr" in snippet.text or "->" in snippet.text
 
 
-def test_conversions_run_on_miniatures_of_the_files_they_name(tmp_path, monkeypatch):
+def test_the_installation_of_every_page_is_one_of_the_two_of_the_readme():
+    start = "python -m venv "
+    lines = [line for s in snippets("bash") for line in s.text.splitlines() if start in line]
+    run, test, *others = lines
+    assert run.endswith("run_recbole_gr.py --model=PIT --dataset=ml-100k")
+    assert test.endswith('python -m pytest -q -m ""')
+    assert all(run.startswith(line) or test.startswith(line) for line in others)
+
+
+@pytest.mark.parametrize("arguments", CONVERSIONS)
+def test_a_conversion_runs_on_a_miniature_of_the_file_it_names(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     raw_files.amazon(tmp_path)
     raw_files.movielens(tmp_path, "ml-1m")
     raw_files.table(tmp_path)
-    commands = re.findall(r"^python -m recbole_gr\.data\.convert (.*)$", README, re.M)
-    assert len(commands) == 3
-    for command in commands:
-        assert convert_main([*command.split(), "--show_progress=False"]) == 0
-    for name in ("Beauty", "ml-1m", "shop"):
-        assert Path("dataset", name, f"{name}.item").is_file()
+    assert convert_main([*arguments.split(), "--show_progress=False"]) == 0
+    (name,) = re.findall(r"--dataset=(\S+)", arguments)
+    assert Path("dataset", name, f"{name}.item").is_file()
 
 
-def test_the_presets_are_complete_configurations():
-    for file in (ROOT / "properties" / "preset").glob("*.yaml"):
-        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-        models = settings.get("model", "IntRR").split(",")  # without: a Stage 1, for any model
-        for model in models:
-            config = Config(model, "ml-100k", config_file_list=[str(file)], other_models=models)
-            assert config["model"] == model
+def test_all_three_conversions_are_shown():
+    assert len(CONVERSIONS) == 3 and all(line in text_of("docs/data.md") for line in CONVERSIONS)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "properties" / "preset").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_a_preset_is_a_complete_configuration(file):
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    models = settings.get("model", "IntRR").split(",")  # without: a Stage 1, for any model
+    for model in models:
+        config = Config(model, "ml-100k", config_file_list=[str(file)], other_models=models)
+        assert config["model"] == model

@@ -8,6 +8,7 @@ import pytest
 import torch
 from recbole.trainer import KGTrainer, S3RecTrainer, Trainer
 from recbole.utils import init_seed
+from runs import rest_slow
 from tiny import read_sequences
 
 from recbole_gr import registry
@@ -73,7 +74,7 @@ def test_model_trains_saves_and_gives_equal_metrics_when_reloaded(model, argumen
     assert saved["config"]["model"] == model and saved["epoch"] == 0
 
 
-@pytest.mark.parametrize("model", ["BPR", "BERT4Rec"])
+@pytest.mark.parametrize("model", rest_slow("BPR", "BERT4Rec"))
 def test_resumed_training_equals_uninterrupted_training(model, arguments):
     # BPR draws negatives from numpy, BERT4Rec masks from Python's random and drops out by torch.
     every_epoch = {"eval_step": 0}  # without validation, every epoch is saved

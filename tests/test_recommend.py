@@ -12,6 +12,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.serving.recommend import main, recommend
 
 
+@pytest.mark.slow
 def test_the_function_answers_as_the_class(trained):
     file = trained("PIT")["checkpoint"]
     content = {"new": torch.zeros(8)}

@@ -62,6 +62,7 @@ def without_handlers(monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_second")
 def test_two_runs_started_together_keep_their_own_files(settings, monkeypatch):
     without_handlers(monkeypatch)

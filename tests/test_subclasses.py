@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from recbole.trainer import trainer as recbole_trainers
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 
 from recbole_gr import Recommender, registry
 from recbole_gr.config import Config
@@ -71,6 +71,7 @@ def pair(tiny_folder):
     return pair
 
 
+@pytest.mark.slow
 def test_a_subclass_of_pit_warms_up_and_co_evolves_as_pit_does(pair):
     plain, own = pair("PIT")
     assert own["epochs_run"] == plain["epochs_run"] == 3
@@ -97,6 +98,7 @@ def test_a_subclass_of_r3vae_learns_its_sids_with_r3vae(pair):
     assert own["sid_digest"] == plain["sid_digest"] and own["test_result"] == plain["test_result"]
 
 
+@pytest.mark.slow
 def test_a_subclass_of_dact_runs_over_all_periods(tiny_folder):
     given = arguments("TIGER", tiny_folder)[1:]
     given += ["--continual.cuts=[0.6,1.0]", "--cf_epochs=1", "--sid_gate=off"]
@@ -132,7 +134,7 @@ def test_a_trainer_is_named_by_the_class_and_inherited(name, trainer):
     assert registry.get_trainer({"MODEL_TYPE": None}, registry.get_model(name)) is trainer
 
 
-@pytest.mark.parametrize("model", ["SASRec", "RecVAE"])
+@pytest.mark.parametrize("model", rest_slow("SASRec", "RecVAE"))
 def test_a_subclass_of_a_model_of_recboles_has_its_settings_data_and_trainer(model, tiny_folder):
     given = arguments(model, tiny_folder)[1:]
     plain, own = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 
 from recbole_gr import Config, run_recbole_gr
 from recbole_gr.errors import ConfigError
@@ -78,6 +78,7 @@ def test_a_redirected_run_of_a_generative_model_adds_three_lines_of_its_sids(run
     assert "collision policy" in kept or "level   size" in kept  # the whole report
 
 
+@pytest.mark.slow
 def test_the_phases_of_pit_are_named_in_their_lines(run):
     _, err, _ = run("PIT")
     names = [line.partition(":")[0] for line in epochs_of(err)]
@@ -218,7 +219,7 @@ def plain(value):
     return not isinstance(value, np.generic)
 
 
-@pytest.mark.parametrize("name", ["TIGER", "PIT", "SASRec"])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "PIT", "SASRec"))
 def test_nothing_that_is_logged_or_returned_holds_numpys_numbers(
     name, tiny_folder, tmp_path, monkeypatch, caplog
 ):

@@ -319,7 +319,7 @@ NEEDS_A_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="induc
 @pytest.mark.parametrize(
     ("normalisation", "backend"),
     [
-        ("codebook", "aot_eager"),
+        pytest.param("codebook", "aot_eager", marks=pytest.mark.slow),
         # The compiler that the trainer uses, once for all models: it takes minutes.
         pytest.param("trie", "inductor", marks=[NEEDS_A_COMPILER, pytest.mark.slow]),
     ],
