@@ -31,7 +31,7 @@ from recbole_gr.model.pit.model import PIT
 from recbole_gr.model.r3vae import R3VAE
 from recbole_gr.tokenizer import rkmeans
 from recbole_gr.tokenizer.collaborative import dact
-from recbole_gr.tokenizer.r3vae.model import model as r3vae
+from recbole_gr.tokenizer.r3vae import model as r3vae
 
 class MyPIT(PIT): pass
 class MyIntRR(IntRR): pass
