@@ -137,7 +137,6 @@ def test_own_arguments_are_read_in_both_spellings_and_settings_are_passed_on(com
                          "--learning_rate", "-1", *needed])  # fmt: skip
     assert joined == parted and joined[1] == rest
     assert set(joined[0]) - {"manifest"} == set(takes.names)
-    assert takes.names == getattr(importlib.import_module(MODULES[command]), "OWN", takes.names)
 
 
 def _some(takes, name):

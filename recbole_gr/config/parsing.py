@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,30 +113,6 @@ def parse_arguments(arguments: Iterable[str] | None) -> dict[str, Any]:
             )
         settings[key] = value
     return settings
-
-
-def own_arguments(
-    arguments: Iterable[str], names: Collection[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Take a program's own `--name=text` arguments out of those that are settings.
-
-    Their text is left as it is: `196,186` or `007` may be tokens, which are no numbers.
-
-    Returns:
-        tuple[dict, list]: text by name, and the other arguments.
-    """
-    own: dict[str, str] = {}
-    rest = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        name = key.removeprefix("--")
-        if equals and key.startswith("--") and name in names:
-            if own.get(name, value) != value:
-                raise ConfigError(f"--{name} is given twice: '{own[name]}' and '{value}'.")
-            own[name] = value
-        else:
-            rest.append(argument)
-    return own, rest
 
 
 def properties_dir() -> Path:

@@ -48,7 +48,6 @@ ARGUMENTS.add(
     "saved/search/<model>-<dataset>-<params_file>.jsonl",
 )  # fmt: skip
 ARGUMENTS.add("keep_checkpoints", "True", "of all trials, not of the best alone", "bool")
-OWN = ARGUMENTS.names
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,7 +41,6 @@ ARGUMENTS.add(
     "max_excluded", "N", "width of the third input; without it MAX_ITEM_LIST_LENGTH", "int >= 1"
 )
 ARGUMENTS.add("model", "NAME", "your class, package.module:Class, where the checkpoint is of one")
-OWN = ARGUMENTS.names
 FORMAT_VERSION = 1
 NEEDED_TORCH = (2, 7)
 TOLERANCE = {False: 1e-4, True: 5e-2}  # of the last check, by enable_amp

@@ -57,7 +57,6 @@ ARGUMENTS.add(
 )  # fmt: skip
 ARGUMENTS.add("batch_size", "N", "users computed together", "int >= 1")
 ARGUMENTS.add("model", "NAME", "your class, package.module:Class, where the checkpoint is of one")
-OWN = ARGUMENTS.names
 
 
 def recommend(
