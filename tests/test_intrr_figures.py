@@ -9,7 +9,8 @@ from models import random_table, small_intrr
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.figures import alike_items, assignment_figures
-from recbole_gr.report.redistribution import heat_map, write_redistribution
+from recbole_gr.report.comparison import write_report
+from recbole_gr.report.redistribution import heat_map
 
 AGREEMENT, IN_USE = "agreement with the Stage-1 SID", "codes in use (bits)"
 
@@ -67,9 +68,9 @@ def test_a_redistribution_is_what_the_network_gives_to_the_item(tmp_path):
         logits = model.assign(torch.tensor([item]))[1][level][0]
         assert probability == pytest.approx((logits / 0.5).softmax(0).tolist(), abs=1e-6)
         assert len(probability) == size and sum(probability) == pytest.approx(1, abs=1e-5)
-    data, picture = write_redistribution([first, second], tmp_path, "IntRR")
-    assert json.loads(data.read_text())[1] == second
-    assert picture.read_bytes()[:4] == b"\x89PNG"
+    write_report([{"model": "IntRR", "redistribution": [first, second]}], tmp_path)
+    assert json.loads((tmp_path / "redistribution-IntRR.json").read_text())[1] == second
+    assert (tmp_path / "redistribution-IntRR.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_heat_map_is_the_logarithm_with_a_floor_and_gaps():

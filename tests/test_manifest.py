@@ -78,8 +78,8 @@ def test_other_data_are_named_before_anything_runs(trained, tiny_folder, tmp_pat
 @pytest.mark.parametrize(
     "text, message",
     [
-        (None, "There is no manifest"),
-        ("{", "not readable as JSON"),
+        (None, "cannot be read: No such file"),
+        ("{", "cannot be read as JSON"),
         ("[]", "is not a manifest"),
         ('{"runs": [], "format_version": 99}', "Update RecBole-GR"),
         (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recbole_gr.continual.drift_report import drift_report
-from recbole_gr.report.comparison import _csv_text
+from recbole_gr.report.comparison import write_report
 from recbole_gr.report.table import csv_cell, csv_text
 from recbole_gr.report.tokenizers import COLUMNS, write_comparison
 from recbole_gr.search.report import trial_csv
@@ -39,6 +39,7 @@ def test_every_csv_shows_formulas_as_text(tmp_path):
     trial = {
         "number": 0, "params": {"x": FORMULA}, "seconds": 1.0, "status": "failed", "message": "-oh",
     }  # fmt: skip
+    write_report([{"model": FORMULA, "test_result": {"recall@5": -0.5}}], tmp_path)
     write_comparison(tmp_path, "title", {FORMULA: dict.fromkeys(COLUMNS, -0.5)})
     drift_report(
         tmp_path / "drift", [FORMULA, "i1"], torch.randn(2, 3), torch.randn(2, 3),
@@ -47,7 +48,7 @@ def test_every_csv_shows_formulas_as_text(tmp_path):
     answers = io.StringIO()
     _csv_rows(answers, {"i1": "@title"})(Recommendation(FORMULA, ["i1"], [-0.5]))
     texts = [
-        _csv_text([{"model": FORMULA, "test_result": {"recall@5": -0.5}}]),
+        (tmp_path / "results.csv").read_text(),
         trial_csv([trial]),
         (tmp_path / "comparison.csv").read_text(),
         (tmp_path / "drift" / "drift.csv").read_text(),

@@ -33,8 +33,8 @@ def results():
 
 def test_metrics_are_ordered_by_cutoff_and_costs_come_last(results):
     columns, rows = comparison_table(results)
-    assert columns == [
-        "model", "auc", "logloss", "Recall@5", "NDCG@5", "MRR@5", "Recall@10", "NDCG@10", "MRR@10",
+    assert [column.title for column in columns] == [
+        "model", "AUC", "LogLoss", "Recall@5", "NDCG@5", "MRR@5", "Recall@10", "NDCG@10", "MRR@10",
         "best epoch", "s/epoch", "parameters", "peak MiB",
     ]  # fmt: skip
     assert rows[0][3:9] == [0.1, 0.05, 0.03, 0.2, 0.08, 0.04]

@@ -216,7 +216,7 @@ def _differences(
     now: Mapping[str, Any] | None,
     tolerance: float,
 ) -> list[str]:
-    from recbole_gr.storage.manifest import finite
+    from recbole_gr.storage.json_files import finite
 
     then, now, found = then or {}, now or {}, []
     for name in sorted(set(then) | set(now)):

@@ -4,18 +4,22 @@ Source: DACT (arXiv 2603.29705); its published tables give the change rates by d
 collaborative drift that a test holds this to.
 """
 
-import json
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.report.table import csv_cell
-from recbole_gr.storage.files import atomic_write
+from recbole_gr.report.figure import panels
+from recbole_gr.report.table import write_files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 N_BINS = 10
 
@@ -107,11 +111,11 @@ def drift_report(
         )
     drift = collaborative_drift(before.cpu(), now[:n].cpu())
     changed = changed.cpu().bool()
-    columns = {"item": [csv_cell(str(token)) for token in item_tokens], "cf_drift": drift.numpy()}
+    columns = {"item": map(str, item_tokens), "cf_drift": map(_cell, drift.tolist())}
     if confidence is not None:
         confidence = confidence[:n].detach().cpu().double()
-        columns["drift_confidence"] = confidence.numpy()
-    columns["changed"] = changed.numpy().astype(int)
+        columns["drift_confidence"] = map(_cell, confidence.tolist())
+    columns["changed"] = map(int, changed)
     figures = {
         "n_items": n,
         "change_rate": float(changed.double().mean()) if n else 0.0,
@@ -119,32 +123,25 @@ def drift_report(
         "by_cf_drift": change_by_decile(drift, changed),
         "by_confidence": None if confidence is None else change_by_decile(confidence, changed),
     }
-    files = {kind: folder / f"drift.{kind}" for kind in ("csv", "json", "png")}
-    with atomic_write(files["csv"]) as tmp:
-        pd.DataFrame(columns).to_csv(tmp, index=False, float_format="%.6g")
-    with atomic_write(files["json"]) as tmp:
-        tmp.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    with atomic_write(files["png"]) as tmp:
-        plot_drift(figures, tmp)
-    return figures, files
+    picture, rows = plot_drift(figures), [tuple(columns), *zip(*columns.values())]
+    return figures, write_files(folder, "drift", rows=rows, data=figures, figure=picture)
 
 
-def plot_drift(figures: Mapping[str, Any], path: Path) -> None:
-    """Change rate by decile of collaborative drift and of drift confidence, as PNG at `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _cell(value: float) -> str | None:
+    return f"{value:.6g}" if math.isfinite(value) else None
 
+
+def plot_drift(figures: Mapping[str, Any]) -> Figure:
+    """Change rate by decile of collaborative drift and of drift confidence."""
     titles = {"by_cf_drift": "collaborative drift", "by_confidence": "drift confidence"}
     shown = [key for key in titles if figures[key]] or ["by_cf_drift"]
-    figure = Figure(figsize=(5.5 * len(shown), 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for panel, key in zip(panels, shown):
+    figure, places = panels(len(shown), size=(5.5, 4.0), sharey=True)
+    for panel, key in zip(places, shown):
         rates = [group["change_rate"] for group in figures[key]]
         panel.bar(range(1, len(rates) + 1), rates)
         panel.axhline(figures["change_rate"], color="grey", linewidth=0.8, label="all old items")
         panel.set(title=f"By {titles[key]}", xlabel="decile, the highest first")
         panel.set_xticks(range(1, len(rates) + 1))
         panel.legend()
-    panels[0].set_ylabel("share of items with another SID")
-    figure.savefig(path, dpi=110, format="png")
+    places[0].set_ylabel("share of items with another SID")
+    return figure

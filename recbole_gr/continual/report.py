@@ -1,16 +1,26 @@
 """The table of a continual run: periods and methods, with churn and what they cost."""
 
-import json
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.ties import tied_text
-from recbole_gr.report.table import aligned_table, csv_text
-from recbole_gr.storage.files import atomic_write
+from recbole_gr.report.figure import panels
+from recbole_gr.report.metrics import metric_columns, metric_title
+from recbole_gr.report.table import Column, table_text, write_files
 
-_METRICS = ("recall", "hit", "ndcg", "precision", "map", "mrr")  # in this order
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEAD = (Column("period"), Column("model"), Column("method"))
+_TAIL = (
+    Column("churn raw", "{:.4f}"), Column("churn final", "{:.4f}"),
+    Column("raw by level"), Column("final by level"),
+    Column("tokenizer s", "{:.3g}"), Column("recommender s", "{:.3g}"),
+)  # fmt: skip
 
 
 def write_continual_report(
@@ -25,18 +35,16 @@ def write_continual_report(
     Returns:
         tuple: paths by "md", "csv", "json", "png", and the table as markdown.
     """
-    files = {kind: Path(folder, f"continual.{kind}") for kind in ("md", "csv", "json", "png")}
     columns, rows = continual_table(results)
-    table = aligned_table([columns, *([_text(cell) for cell in row] for row in rows)])
-    with atomic_write(files["md"]) as tmp:
-        page = f"# Periods and methods\n\n{table}\n\n{_LEGEND}\n{_ties(results)}"
-        tmp.write_text(page, encoding="utf-8")
-    with atomic_write(files["csv"]) as tmp:
-        tmp.write_text(csv_text([columns, *rows]), encoding="utf-8")
-    with atomic_write(files["json"]) as tmp:
-        tmp.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    with atomic_write(files["png"]) as tmp:
-        plot_continual(results, tmp)
+    table = table_text(columns, rows, mark_best=False)
+    files = write_files(
+        folder,
+        "continual",
+        md=f"# Periods and methods\n\n{table}\n\n{_LEGEND}\n{_ties(results)}",
+        rows=[[column.title for column in columns], *rows],
+        data=results,
+        figure=plot_continual(results),
+    )
     return {kind: str(path) for kind, path in files.items()}, table
 
 
@@ -59,15 +67,13 @@ def _ties(results: list[dict[str, Any]]) -> str:
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def continual_table(results: list[dict[str, Any]]) -> tuple[list[str], list[list]]:
+def continual_table(results: list[dict[str, Any]]) -> tuple[list[Column], list[list]]:
     """One row a period and method, then the mean of each method over the later periods.
 
     Returns:
-        tuple[list[str], list[list]]: column names and rows; None where there is no such figure.
+        tuple[list[Column], list[list]]: columns and rows; None where there is no such figure.
     """
-    names = _metric_names(results)
-    columns = ["period", "model", "method", *map(_title, names), "churn raw", "churn final",
-               "raw by level", "final by level", "tokenizer s", "recommender s"]  # fmt: skip
+    names = metric_columns(result["test_result"] for result in results)
     rows = [[str(result["period"]), *_row(result, names)] for result in _first_period(results)]
     later = [result for result in results if result["period"]]
     rows += [[str(result["period"]), *_row(result, names)] for result in later]
@@ -75,7 +81,7 @@ def continual_table(results: list[dict[str, Any]]) -> tuple[list[str], list[list
         for key in dict.fromkeys((r["model"], r["method"]) for r in later):
             same = [_row(r, names) for r in later if (r["model"], r["method"]) == key]
             rows.append(["mean", *key, *(_mean(cells) for cells in list(zip(*same))[2:])])
-    return columns, rows
+    return [*_HEAD, *names.values(), *_TAIL], rows
 
 
 def _first_period(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -87,7 +93,7 @@ def _first_period(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(seen.values())
 
 
-def _row(result: dict[str, Any], names: Sequence[str]) -> list:
+def _row(result: dict[str, Any], names: Iterable[str]) -> list:
     churn = result["churn"] or {}
     test = result["test_result"]
     return [
@@ -106,46 +112,17 @@ def _mean(cells: Sequence[object]) -> float | None:
     return mean(numbers) if len(numbers) == len(cells) else None
 
 
-def _metric_names(results: list[dict[str, Any]]) -> list[str]:
-    names = dict.fromkeys(name for result in results for name in result["test_result"])
-
-    def place(name: str) -> tuple[int, int]:
-        kind, _, cut = name.partition("@")
-        order = _METRICS.index(kind) if kind in _METRICS else len(_METRICS)
-        return (order, int(cut) if cut.isdigit() else 0)
-
-    return sorted(names, key=place)
-
-
-def _title(name: str) -> str:
-    kind, at, cut = name.partition("@")
-    return (kind.upper() if kind in ("ndcg", "mrr", "map") else kind.capitalize()) + at + cut
-
-
-def _text(cell: object) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, float):
-        return f"{cell:.1f}" if cell >= 2 else f"{cell:.4f}"
-    return str(cell)
-
-
-def plot_continual(results: list[dict[str, Any]], path: Path) -> None:
-    """NDCG (or the first metric) of each method over the periods, and churn, as PNG at `path`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = _metric_names(results)
+def plot_continual(results: list[dict[str, Any]]) -> Figure:
+    """NDCG (or the first metric) of each method over the periods, and churn."""
+    names = list(metric_columns(result["test_result"] for result in results))
     metric = next((name for name in reversed(names) if name.startswith("ndcg")), names[0])
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels(2, size=(5.5, 4.2))
     later = [result for result in results if result["period"]] or results
     for model, method in dict.fromkeys((r["model"], r["method"]) for r in later):
         own = [r for r in later if (r["model"], r["method"]) == (model, method)]
         values = [r["test_result"][metric] for r in own]
         left.plot([r["period"] for r in own], values, marker="o", label=f"{model} {method}")
-    left.set(xlabel="period", ylabel=_title(metric), title="Test of the period")
+    left.set(xlabel="period", ylabel=metric_title(metric), title="Test of the period")
     left.legend(fontsize="small")
     for how in dict.fromkeys(r["tokenizer"] for r in later if r["churn"]):
         churns = {r["period"]: r["churn"] for r in later if r["tokenizer"] == how and r["churn"]}
@@ -158,4 +135,4 @@ def plot_continual(results: list[dict[str, Any]], path: Path) -> None:
         right.legend(fontsize="small")
     for axes in (left, right):
         axes.set_xticks(sorted({result["period"] for result in later}))
-    figure.savefig(path, dpi=120)
+    return figure

@@ -18,7 +18,7 @@ from recbole_gr.config.given import Given
 from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.ranks import release_ranks, run_on_all_ranks, serve_rank_zero
 from recbole_gr.continual.report import write_continual_report
-from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_digest, write_json
+from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_digest
 from recbole_gr.continual.tokens import (
     PeriodItems,
     TokenizerChain,
@@ -34,6 +34,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.run.log import start_log
 from recbole_gr.run.model import Start
 from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
+from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.manifest import write_continual_manifest
 from recbole_gr.storage.run_files import held, report_folder
 from recbole_gr.terminal.log import say
@@ -249,7 +250,7 @@ class ContinualRun:
             checkpoint = folder / f"{stem}.pth"
             record = self._run(config, own, checkpoint, way, period, method, sids)
             record["settings"] = digest
-            write_json(folder / f"{stem}.json", record)
+            save_json(folder / f"{stem}.json", record)
         figures = figures or {"seconds": None, "churn": None}
         return {
             "period": period, "method": str(method), **method._asdict(), **record,

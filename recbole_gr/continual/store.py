@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from recbole_gr.data.sources import FILE_KEYS, SOURCES, changes, sources_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.checkpoint import plain_config
-from recbole_gr.storage.files import atomic_write, require_writable
+from recbole_gr.storage.files import require_writable
+from recbole_gr.storage.json_files import load_json, save_json
 from recbole_gr.untrusted.shapes import require
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Store:
         if about is None or not _holds_something(self.root):
             self._refuse_older(parent.glob(f"{glob.escape(dataset)}-v1-*"), config)
             about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
-            write_json(file, {**about, "files": sources})
+            save_json(file, {**about, "files": sources})
             return
         require(about, {"files": SOURCES}, file, "Give another --continual_dir to start anew.")
         wrong = changes(about["files"], sources)
@@ -88,7 +89,7 @@ class Store:
                 "--continual_dir to start anew."
             )
         if set(sources) - set(about["files"]):  # of further periods
-            write_json(file, {**about, "files": {**about["files"], **sources}})
+            save_json(file, {**about, "files": {**about["files"], **sources}})
 
     def _refuse_older(self, folders: Iterable[Path], config: Config) -> None:
         """See that nothing with these settings was kept by the first versions."""
@@ -114,23 +115,10 @@ def _holds_something(folder: Path) -> bool:
     return any(path.is_file() for path in folder.glob("period-*/*"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON, completely or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
 def read_json(path: Path) -> Any:
-    """What :func:`write_json` wrote; None where there is no such file.
+    """What is kept in a file; None where there is no such file.
 
     Raises:
         ConfigError: the file holds something else.
     """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ConfigError(
-            f"{path} is no readable JSON ({error}); remove it to do it anew"
-        ) from error
+    return load_json(path, remedy="Remove it to do it anew.") if path.is_file() else None

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.continual.methods import DRIFT_AWARE, FILES, FINETUNE, FROZEN
-from recbole_gr.continual.store import read_json, write_json
+from recbole_gr.continual.store import read_json
 from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline.item_sids import ItemSIDs
@@ -24,6 +24,7 @@ from recbole_gr.sid.collision import add_suffix
 from recbole_gr.sid.reassign import churn_of, reassign
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.cache import cached
+from recbole_gr.storage.json_files import save_json
 from recbole_gr.tokenizer.options import AUTO, LARGEST
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class TokenizerChain:
             # Beside the table, also where it did not change: it codes items that come next.
             self.tokenizer.save(tokenizer_file)
             made[0].save(table_file, tokens)
-            write_json(path, made[1])  # last: what is looked for
+            save_json(path, made[1])  # last: what is looked for
 
         return cached(figures_file, load, make, save, "give another --continual.dir")
 

@@ -1,13 +1,13 @@
 """What a conversion has done so far, so that the same command goes on and another one does not."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.storage.files import atomic_write, remove_leftovers
+from recbole_gr.storage.files import remove_leftovers
+from recbole_gr.storage.json_files import load_json, save_json
 
 
 class Record:
@@ -29,12 +29,11 @@ class Record:
         self.path, self._force = Path(folder) / f"{dataset}.convert.json", force
         self.parts = {}
         if self.path.is_file() and not force:
-            try:
-                self.parts = dict(json.loads(self.path.read_text(encoding="utf-8"))["parts"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise ConfigError(
-                    f"{self.path} is damaged ({error}); --force=True converts anew"
-                ) from error
+            remedy = "Add --force=True to convert anew."
+            record = load_json(self.path, remedy=remedy)
+            if not isinstance(record, dict) or not isinstance(record.get("parts"), dict):
+                raise ConfigError(f"'{self.path}' is no record of a conversion. {remedy}")
+            self.parts = record["parts"]
 
     def check(self, path: Path, plan: dict[str, Any]) -> bool:
         """Whether the part of the file `path` is done already.
@@ -71,8 +70,7 @@ class Record:
         return self.parts[path.suffix]["figures"]
 
     def _write(self) -> None:
-        with atomic_write(self.path) as temporary:
-            temporary.write_text(json.dumps({"parts": self.parts}, indent=1) + "\n", "utf-8")
+        save_json(self.path, {"parts": self.parts})
 
 
 def source_of(paths: Iterable[str | Path]) -> list[list[Any]]:

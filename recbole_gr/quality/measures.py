@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from recbole_gr.sid.table import SIDTable, sid_keys
-from recbole_gr.storage.files import atomic_write
+from recbole_gr.storage.json_files import save_json
 
 
 @dataclass
@@ -121,8 +120,7 @@ class QualityReport:
 
     def to_json(self, path: str | Path) -> None:
         """Write the report as JSON."""
-        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump(self.to_dict(), file, indent=2)
+        save_json(path, self.to_dict())
 
     def to_text(self) -> str:
         """The report as a few lines for a log or a terminal."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_gr.quality.measures import quality_report
+from recbole_gr.report.figure import panels
+from recbole_gr.report.table import write_files
 from recbole_gr.sid.formats import level_name
-from recbole_gr.storage.files import atomic_write
 
 if TYPE_CHECKING:
     from recbole_gr.quality.measures import QualityReport
@@ -24,23 +25,16 @@ def plot_quality(table: SIDTable, path: str | Path, report: QualityReport | None
         path: PNG file to write.
         report: the table's :class:`~recbole_gr.quality.measures.QualityReport`, if already made.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     report = report or quality_report(table)
     names = [level_name(level) for level in range(table.n_levels)]
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    (usage, level_use), (branching, groups) = figure.subplots(2, 2)
+    figure, (usage, level_use, branching, groups) = panels(4, size=(5.5, 4.0), across=2)
 
     for level, (name, size) in enumerate(zip(names, table.sizes)):
         counts = torch.bincount(table.codes[1:, level].cpu(), minlength=size)
         counts = counts.sort(descending=True).values
         ranks = torch.linspace(0, 1, size) if size > 1 else torch.zeros(1)
         usage.plot(ranks.tolist(), counts.tolist(), label=f"level {name}, {size} codes")
-    usage.set(
-        title="Items per code", xlabel="rank of the code / codebook size", ylabel="items"
-    )
+    usage.set(title="Items per code", xlabel="rank of the code / codebook size", ylabel="items")
     usage.set_yscale("symlog")
     usage.legend()
 
@@ -64,12 +58,11 @@ def plot_quality(table: SIDTable, path: str | Path, report: QualityReport | None
     sizes = sorted(report.group_sizes)
     shown = range(len(sizes[:20]))
     groups.bar(shown, [report.group_sizes[size] for size in sizes[:20]])
-    groups.set_xticks(shown, sizes[:20])
+    groups.set_xticks(shown, list(map(str, sizes[:20])))
     groups.set(
         title=f"Sharing: {report.collision_rate:.2%} of items share their SID",
         xlabel="items on one SID",
         ylabel="SIDs",
         yscale="log",
     )
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_files(Path(path).parent, Path(path).stem, figure=figure)

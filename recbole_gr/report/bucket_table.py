@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from recbole_gr.report.table import aligned_table
+from recbole_gr.report.metrics import metric_columns
+from recbole_gr.report.table import Column, table_text
 
 
 def bucket_table(results: list[dict[str, Any]]) -> str:
@@ -11,17 +12,18 @@ def bucket_table(results: list[dict[str, Any]]) -> str:
     Args:
         results (list[dict]): as `run_recbole_gr` returns them; `test_buckets` is read.
     """
-    metrics: list[str] = []
-    rows = []
-    for result in results:
-        for name, figures in (result.get("test_buckets") or {}).items():
-            metrics += [key for key in figures if key not in (*metrics, "targets")]
-            rows.append((result["model"], name, figures))
-    if not rows:
+    buckets = [
+        (result["model"], name, figures)
+        for result in results
+        for name, figures in (result.get("test_buckets") or {}).items()
+    ]
+    if not buckets:
         return ""
-    lines = [["model", "in training", "targets", *metrics]]
-    for model, name, figures in rows:
-        values = [figures.get(metric) for metric in metrics]
-        cells = ["-" if value is None else f"{value:.4f}" for value in values]
-        lines.append([model, name, f"{figures['targets']:,}", *cells])
-    return aligned_table(lines)
+    parts = [figures for _, _, figures in buckets]
+    # In the order of the whole's metrics, some of which may have no value in a bucket.
+    known = metric_columns([*(result.get("test_result") for result in results), *parts])
+    measured = {name for figures in parts for name in figures} - {"targets"}
+    metrics = {name: column for name, column in known.items() if name in measured}
+    head = [Column("model"), Column("in training"), Column("targets", "{:,}"), *metrics.values()]
+    rows = [[model, name, f["targets"], *map(f.get, metrics)] for model, name, f in buckets]
+    return table_text(head, rows, mark_best=False)

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.config.command_lines import example_in_file, recommend_command
+from recbole_gr.report.metrics import cut_off, metric_title
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
-
-SHOWN = ("recall", "hit", "ndcg", "mrr", "precision", "map")  # the first two that there are
 
 
 def opening_line(config: Config, dataset: Any, n_targets: int, log: str | None) -> str:
@@ -31,41 +30,28 @@ def opening_line(config: Config, dataset: Any, n_targets: int, log: str | None) 
 
 
 def interval_text(result: Mapping[str, Any], most: int = 2) -> str:
-    """`Recall@10 0.1092 [0.0896, 0.1288], NDCG@10 0.0521 [0.0421, 0.0621]`, at the largest cut-off.
+    """`Recall@10 0.1092 [0.0896, 0.1288], NDCG@10 0.0521 [0.0421, 0.0621] (95 % over 943 users)`:
+    the first metrics of the largest cut-off.
 
     Args:
         result: as `run_recbole_gr` returns it for one model.
         most: metrics to name.
     """
     test = result.get("test_result") or {}
-    metrics = (result.get("test_interval") or {}).get("metrics", {})
-    names = sorted(test, key=lambda name: (-_cut(name), _place(name)))
+    interval = result.get("test_interval") or {}
     shown = []
-    for name in names[:most]:
-        ends = metrics.get(name)
+    for name in sorted(test, key=cut_off, reverse=True)[:most]:  # of equal ones in their order
+        ends = interval["metrics"].get(name) if interval else None
         sure = f" [{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
-        shown.append(f"{_title(name)} {test[name]:.4f}{sure}")
-    return ", ".join(shown)
-
-
-def interval_lines(results: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A line for each model whose metrics have intervals."""
-    lines = []
-    for result in results:
-        if result.get("test_interval"):
-            users = result["test_interval"]["users"]
-            text = f"{interval_text(result)} (95 % over {users:,} users)"
-            lines.append(f"{result['model']}: {text}")
-    return lines
+        shown.append(f"{metric_title(name)} {test[name]:.4f}{sure}")
+    return ", ".join(shown) + (f" (95 % over {interval['users']:,} users)" if interval else "")
 
 
 def outcome_lines(result: Mapping[str, Any]) -> list[str]:
     """What came out of the run of one model, and how to ask it."""
     epoch = result.get("best_epoch")
     best = "" if epoch is None or epoch < 0 else f"best epoch {epoch}, "
-    users = (result.get("test_interval") or {}).get("users")
-    sure = f" (95 % over {users:,} users)" if users else ""
-    lines = [f"{result['model']}: {best}test {interval_text(result)}{sure}"]
+    lines = [f"{result['model']}: {best}test {interval_text(result)}"]
     if result.get("checkpoint"):
         lines.append(f"  checkpoint: {result['checkpoint']}")
     asked = recommend_command(result.get("checkpoint"), result.get("example"))
@@ -86,9 +72,7 @@ def closing_lines(outcome: Mapping[str, Any], arguments: Iterable[str] = ()) -> 
     results = outcome.get("results", [outcome])
     if "period" in results[0]:
         last = [r for r in results if r["period"] == results[-1]["period"]]
-        named = [
-            {**r, "model": f"Period {r['period']}, {r['model']} {r['method']}"} for r in last
-        ]
+        named = [{**r, "model": f"Period {r['period']}, {r['model']} {r['method']}"} for r in last]
         scores = [r.get("best_valid_score") for r in last]
         known = [number for number, score in enumerate(scores) if score is not None]
         best = max(known, key=lambda number: scores[number], default=0)
@@ -98,18 +82,3 @@ def closing_lines(outcome: Mapping[str, Any], arguments: Iterable[str] = ()) -> 
     else:
         lines = [line for result in results for line in outcome_lines(result)]
     return [*lines, f"Report: {outcome['files']['md']} and beside it."]
-
-
-def _cut(name: str) -> int:
-    cut = name.partition("@")[2]
-    return int(cut) if cut.isdigit() else 0
-
-
-def _place(name: str) -> int:
-    kind = name.partition("@")[0].lower()
-    return SHOWN.index(kind) if kind in SHOWN else len(SHOWN)
-
-
-def _title(name: str) -> str:
-    kind, at, cut = name.partition("@")
-    return (kind.upper() if kind in ("ndcg", "mrr", "map", "auc") else kind.capitalize()) + at + cut

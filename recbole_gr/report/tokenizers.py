@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_gr.report.table import aligned_table, csv_text
-from recbole_gr.storage.files import atomic_write
+from recbole_gr.report.figure import panels
+from recbole_gr.report.table import Column, table_text, write_files
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from recbole_gr.quality.measures import QualityReport
 
-# Column title, format, and whether a smaller value is better (None: neither is).
 COLUMNS = {
-    "distinct": ("distinct SIDs", "{:.2%}", False),
-    "collision": ("items sharing", "{:.2%}", True),
-    "gini": ("Gini", "{:.3f}", True),
-    "utilisation": ("utilisation", "{:.1%}", False),
-    "perplexity": ("perplexity", "{:.1f}", False),
-    "sc": ("SC", "{:.3f}", False),
-    "sc_content": ("SC content", "{:.3f}", False),
-    "pd": ("PD", "{:.3f}", True),
-    "neighbours": ("neighbours", "{:.2%}", False),
-    "seconds": ("seconds", "{:.1f}", None),
-    "peak": ("peak MiB", "{:,.0f}", None),
+    "distinct": Column("distinct SIDs", "{:.2%}", False),
+    "collision": Column("items sharing", "{:.2%}", True),
+    "gini": Column("Gini", "{:.3f}", True),
+    "utilisation": Column("utilisation", "{:.1%}", False),
+    "perplexity": Column("perplexity", "{:.1f}", False),
+    "sc": Column("SC", "{:.3f}", False),
+    "sc_content": Column("SC content", "{:.3f}", False),
+    "pd": Column("PD", "{:.3f}", True),
+    "neighbours": Column("neighbours", "{:.2%}", False),
+    "seconds": Column("seconds", "{:.1f}"),
+    "peak": Column("peak MiB", "{:,.0f}"),
 }
 
 
@@ -62,58 +62,37 @@ def comparison_row(report: QualityReport) -> dict[str, float | None]:
 
 def comparison_table(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     """A markdown table of rows by tokenizer name; the best of each figure is bold."""
-    lines = [["tokenizer", *(title for title, _, _ in COLUMNS.values())]]
-    lines += [[name] for name in rows]
-    for key, (_, form, smaller) in COLUMNS.items():
-        known = [value for row in rows.values() if (value := row[key]) is not None]
-        best = (min if smaller else max)(known) if known and smaller is not None else None
-        for line, row in zip(lines[1:], rows.values()):
-            cell = "-" if row[key] is None else form.format(row[key])
-            line.append(f"**{cell}**" if len(rows) > 1 and best == row[key] else cell)
-    return aligned_table(lines)
+    values = [[name, *map(row.get, COLUMNS)] for name, row in rows.items()]
+    return table_text([Column("tokenizer"), *COLUMNS.values()], values)
 
 
 def write_comparison(
     folder: str | Path, title: str, rows: Mapping[str, Mapping[str, float | None]]
 ) -> list[Path]:
     """Write ``comparison.md``, ``.csv``, ``.json`` and ``.png``; returns their paths."""
-    paths = [Path(folder, f"comparison.{kind}") for kind in ("md", "csv", "json", "png")]
-    lines = [[name, *(row[key] for key in COLUMNS)] for name, row in rows.items()]
-    texts = [
-        f"# {title}\n\n{comparison_table(rows)}\n",
-        csv_text([["tokenizer", *COLUMNS], *lines]),
-        json.dumps(rows, indent=2) + "\n",
-    ]
-    for path, content in zip(paths, texts):
-        with atomic_write(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
-    with atomic_write(paths[-1]) as temporary:
-        plot_comparison(temporary, title, rows)
-    return paths
+    lines = [[name, *map(row.get, COLUMNS)] for name, row in rows.items()]
+    files = write_files(
+        folder,
+        "comparison",
+        md=f"# {title}\n\n{comparison_table(rows)}\n",
+        rows=[["tokenizer", *COLUMNS], *lines],
+        data=rows,
+        figure=plot_comparison(title, rows),
+    )
+    return list(files.values())
 
 
-def plot_comparison(
-    path: str | Path, title: str, rows: Mapping[str, Mapping[str, float | None]]
-) -> None:
-    """One panel a figure, one bar a tokenizer, as PNG at ``path``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(3, 4).flat)
-    for panel, (key, (label, form, _)) in zip(panels, COLUMNS.items()):
+def plot_comparison(title: str, rows: Mapping[str, Mapping[str, float | None]]) -> Figure:
+    """One panel a figure of ``COLUMNS``, one bar a tokenizer."""
+    figure, places = panels(len(COLUMNS), size=(3.5, 2.33), across=4)
+    for panel, (key, column) in zip(places, COLUMNS.items()):
         values = [row[key] for row in rows.values()]
         heights = [0.0 if value is None else value for value in values]
         colours = [f"C{number % 10}" for number in range(len(rows))]
         bars = panel.bar(range(len(rows)), heights, color=colours)
-        panel.bar_label(
-            bars, ["-" if v is None else form.format(v) for v in values], fontsize="small"
-        )
+        panel.bar_label(bars, [column.text(value) for value in values], fontsize="small")
         panel.set_xticks(range(len(rows)), rows, fontsize="small")
-        panel.set_title(label)
+        panel.set_title(column.title)
         panel.margins(y=0.15)
-    for panel in panels[len(COLUMNS) :]:
-        panel.set_axis_off()
     figure.suptitle(title)
-    figure.savefig(path, dpi=110, format="png")
+    return figure

@@ -26,7 +26,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.search.space import Parameter, Params
 from recbole_gr.search.trial import FINISHED, OF_STUDY, RECORD, Record
 from recbole_gr.storage.files import require_writable
-from recbole_gr.storage.manifest import finite
+from recbole_gr.storage.json_files import finite
 from recbole_gr.untrusted.shapes import require, require_version, taking
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ python -m recbole_gr.export --checkpoint=saved/TIGER-ml-100k-....pth --output=se
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -128,6 +127,7 @@ def export(
     from recbole_gr.errors import ConfigError
     from recbole_gr.serving.recommender import Recommender
     from recbole_gr.storage.files import atomic_write, require_writable
+    from recbole_gr.storage.json_files import save_json
     from recbole_gr.storage.run_files import held
 
     path = Path(path)
@@ -149,9 +149,7 @@ def export(
                 torch.export.save(program, file)
             _compare(temporary, search, recommender, width)
             description = _description(recommender, checkpoint, temporary, k, width)
-        with atomic_write(path.with_suffix(".json")) as temporary:
-            text = json.dumps(description, ensure_ascii=False) + "\n"
-            temporary.write_text(text, encoding="utf-8")
+        save_json(path.with_suffix(".json"), description, indent=None)
     return description
 
 

@@ -7,7 +7,6 @@ python -m recbole_gr.recommend --checkpoint=... --users_file=users.txt --output=
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import sys
@@ -244,26 +243,26 @@ def _write(
 
 
 def _csv_rows(file: TextIO, titles: Mapping[str, str]) -> Callable[[Recommendation], None]:
-    from recbole_gr.report.table import csv_cell
+    from recbole_gr.report.table import write_csv
 
-    writer = csv.writer(file)
-    writer.writerow(["user", "rank", "item", *(["title"] if titles else []), "score"])
+    write_csv(file, [["user", "rank", "item", *(["title"] if titles else []), "score"]])
 
     def write(answer: Recommendation) -> None:
         for rank, (item, score) in enumerate(zip(answer.items, answer.scores), 1):
             title = [titles.get(item, "")] if titles else []
-            texts = [csv_cell(text) for text in (answer.user or "", rank, item, *title)]
-            writer.writerow([*texts, f"{score:.6g}"])
+            write_csv(file, [[answer.user, rank, item, *title, f"{score:.6g}"]])
 
     return write
 
 
 def _json_lines(file: TextIO, titles: Mapping[str, str]) -> Callable[[Recommendation], None]:
+    from recbole_gr.storage.json_files import json_text
+
     def write(answer: Recommendation) -> None:
         line = answer._asdict()
         if titles:
             line["titles"] = [titles.get(item, "") for item in answer.items]
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.write(json_text(line, ensure_ascii=False) + "\n")
 
     return write
 

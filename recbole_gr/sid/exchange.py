@@ -16,7 +16,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.sid.formats import level_name, rows_of, tokens_without_padding
 from recbole_gr.sid.table import SIDTable, check_codebooks, named
 from recbole_gr.storage.files import atomic_write
-from recbole_gr.storage.text import read_text
+from recbole_gr.storage.json_files import load_json
 from recbole_gr.untrusted.archives import load_npy
 
 _LARGE = 10**18
@@ -48,12 +48,7 @@ def read_json(
         ConfigError: not such a file, SIDs of different lengths, malformed or negative
             codes, codes outside ``sizes``, or items without a SID.
     """
-    try:
-        sids = json.loads(read_text(path, f"sid_file {path}"))
-    except ConfigError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"sid_file {path} cannot be read as JSON: {error}") from error
+    sids = load_json(path, f"sid_file {path}")
     if not isinstance(sids, dict) or not sids:
         raise ConfigError(f'sid_file {path} must hold {{"item": ["<a_1>", "<b_2>"], ...}}')
     codes = _parse_sids(path, sids)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
-import math
 import os
 import platform
 import sys
@@ -16,8 +14,8 @@ import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.checkpoint import plain, versions
-from recbole_gr.storage.files import atomic_write
 from recbole_gr.storage.hashes import sha256
+from recbole_gr.storage.json_files import load_json, save_json
 from recbole_gr.untrusted.shapes import (
     ANY,
     OrNone,
@@ -145,8 +143,7 @@ def write_record(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> 
         **content,
     }
     path = Path(folder, NAME)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(finite(plain(manifest)), indent=2) + "\n")
+    save_json(path, plain(manifest))
     return str(path)
 
 
@@ -156,12 +153,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, or no manifest, or one of a later version.
     """
-    try:
-        manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"There is no manifest '{path}': {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"'{path}' is not readable as JSON: {error}") from error
+    manifest = load_json(path, f"manifest '{path}'", REMEDY)
     if not isinstance(manifest, dict) or not {"format_version", "runs"} <= set(manifest):
         raise ConfigError(f"'{path}' is not a manifest; give the {NAME} beside a run's report")
     require_version(manifest["format_version"], FORMAT_VERSION, path)
@@ -215,12 +207,3 @@ def machine() -> dict[str, Any]:
 
 def _get(config: Config | dict[str, Any], key: str) -> Any:
     return config.get(key) if isinstance(config, dict) else config[key]
-
-
-def finite(value: Any) -> Any:
-    """Plain data with None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list) else value
