@@ -2,10 +2,20 @@
 
 import csv
 import json
+import re
 
 import pytest
+from runs import arguments
 
+from recbole_gr.commands.sid_features import main as sid_features
+from recbole_gr.continual.report import continual_table, write_continual_report
+from recbole_gr.report import tokenizers
+from recbole_gr.report.bucket_table import bucket_table
 from recbole_gr.report.comparison import comparison_table, markdown_table, write_report
+from recbole_gr.report.figure import panels
+from recbole_gr.report.lines import interval_text
+from recbole_gr.report.table import Column, table_text
+from run_recbole_gr import main
 
 
 def result(model, test, **more):
@@ -73,3 +83,93 @@ def test_four_files_are_written_and_hold_the_exact_values(results, tmp_path):
 def test_a_result_without_a_test_is_still_reported(tmp_path):
     files = write_report([result("A", None, peak_memory_bytes=None)], tmp_path)
     assert "| A" in open(files["md"]).read()
+
+
+def metrics_of(line):
+    """The metrics that a line names, in its order."""
+    return re.findall(r"[A-Za-z]+@\d+|AUC|LogLoss", line)
+
+
+def tables_of(text):
+    """The metrics in the heads of the tables of a page."""
+    lines = text.splitlines()
+    return [metrics_of(head) for head, rule in zip(lines, lines[1:]) if set(rule) == set("| -:")]
+
+
+def test_every_table_and_line_spells_metrics_alike_and_in_one_order(tmp_path):
+    values = {"map@3": 0.1, "ndcg@1": 0.2, "recall@3": 0.3, "ndcg@3": 0.4, "recall@1": 0.5}
+    once = {"targets": 2, **dict(reversed(values.items()))}
+    period = {"period": 0, "method": "m", "tokenizer": None, "churn": None}
+    period |= {"tokenizer_seconds": None, "recommender_seconds": 1.0}
+    results = [
+        result("A", values, test_buckets={"0": {"targets": 0}, "1+": once}, **period),
+        result("B", {"auc": 0.5, "ndcg@1": 0.1}, **period),
+    ]
+    expected = ["NDCG@1", "Recall@1", "MAP@3", "Recall@3", "NDCG@3"]
+    files = write_report(results, tmp_path)
+    tables = tables_of(open(files["md"]).read())
+    assert tables == [["AUC", *expected], expected] == [
+        metrics_of(markdown_table(results).splitlines()[0]),
+        metrics_of(bucket_table(results).splitlines()[0]),
+    ]
+    assert [column.title for column in continual_table(results)[0][3:9]] == ["AUC", *expected]
+    for path in (files["csv"], write_continual_report(results, tmp_path)[0]["csv"]):
+        assert metrics_of(open(path).readline()) == ["AUC", *expected]
+    assert metrics_of(interval_text(results[0], most=3)) == expected[2:]
+
+
+def test_a_run_has_one_order_and_one_spelling_from_its_tables_to_its_last_lines(
+    tiny_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    own = {"metrics": "[mrr,Recall,Hit]", "topk": "[3,1]", "valid_metric": "mrr@3"}
+    assert main(arguments("Pop,BPR", tiny_folder, eval_buckets="[0,12]", **own)) == 0
+    expected = [f"{metric}@{cut}" for cut in (1, 3) for metric in ("MRR", "Recall", "Hit")]
+    (page,) = tmp_path.rglob("results.md")
+    printed = capsys.readouterr().out
+    for text in (printed, page.read_text()):
+        assert tables_of(text) == [expected, expected]
+    lines = [line for line in printed.splitlines() if ": best epoch" in line]
+    assert [metrics_of(line) for line in lines] == [expected[3:5]] * 2
+
+
+def test_sid_features_tables_are_those_of_a_run(tiny_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "--dataset=tiny", f"--data_path={tiny_folder}", "--compare=LR", "--epochs=1",
+        "--tokenizer=RKMeans", "--codebook_size=8", "--sid_levels=2", "--content_dim=8",
+        "--sid_gate=off", "--threshold={'rating': 3}", "--show_progress=False",
+        "--eval_buckets=[0,12]",
+    ]  # fmt: skip
+    assert sid_features(command) == 0
+    assert tables_of(capsys.readouterr().out) == [["AUC", "LogLoss"]] * 2
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 13])
+@pytest.mark.parametrize("across", [1, 3, 4])
+def test_a_figure_has_a_panel_for_each_of_any_number(n, across):
+    figure, places = panels(n, across=across)
+    assert [place for place in figure.axes if place.axison] == places and len(places) == n
+
+
+def test_a_thirteenth_figure_of_tokenizers_has_its_column_and_its_panel(monkeypatch, tmp_path):
+    more = {f"key {number}": Column(f"title {number}", "{:.3f}", True) for number in range(13)}
+    monkeypatch.setattr(tokenizers, "COLUMNS", more)
+    rows = {"A": dict.fromkeys(more, 1.0), "B": dict.fromkeys(more)}
+    shown = [place for place in tokenizers.plot_comparison("", rows).axes if place.axison]
+    titles = [column.title for column in more.values()]
+    assert [place.get_title() for place in shown] == titles
+    head, _, a, b = tokenizers.comparison_table(rows).splitlines()
+    assert re.findall(r"title \d+", head) == titles
+    assert a.count("**1.000**") == 13 and b.count(" - ") == 13
+
+
+def test_cells_of_no_value_are_dashes_and_large_numbers_have_no_powers_of_ten():
+    columns = [Column("name"), Column("x", "{:.3g}", False), Column("none", "{:.1f}", True)]
+    rows = [["a", 1234.5, None], ["b", float("nan"), float("inf")], ["c", 0.01234, None]]
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in table_text(columns, rows).splitlines()[2:]
+    ]
+    assert cells == [["a", "**1,234**", "-"], ["b", "-", "-"], ["c", "0.0123", "-"]]
+    assert "*" not in table_text(columns, rows[:1]) + table_text(columns, rows, mark_best=False)

@@ -208,7 +208,7 @@ def test_a_manifest_of_periods_of_any_other_content_is_refused(no_run, tmp_path)
                 check(other)
     for text in ('{"a":' * 100_000, "\0", '"' + "\\u0000", "\xff"):
         file.write_text(text, encoding="latin-1")
-        with pytest.raises(ConfigError, match=r"m\.json.*JSON"):
+        with pytest.raises(ConfigError, match=r"m\.json.*cannot be read"):
             verify.verify(str(file))
 
 

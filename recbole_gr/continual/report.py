@@ -120,7 +120,7 @@ def plot_continual(results: list[dict[str, Any]]) -> Figure:
     later = [result for result in results if result["period"]] or results
     for model, method in dict.fromkeys((r["model"], r["method"]) for r in later):
         own = [r for r in later if (r["model"], r["method"]) == (model, method)]
-        values = [r["test_result"][metric] for r in own]
+        values = [r["test_result"].get(metric) for r in own]
         left.plot([r["period"] for r in own], values, marker="o", label=f"{model} {method}")
     left.set(xlabel="period", ylabel=metric_title(metric), title="Test of the period")
     left.legend(fontsize="small")
