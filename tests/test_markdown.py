@@ -8,9 +8,9 @@ import torch
 
 from recbole_gr.continual.drift_report import drift_report
 from recbole_gr.report.comparison import write_report
-from recbole_gr.report.table import csv_cell, csv_text
+from recbole_gr.report.table import csv_cell, write_csv
 from recbole_gr.report.tokenizers import COLUMNS, write_comparison
-from recbole_gr.search.report import trial_csv
+from recbole_gr.search.report import trial_rows
 from recbole_gr.serving.recommend import _csv_rows
 from recbole_gr.serving.recommender import Recommendation
 
@@ -27,8 +27,14 @@ def test_numbers_and_other_text_stay_as_they_are(value):
     assert csv_cell(value) == value
 
 
+def csv_text(rows):
+    text = io.StringIO()
+    write_csv(text, rows)
+    return text.getvalue()
+
+
 def test_a_missing_value_is_an_empty_cell():
-    assert csv_text([["a", None], [1, -2.5]]) == "a,\n1,-2.5\n"
+    assert csv_text([["a", None], [1, -2.5], ["", float("nan")]]) == "a,\n1,-2.5\n,\n"
 
 
 def cells(text):
@@ -49,7 +55,7 @@ def test_every_csv_shows_formulas_as_text(tmp_path):
     _csv_rows(answers, {"i1": "@title"})(Recommendation(FORMULA, ["i1"], [-0.5]))
     texts = [
         (tmp_path / "results.csv").read_text(),
-        trial_csv([trial]),
+        csv_text(trial_rows([trial])),
         (tmp_path / "comparison.csv").read_text(),
         (tmp_path / "drift" / "drift.csv").read_text(),
         answers.getvalue(),

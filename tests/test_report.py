@@ -15,6 +15,7 @@ from recbole_gr.report.comparison import comparison_table, markdown_table, write
 from recbole_gr.report.figure import panels
 from recbole_gr.report.lines import interval_text
 from recbole_gr.report.table import Column, table_text
+from recbole_gr.search.report import trial_rows, trial_table
 from run_recbole_gr import main
 
 
@@ -143,6 +144,23 @@ def test_sid_features_tables_are_those_of_a_run(tiny_folder, tmp_path, monkeypat
     ]  # fmt: skip
     assert sid_features(command) == 0
     assert tables_of(capsys.readouterr().out) == [["AUC", "LogLoss"]] * 2
+
+
+def test_tables_of_a_search_have_that_spelling_and_their_csv_that_order():
+    values = {"ndcg@10": 0.5, "recall@10": 0.25, "ndcg@5": 0.125}
+    trial = {"number": 3, "params": {"x": 0.1}, "valid_score": 0.5, "test_result": values}
+    trial |= {"valid_result": values, "seconds": 2.0, "status": "finished"}
+    lines = trial_table([trial], "ndcg@10").splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        "trial", "x", "valid NDCG@10", "test NDCG@10", "seconds", "status"
+    ]  # fmt: skip
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
+        "3", "0.1", "0.5000", "0.5000", "2", "finished"
+    ]  # fmt: skip
+    head, row = trial_rows([trial])
+    names = ["ndcg@5", "ndcg@10", "recall@10"]  # as the results have them, for programs
+    assert head[3:9] == [f"{split} {name}" for split in ("valid", "test") for name in names]
+    assert row[3:9] == [0.125, 0.5, 0.25] * 2
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 13])

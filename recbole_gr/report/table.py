@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -115,13 +114,6 @@ def write_files(
                 else:
                     file.write(md if kind == "md" else json_text(data, indent=2) + "\n")
     return files
-
-
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, see :func:`write_csv`."""
-    text = io.StringIO()
-    write_csv(text, rows)
-    return text.getvalue()
 
 
 def write_csv(file: TextIO, rows: Iterable[Sequence[Any]]) -> None:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recbole_gr.report.table import aligned_table, csv_text
+from recbole_gr.report.metrics import metric_columns, metric_title
+from recbole_gr.report.table import Column, table_text, write_files
 from recbole_gr.report.tokenizers import COLUMNS
 from recbole_gr.search.task import Task
 from recbole_gr.search.trial import FINISHED, Record
-from recbole_gr.storage.files import atomic_write
 
 
 def write_search_report(
@@ -39,61 +39,61 @@ def write_search_report(
     command = best_command(task, outcome["best"]) if outcome["best"] else None
     page = [f"# Search: {task.model} on {task.dataset}", table]
     if command:
-        page += [f"Best by {metric} on the validation targets:", f"```bash\n{command}\n```"]
+        best = f"Best by {metric_title(metric)} on the validation targets:"
+        page += [best, f"```bash\n{command}\n```"]
     if outcome["tokenizers"]:
         page += ["Tokenizers by their SIDs:", tokenizer_table(outcome["tokenizers"], criterion)]
-    files = {"md": file.with_suffix(".md"), "csv": file.with_suffix(".csv"), "jsonl": file}
-    with atomic_write(files["md"]) as temporary:
-        temporary.write_text("\n\n".join(page) + "\n", encoding="utf-8")
-    with atomic_write(files["csv"]) as temporary:
-        temporary.write_text(trial_csv(trials), encoding="utf-8")
-    return {"table": table, "command": command, "files": {k: str(v) for k, v in files.items()}}
+    files = write_files(
+        file.parent, file.stem, md="\n\n".join(page) + "\n", rows=trial_rows(trials)
+    )
+    names = {kind: str(path) for kind, path in files.items()}
+    return {"table": table, "command": command, "files": {**names, "jsonl": str(file)}}
 
 
 def trial_table(trials: list[Record], metric: str) -> str:
     """A markdown table of trials: parameters, the metric on both splits, seconds or what failed."""
-    names = _names(trial["params"] for trial in trials)
-    lines = [["trial", *names, f"valid {metric}", f"test {metric}", "seconds", "status"]]
+    names, title = _names(trials), metric_title(metric)
+    scores = [Column(f"{split} {title}", "{:.4f}") for split in ("valid", "test")]
+    rows = []
     for trial in trials:
-        test = _metric(trial.get("test_result"), metric)
-        status = trial["status"]
+        status, test = trial["status"], (trial.get("test_result") or {}).get(metric)
         if status != FINISHED:
             status += ": " + " ".join(trial["message"].split())[:80].replace("|", "/")
-        numbers = [trial.get("valid_score"), test]
-        cells = ["-" if number is None else f"{number:.4f}" for number in numbers]
-        seconds = "-" if trial["seconds"] is None else f"{trial['seconds']:.0f}"
         shown = [_short(trial["params"].get(name, "")) for name in names]
-        lines.append([str(trial["number"]), *shown, *cells, seconds, status])
-    return aligned_table(lines)
+        found = [trial.get("valid_score"), test, trial["seconds"], status]
+        rows.append([trial["number"], *shown, *found])
+    seconds = Column("seconds", "{:.0f}")
+    columns = [Column("trial"), *map(Column, names), *scores, seconds, Column("status")]
+    return table_text(columns, rows)
 
 
 def tokenizer_table(records: list[Record], criterion: str) -> str:
     """A markdown table of the first stage: parameters, the criterion, what is against one."""
-    names = _names(record["params"] for record in records)
-    title, form, _ = COLUMNS[criterion]
-    lines = [["tokenizer", *names, title, "collapsed or failed"]]
+    names, rows = _names(records), []
     for record in records:
         value = record.get("figures", {}).get(criterion)
         why = record.get("message") or "; ".join(record.get("collapsed", ()))
         shown = [_short(record["params"].get(name, "")) for name in names]
-        cell = "-" if value is None else form.format(value)
-        lines.append([str(record["number"]), *shown, cell, " ".join(why.split()).replace("|", "/")])
-    return aligned_table(lines)
+        rows.append([record["number"], *shown, value, " ".join(why.split()).replace("|", "/")])
+    ends = [COLUMNS[criterion], Column("collapsed or failed")]
+    return table_text([Column("tokenizer"), *map(Column, names), *ends], rows, mark_best=False)
 
 
-def trial_csv(trials: list[Record]) -> str:
-    """All trials with all their metrics."""
-    names = _names(trial["params"] for trial in trials)
-    splits = ("valid_result", "test_result")
-    metrics = {s: _names(trial.get(s) or {} for trial in trials) for s in splits}
-    heads = [f"{split.partition('_')[0]} {name}" for split in splits for name in metrics[split]]
-    lines = [["trial", *names, "valid score", *heads, "seconds", "status", "message"]]
+def trial_rows(trials: list[Record]) -> list[list[Any]]:
+    """All trials with all their metrics, a row each; the first one is the head."""
+    names = _names(trials)
+    splits = {"valid": "valid_result", "test": "test_result"}
+    metrics = {s: metric_columns(trial.get(key) for trial in trials) for s, key in splits.items()}
+    heads = [f"{split} {name}" for split in splits for name in metrics[split]]
+    rows: list[list[Any]] = [["trial", *names, "valid score", *heads]]
+    rows[0] += ["seconds", "status", "message"]
     for trial in trials:
-        values = [(trial.get(s) or {}).get(name, "") for s in splits for name in metrics[s]]
+        results = {split: trial.get(key) or {} for split, key in splits.items()}
+        values = [results[split].get(name) for split in splits for name in metrics[split]]
         params = [_text(trial["params"].get(name, "")) for name in names]
         last = [trial["seconds"], trial["status"], trial.get("message", "")]
-        lines.append([trial["number"], *params, trial.get("valid_score", ""), *values, *last])
-    return csv_text(lines)
+        rows.append([trial["number"], *params, trial.get("valid_score"), *values, *last])
+    return rows
 
 
 def best_command(task: Task, record: Record) -> str:
@@ -105,12 +105,9 @@ def best_command(task: Task, record: Record) -> str:
     return shlex.join(["python", "run_recbole_gr.py", *parts])
 
 
-def _names(groups: Any) -> list[str]:
-    return list(dict.fromkeys(name for group in groups for name in group))
-
-
-def _metric(result: dict[str, float] | None, name: str) -> float | None:
-    return {key.lower(): value for key, value in (result or {}).items()}.get(name)
+def _names(records: list[Record]) -> list[str]:
+    """The parameters of any of the records."""
+    return list(dict.fromkeys(name for record in records for name in record["params"]))
 
 
 def _text(value: Any) -> str:
