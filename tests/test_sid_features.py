@@ -183,5 +183,5 @@ def test_the_command_prints_auc_and_log_loss_by_bucket(tiny_folder, capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     cells = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines]
     assert cells[0][:3] == ["model", "AUC", "LogLoss"] and len(cells) == 5 + 8
-    assert cells[5] == ["model", "in training", "targets", "auc", "logloss"]
+    assert cells[5] == ["model", "in training", "targets", "AUC", "LogLoss"]
     assert [row[1] for row in cells[7:]] == ["0-13", "14+"] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.report.metrics import metric_title
 from recbole_gr.terminal.log import say
 from recbole_gr.trainer.outcome import Outcome
 
@@ -89,7 +90,8 @@ class EpochLines(Outcome, _Base):
         if self._untold is not None:
             self._untold["seconds"] += self.valid_seconds[-1]
             best = self.best_epoch == self._epoch
-            self._untold |= {"metric": self.config["valid_metric"], "score": score, "best": best}
+            metric = metric_title(self.config["valid_metric"])
+            self._untold |= {"metric": metric, "score": score, "best": best}
             self._tell()
         return score, result
 
