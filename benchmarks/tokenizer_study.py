@@ -7,7 +7,7 @@ least the distinct SIDs of RKMeans minus one point and no dead code.
 restarts of dead codes. Claim checked: over seeds and initialisations, R3VAE's distinct-SID rate
 spreads several times less than RQVAE's.
 
-Each fit is made anew, nothing is cached. Distinct SIDs, collisions and codes are those before a
+Each fit is made again, nothing is cached. Distinct SIDs, collisions and codes are those before a
 collision policy; ``dead`` counts codes without an item over all levels. Reconstruction is the mean
 squared error of the content scaled to length 1 (R3VAE: from the codes alone).
 

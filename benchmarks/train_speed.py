@@ -30,7 +30,7 @@ from recbole.utils import init_seed
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.registry import get_trainer
-from recbole_gr.tokenizer.options import codebook_sizes
+from recbole_gr.sid.sizes import codebook_sizes
 
 SEQUENCE, PREFIX, SASREC = "TIGER, sequence", "TIGER, prefix", "SASRec"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from recbole_gr import registry
 from recbole_gr.config import Config
-from recbole_gr.config.given import Given
+from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.launch import run_processes
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
@@ -60,12 +60,12 @@ def run_recbole_gr(
             first one is trained.
         ModelsFailed: one of several models failed; the others have run and are in the report.
     """
-    given = Given.read(config_file_list, config_dict, cmd_args)
+    given = UserSettings.read(config_file_list, config_dict, cmd_args)
     request = (model, dataset, given, saved)
     return run_processes(_run, request, given.settings, partial(_check, model, dataset, given))
 
 
-def _check(model: Any, dataset: str | None, given: Given) -> None:
+def _check(model: Any, dataset: str | None, given: UserSettings) -> None:
     """Raise a ConfigError for settings that no process could use, before any is started."""
     models = _requested_models(model, given)
     known = [*models, given.get("continual_model") or "TIGER"]
@@ -73,7 +73,9 @@ def _check(model: Any, dataset: str | None, given: Given) -> None:
         Config(name, dataset, other_models=known, given=given)
 
 
-def _run(model: Any, dataset: str | None, given: Given, saved: bool) -> dict[str, Any] | None:
+def _run(
+    model: Any, dataset: str | None, given: UserSettings, saved: bool
+) -> dict[str, Any] | None:
     """What :func:`run_recbole_gr` does, in each process."""
     models = _requested_models(model, given)
     if any(registry.spans_periods(registry.get_model(name)) for name in models):
@@ -154,7 +156,7 @@ def _check_inputs(configs: Sequence[Config]) -> None:
 
 
 def _requested_models(
-    model: str | type | Sequence[str | type] | None, given: Given
+    model: str | type | Sequence[str | type] | None, given: UserSettings
 ) -> list[str | type]:
     """The models of a run as a list of names or classes."""
     model = given.get("model") if model is None else model

@@ -12,7 +12,7 @@ from runs import SMALL, arguments
 from tiny import write_tiny_dataset
 
 from recbole_gr.config import Config
-from recbole_gr.config.given import Given
+from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.continual import tokens
 from recbole_gr.continual.runner import ContinualRun
 from recbole_gr.continual.store import Store
@@ -166,12 +166,12 @@ def test_a_continual_run_stops_before_it_trains(data, monkeypatch, tmp_path):
         **SMALL, "data_path": str(data), "continual_dir": str(tmp_path / "kept"),
         "continual_cuts": [0.6, 1.0],
     }  # fmt: skip
-    run = ContinualRun(["DACT"], "tiny", Given.read(config_dict=settings))
+    run = ContinualRun(["DACT"], "tiny", UserSettings.read(config_dict=settings))
     train(Store(run.config))
     append(data / "tiny/tiny.inter")
     monkeypatch.setattr("recbole_gr.continual.runner.content_of_all", lambda *_: pytest.fail())
     with pytest.raises(ConfigError, match="tiny.inter' changed"):
-        ContinualRun(["DACT"], "tiny", Given.read(config_dict=settings)).run()
+        ContinualRun(["DACT"], "tiny", UserSettings.read(config_dict=settings)).run()
 
 
 def test_the_hashes_of_a_run_name_the_files_of_its_periods(data):

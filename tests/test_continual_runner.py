@@ -15,7 +15,7 @@ from recbole_gr.commands.verify import verify
 from recbole_gr.config import Config
 from recbole_gr.continual import ranks, tokens
 from recbole_gr.continual.methods import Method, methods
-from recbole_gr.continual.report import continual_table
+from recbole_gr.continual.period_table import continual_table
 from recbole_gr.data.content import item_content
 from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
@@ -24,7 +24,7 @@ from recbole_gr.model.tiger import TIGER
 from recbole_gr.pipeline.item_sids import ItemSIDs
 from recbole_gr.quality.measures import quality_report
 from recbole_gr.quick_start import run_recbole_gr
-from recbole_gr.run.model import Start, run_model
+from recbole_gr.run.model import WarmStart, run_model
 from recbole_gr.serving.recommender import Recommender
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.checkpoint import load_checkpoint
@@ -236,7 +236,7 @@ def test_retraining_is_an_ordinary_run_on_all_targets_with_the_same_sids(setting
     content = item_content(config, train)
     table = SIDTable.load(table, content.item_tokens)
     sids = ItemSIDs(content, table, quality_report(table))
-    expected = run_model(config, start=Start(sids, checkpoint=str(tmp_path / "plain.pth")))
+    expected = run_model(config, start=WarmStart(sids, checkpoint=str(tmp_path / "plain.pth")))
     assert metrics(outcome)[1, "TIGER", "dact/retrain"][0] == expected["test_result"]
 
 
@@ -418,7 +418,7 @@ def test_tables_from_files(settings, data, tmp_path):
     )  # fmt: skip
     churn = metrics(outcome)[1, "TIGER", "files/finetune"][1]
     assert churn["raw_any"] > 0.9
-    # What lies in the folder is of these SIDs alone: with other ones the period is done anew.
+    # What lies in the folder is of these SIDs alone: with other ones the period is done again.
     paths[1].write_text(paths[0].read_text())
     other = run(
         settings, continual_tokenizer="files", continual_sid_files=[str(p) for p in paths],

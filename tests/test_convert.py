@@ -17,9 +17,10 @@ from recbole_gr.config import Config
 from recbole_gr.convert.cells import MISSING, clean, float_cell, id_cell
 from recbole_gr.convert.command import convert, main
 from recbole_gr.convert.kcore import k_core, without_duplicates
-from recbole_gr.convert.lines import BrokenLine, LineFile
-from recbole_gr.data import create_dataset, text
-from recbole_gr.data.items import ItemFile
+from recbole_gr.convert.raw_lines import BrokenLine, LineFile
+from recbole_gr.data import create_dataset
+from recbole_gr.data import tfidf as text
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.errors import ConfigError
 
 QUIET = {"show_progress": False}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from recbole_gr.convert.amounts import readings
 from recbole_gr.convert.cells import price_cell
 from recbole_gr.convert.command import convert, main
-from recbole_gr.convert.lines import BrokenLine
+from recbole_gr.convert.raw_lines import BrokenLine
 from recbole_gr.errors import ConfigError
 
 COLUMNS = "user_id:uid,item_id:sku,timestamp:ts,rating:stars"

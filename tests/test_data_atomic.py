@@ -5,7 +5,7 @@ from data_helpers import Generative, make_config
 
 from recbole_gr.data import atomic, create_dataset
 from recbole_gr.data.atomic import read_header, read_table
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")

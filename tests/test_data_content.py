@@ -16,8 +16,8 @@ from tiny import write_tiny_dataset
 
 from recbole_gr.data import content as item_content_module
 from recbole_gr.data import create_dataset, data_preparation, item_content
-from recbole_gr.data import text as text_module
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data import tfidf as text_module
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline import sids as pipeline
 from recbole_gr.tokenizer.rkmeans import RKMeans

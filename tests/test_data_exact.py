@@ -11,7 +11,7 @@ from recbole.data.dataset import SequentialDataset
 
 from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.frequency import training_counts
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.data.numbers import ranks
 from recbole_gr.errors import ConfigError
 from recbole_gr.serving.histories import Histories

@@ -16,7 +16,7 @@ from recbole_gr.data import (
     create_dataset,
     data_preparation,
 )
-from recbole_gr.data.exact import exact
+from recbole_gr.data.verbatim import exact
 from recbole_gr.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("quiet_argv")

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from recbole_gr.config import Config
-from recbole_gr.config.given import Given
+from recbole_gr.config.user_settings import UserSettings
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def given(tmp_path):
         (tmp_path / f"{name}.yaml").write_text(text)
     files = [str(tmp_path / "a.yaml")]
     named = f"--config_files={tmp_path / 'b.yaml'}"
-    return Given.read(files, {"topk": "[5]"}, ["--epochs=3", "--seed", "4", named])
+    return UserSettings.read(files, {"topk": "[5]"}, ["--epochs=3", "--seed", "4", named])
 
 
 def test_each_key_knows_its_source(given, tmp_path):

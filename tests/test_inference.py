@@ -7,9 +7,9 @@ from runs import RUNS
 
 from recbole_gr import Recommender, load_data_and_model, registry
 from recbole_gr.data.content import item_content
-from recbole_gr.data.questions import token_lists, user_tokens
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import best
+from recbole_gr.serving.queries import token_lists, user_tokens
 from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
 
 SEQUENTIAL = [name for name in RUNS if name != "Pop"]

@@ -9,7 +9,7 @@ from runs import RUNS, arguments
 from recbole_gr import registry, run_recbole_gr
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.trainer.intervals import Z, interval, noting_intervals
+from recbole_gr.trainer.confidence import Z, interval, noting_intervals
 
 
 def test_with_a_row_a_user_it_is_the_usual_interval_of_a_mean():

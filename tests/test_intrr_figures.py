@@ -8,7 +8,7 @@ import torch
 from models import random_table, small_intrr
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.model.intrr.figures import alike_items, assignment_figures
+from recbole_gr.model.intrr.redistribution import alike_items, assignment_figures
 from recbole_gr.report.comparison import write_report
 from recbole_gr.report.redistribution import heat_map
 

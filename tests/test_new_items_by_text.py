@@ -11,9 +11,10 @@ from tiny import write_tiny_dataset
 
 from recbole_gr import Recommender
 from recbole_gr.config import Config
-from recbole_gr.data import create_dataset, data_preparation, item_content, text
+from recbole_gr.data import create_dataset, data_preparation, item_content
+from recbole_gr.data import tfidf as text
 from recbole_gr.data.encoder import encoded_texts
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline.new_items import content_rows
 from recbole_gr.quick_start import run_recbole_gr

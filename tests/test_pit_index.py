@@ -14,8 +14,8 @@ from recbole_gr.model.pit.candidates import (
     residual_codebooks,
     starting_sid_first,
 )
-from recbole_gr.model.pit.figures import index_figures
 from recbole_gr.model.pit.index import EMPTY, BeamIndex
+from recbole_gr.model.pit.statistics import index_figures
 from recbole_gr.sid.trie import SIDTrie
 
 SIZES = (3, 4, 3)

@@ -26,7 +26,7 @@ from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.terminal.command_line import Terminated
 from recbole_gr.trainer.base import safe_trainer
 from recbole_gr.trainer.buckets import ItemBuckets
-from recbole_gr.trainer.intervals import noting_intervals
+from recbole_gr.trainer.confidence import noting_intervals
 from run_recbole_gr import main
 
 # 61 users: neither two processes nor batches of seven divide them.
@@ -117,7 +117,7 @@ def test_one_process_finds_the_metrics_that_two_have_found(name, trained_by_two)
         trainer.buckets = buckets
         with noting_intervals(trainer.evaluator, loader._dataset) as intervals:
             measured[key] = dict(trainer.evaluate(loader, load_best_model=False))
-    if "sampled" not in name:  # its negatives are drawn anew
+    if "sampled" not in name:  # its negatives are drawn again
         assert measured["best_valid_result"] == result["best_valid_result"]
         assert measured["test_result"] == result["test_result"]
         assert intervals.plain() == result["test_interval"]

@@ -13,8 +13,8 @@ from pages import ROOT, command_lines, snippets, text_of
 
 from recbole_gr import registry
 from recbole_gr.config import Config
-from recbole_gr.config.given import Given
 from recbole_gr.config.schema import declared
+from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.convert.command import main as convert_main
 from recbole_gr.errors import ConfigError
 from recbole_gr.report import tokenizers
@@ -127,7 +127,7 @@ def test_a_command_line_holds_known_names_and_keys(page, program, arguments, mon
     arguments = arguments.split()
     if module is not None:
         arguments = importlib.import_module(module).ARGUMENTS.read(arguments)[1]
-    given = Given.read(cmd_args=arguments).settings
+    given = UserSettings.read(cmd_args=arguments).settings
     dataset = given.get("dataset", "ml-100k")  # a checkpoint has its own
     models = str(given.get("model", "TIGER")).split(",")
     tokenizers = str(given.get("tokenizer", "RKMeans")).split(",")

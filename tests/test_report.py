@@ -8,7 +8,7 @@ import pytest
 from runs import arguments
 
 from recbole_gr.commands.sid_features import main as sid_features
-from recbole_gr.continual.report import continual_table, write_continual_report
+from recbole_gr.continual.period_table import continual_table, write_continual_report
 from recbole_gr.report import tokenizers
 from recbole_gr.report.bucket_table import bucket_table
 from recbole_gr.report.comparison import comparison_table, markdown_table, write_report

@@ -13,7 +13,7 @@ from recbole_gr import run_recbole_gr
 from recbole_gr.commands.tokenize import compare_tokenizers, tokenize
 from recbole_gr.config import Config
 from recbole_gr.errors import ConfigError
-from recbole_gr.run.log import start_log
+from recbole_gr.run.log_file import start_log
 from recbole_gr.storage import files, run_files
 from recbole_gr.storage.checkpoint import STOPPED
 from recbole_gr.storage.files import atomic_write

@@ -11,7 +11,7 @@ from runs import RUNS, arguments
 
 from recbole_gr.commands.tokenize import main as tokenize
 from recbole_gr.continual.drift_report import drift_report
-from recbole_gr.continual.report import write_continual_report
+from recbole_gr.continual.period_table import write_continual_report
 from recbole_gr.errors import ConfigError
 from recbole_gr.quality.measures import quality_report
 from recbole_gr.report.comparison import write_report
@@ -52,8 +52,8 @@ def test_a_file_that_cannot_be_read_is_named_with_the_remedy(data, tmp_path):
     with pytest.raises(ConfigError, match="thing .*a.json'? cannot be read"):
         load_json(tmp_path / "a.json", f"thing {tmp_path / 'a.json'}")
     if data == b"{":
-        with pytest.raises(ConfigError, match="a.json' cannot be read as JSON: .*Write it anew."):
-            load_json(tmp_path / "a.json", remedy="Write it anew.")
+        with pytest.raises(ConfigError, match="a.json' cannot be read as JSON: .*Write it again."):
+            load_json(tmp_path / "a.json", remedy="Write it again.")
 
 
 def test_reports_of_figures_that_are_none(tmp_path):

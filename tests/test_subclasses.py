@@ -11,7 +11,7 @@ from runs import RUNS, arguments, rest_slow
 from recbole_gr import Recommender, registry
 from recbole_gr.config import Config
 from recbole_gr.config.defaults import default_settings
-from recbole_gr.config.given import Given
+from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.continual.runner import ContinualRun
 from recbole_gr.continual.tokens import TokenizerChain
 from recbole_gr.errors import ConfigError
@@ -112,7 +112,7 @@ def test_a_subclass_of_dact_runs_over_all_periods(tiny_folder):
 def test_a_model_that_stands_for_periods_may_be_given_as_a_class(tiny_folder):
     given = arguments("TIGER", tiny_folder)[2:]
     own = registry.get_model("mine:MyDACT")
-    given = Given.read(None, {"continual_cuts": [0.6, 1.0]}, given)
+    given = UserSettings.read(None, {"continual_cuts": [0.6, 1.0]}, given)
     run = ContinualRun([own, "SASRec"], "tiny", given)
     assert run.config["model"] == "MyDACT" and run.config["tokenizer"] == "DACT"
     assert run.baselines == ["SASRec"]

@@ -8,11 +8,11 @@ import pytest
 from recbole_gr.config import Config
 from recbole_gr.config.parsing import read_yaml
 from recbole_gr.convert.command import convert
-from recbole_gr.convert.lines import LineFile
+from recbole_gr.convert.raw_lines import LineFile
 from recbole_gr.errors import ConfigError
 from recbole_gr.search.space import read_space
 from recbole_gr.sid.exchange import read_json
-from recbole_gr.storage.text import is_utf16, read_text
+from recbole_gr.storage.text_files import is_utf16, read_text
 
 BOM = b"\xef\xbb\xbf"
 UTF16 = ["utf-16", "utf-16-le", "utf-16-be", "utf-32"]

@@ -233,7 +233,7 @@ def test_a_training_does_not_go_on_in_another_order(days, tmp_path, monkeypatch)
 
 
 def test_a_report_of_periods_says_how_many_targets_of_each_are_tied(tmp_path):
-    from recbole_gr.continual.report import write_continual_report
+    from recbole_gr.continual.period_table import write_continual_report
 
     result = {"model": "Pop", "method": "finetune", "tokenizer": None, "churn": None,
               "tokenizer_seconds": None, "recommender_seconds": 1.0,

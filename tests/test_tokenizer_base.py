@@ -7,7 +7,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.quality.gate import collapse_reasons
 from recbole_gr.quality.measures import quality_report
 from recbole_gr.registry import get_tokenizer
-from recbole_gr.tokenizer.options import auto_size
+from recbole_gr.sid.sizes import auto_size
 
 DIM = 12
 SMALL = {

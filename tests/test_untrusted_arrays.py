@@ -9,8 +9,8 @@ import pytest
 import torch
 from changes import DROPPED, changed, refused, variants
 
-from recbole_gr.convert.lines import LineFile
 from recbole_gr.convert.movielens import MovieLens
+from recbole_gr.convert.raw_lines import LineFile
 from recbole_gr.data.content_cache import cached_vectors
 from recbole_gr.data.vector_files import load_array
 from recbole_gr.errors import ConfigError

@@ -217,7 +217,7 @@ def test_texts_of_new_items_load_no_encoder_that_a_checkpoint_alone_names(traine
         loaded.append(encoder)
         return np.ones((len(texts), 8), dtype=np.float32)
 
-    monkeypatch.setattr("recbole_gr.data.text.sentence_vectors", vectors)
+    monkeypatch.setattr("recbole_gr.data.tfidf.sentence_vectors", vectors)
     result = trained("PIT")
     state = load_checkpoint(result["checkpoint"])
     state["content"] = {

@@ -1,1 +1,1 @@
-"""What the program does beside a run: tokenize, SID features, verify."""
+"""The commands beside a run: tokenize, SID features, verify."""

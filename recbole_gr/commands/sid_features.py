@@ -166,10 +166,10 @@ def _configs(
     from recbole.utils import ModelType
 
     from recbole_gr.config import Config
-    from recbole_gr.config.given import Given
+    from recbole_gr.config.user_settings import UserSettings
     from recbole_gr.errors import ConfigError
 
-    given = Given.read(config_file_list, config_dict, cmd_args)
+    given = UserSettings.read(config_file_list, config_dict, cmd_args)
     config = Config(model, dataset, other_models=["TIGER"], given=given)
     if config["MODEL_TYPE"] != ModelType.CONTEXT:
         raise ConfigError(f"{model} is no context-aware model; take DeepFM, DCNV2 or AutoInt")

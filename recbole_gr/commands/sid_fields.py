@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.errors import ConfigError
 from recbole_gr.sid.table import sid_keys
 from recbole_gr.storage.files import atomic_write

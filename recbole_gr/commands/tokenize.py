@@ -1,4 +1,4 @@
-"""Learn SIDs, or judge given ones, without training a recommender.
+"""The command `tokenize`: SIDs learned, or given ones judged, without training a recommender.
 
     python -m recbole_gr.tokenize --dataset=ml-100k --tokenizer=RKMeans --output=sids/
     python -m recbole_gr.tokenize --dataset=ml-100k --sid_file=sids/sid.json --output=check/
@@ -199,9 +199,9 @@ def _next(arguments: list[str], reports: Mapping[str, QualityReport], files: lis
 
 def _tokenizers(arguments: list[str]) -> list[str]:
     """The names of ``--tokenizer=A,B``, from the command line or its configuration files."""
-    from recbole_gr.config.given import Given
+    from recbole_gr.config.user_settings import UserSettings
 
-    names = str(Given.read(cmd_args=arguments).get("tokenizer") or "")
+    names = str(UserSettings.read(cmd_args=arguments).get("tokenizer") or "")
     return [part.strip() for part in names.split(",") if part.strip()]
 
 

@@ -1,4 +1,4 @@
-"""Run a finished run again and compare.
+"""The command `verify`: a finished run, repeated and compared.
 
 python -m recbole_gr.verify results/ml-100k-TIGER-DATE/manifest.json
 """
@@ -39,7 +39,7 @@ def verify(manifest: str | os.PathLike[str], tolerance: float = 0.0, **overrides
     """Run the runs of a manifest again and compare them with it.
 
     Whatever the manifest says, all files go to a temporary folder, no log is kept and nobody is
-    told of it (`log_wandb`). SIDs and content are made anew.
+    told of it (`log_wandb`). SIDs and content are made again.
 
     Args:
         manifest (str | os.PathLike): a `manifest.json`.
@@ -121,8 +121,8 @@ def _verify_continual(
     overrides: Mapping[str, Any],
 ) -> list[str]:
     """As :func:`verify` for a run over all periods."""
-    from recbole_gr.config.given import Given
     from recbole_gr.config.names import check_names
+    from recbole_gr.config.user_settings import UserSettings
     from recbole_gr.continual.runner import ContinualRun
     from recbole_gr.storage.manifest import REMEDY
     from recbole_gr.terminal.log import without_logs
@@ -141,7 +141,7 @@ def _verify_continual(
         taking("run", manifest, REMEDY),
     ):
         settings = {**before, **confined(folder, continual=True), **overrides}
-        run = ContinualRun(models, then["dataset"], Given.read(config_dict=settings))
+        run = ContinualRun(models, then["dataset"], UserSettings.read(config_dict=settings))
         _check_data(manifest, then, run.config)
         outcome = run.run()
     if outcome is None:  # not rank 0

@@ -1,4 +1,4 @@
-"""Whether code runs or is recorded into a graph."""
+"""Detection of tracing: code that is recorded into a graph instead of run."""
 
 import torch
 

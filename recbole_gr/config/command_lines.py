@@ -64,9 +64,9 @@ def example_in_file(
     Returns:
         dict: None where it names other code.
     """
-    from recbole_gr.config.given import Given
+    from recbole_gr.config.user_settings import UserSettings
 
-    given = {str(value) for value in Given.read(cmd_args=arguments).settings.values()}
+    given = {str(value) for value in UserSettings.read(cmd_args=arguments).settings.values()}
     kept = {key: value for key, value in (example or {}).items() if key in (*_QUESTION, *_CODE)}
     return kept if all(kept[key] in given for key in _CODE if key in kept) else None
 

@@ -11,6 +11,7 @@ from recbole.config import Config as RecBoleConfig
 from recbole.utils import InputType, ModelType
 
 from recbole_gr import compat, registry
+from recbole_gr.config.count_intervals import check_filters
 from recbole_gr.config.defaults import (
     SECTIONS,
     checked_section,
@@ -19,11 +20,10 @@ from recbole_gr.config.defaults import (
     section_of,
 )
 from recbole_gr.config.eval_buckets import check_edges
-from recbole_gr.config.given import Given, Source, merged
-from recbole_gr.config.intervals import check_filters
 from recbole_gr.config.known_keys import RUN_KEYS
 from recbole_gr.config.layers import COMPUTED_KEYS
 from recbole_gr.config.parsing import SettingsLoader
+from recbole_gr.config.user_settings import Source, UserSettings, merged
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.layout import layout_of
 from recbole_gr.errors import ConfigError, did_you_mean
@@ -54,7 +54,8 @@ class Config(RecBoleConfig):
         other_models (Iterable[str]): other models of the same run. A key that only they know is
             left out here instead of being refused.
         other_tokenizers (Iterable[str]): other tokenizers of the same comparison, likewise.
-        given (Given | None): files, settings and arguments, parsed already, in place of the three.
+        given (UserSettings | None): files, settings and arguments, parsed already, in place of the
+            three.
 
     Raises:
         ConfigError: unknown model, tokenizer or key (naming the nearest known one), values that
@@ -74,9 +75,9 @@ class Config(RecBoleConfig):
         cmd_args: list[str] | None = None,
         other_models: Iterable[str | type] = (),
         other_tokenizers: Iterable[str] = (),
-        given: Given | None = None,
+        given: UserSettings | None = None,
     ) -> None:
-        self.given = given or Given.read(config_file_list, config_dict, cmd_args)
+        self.given = given or UserSettings.read(config_file_list, config_dict, cmd_args)
         self._other_models = list(other_models)
         self._other_tokenizers = list(other_tokenizers)
         super().__init__(model, dataset, config_file_list, config_dict)

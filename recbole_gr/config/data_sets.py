@@ -1,4 +1,4 @@
-"""Which data sets there are, for a name that is none."""
+"""Names of the data sets at hand, for the error of an unknown one."""
 
 from __future__ import annotations
 

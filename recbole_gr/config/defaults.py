@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recbole.utils import ModelType
 
 from recbole_gr import registry
-from recbole_gr.config.given import merged
 from recbole_gr.config.known_keys import RECBOLE_KEYS, RUN_KEYS, keys_read_by
 from recbole_gr.config.layers import (
     COMPUTED_KEYS,
@@ -23,6 +22,7 @@ from recbole_gr.config.layers import (
 )
 from recbole_gr.config.parsing import properties_dir
 from recbole_gr.config.schema import Key, check_settings
+from recbole_gr.config.user_settings import merged
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:

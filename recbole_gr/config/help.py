@@ -1,4 +1,4 @@
-"""What `--help` lists: models and tokenizers with a line each, and every setting with its line.
+"""The texts of `--help`: models and tokenizers with a line each, and every setting with its line.
 
 Nothing that the lists name is imported, nor torch, so that help comes at once; but for the settings
 of a model or tokenizer that is asked for.

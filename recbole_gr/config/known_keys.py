@@ -1,4 +1,4 @@
-"""Which keys a run can make sense of, so that a misspelt one is noticed."""
+"""The keys that a run knows, against which a misspelt one is noticed."""
 
 import inspect
 import re

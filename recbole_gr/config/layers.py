@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import recbole
 
-from recbole_gr.config.given import merged
 from recbole_gr.config.parsing import properties_dir, yaml_settings
 from recbole_gr.config.schema import Key, check_settings, declared, inferred
-from recbole_gr.storage.text import read_text
+from recbole_gr.config.user_settings import merged
+from recbole_gr.storage.text_files import read_text
 
 # Set by RecBole itself; a value from outside would be overwritten.
 COMPUTED_KEYS = frozenset(

@@ -1,4 +1,4 @@
-"""Names in files of others: a checkpoint or a manifest does not say what code to import."""
+"""(noun phrase; keep)"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_names(
         settings (dict): as they stand in the file; a text may be a value in quotes, as a user's.
         file (str | os.PathLike): its name, for messages.
         given (Collection[str]): keys that the user gives himself, whatever the file says.
-        learns (bool): item content is made anew, for which an encoder of texts may be loaded.
+        learns (bool): item content is made again, for which an encoder of texts may be loaded.
 
     Raises:
         ConfigError: names the key and what to give.

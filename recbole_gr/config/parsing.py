@@ -1,4 +1,4 @@
-"""Reading settings: YAML files, `--key=value` arguments, and single values, all without eval."""
+"""Reading of settings: YAML files, `--key=value` arguments, and single values, without eval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.storage.text import read_text
+from recbole_gr.storage.text_files import read_text
 from recbole_gr.terminal.arguments import joined
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What each key may hold, read from the line of a YAML file that gives its default.
+"""The type and range of each key, read from the line of a YAML file that gives its default.
 
     beam_size: 20                   # (int >= 1) Prefixes kept per user and level.
 
@@ -22,7 +22,7 @@ from functools import lru_cache, partial
 from numbers import Integral, Real
 from typing import Any
 
-from recbole_gr.config.intervals import FORM, intervals
+from recbole_gr.config.count_intervals import FORM, intervals
 from recbole_gr.config.parsing import FALSE, TRUE, parse_switch, yaml_settings
 from recbole_gr.errors import ConfigError, did_you_mean
 

@@ -1,4 +1,4 @@
-"""Did the items whose neighbourhood moved change their SIDs? Per item, by decile, and as a picture.
+"""SID changes of items against the drift of their neighbourhood: by item, decile and picture.
 
 Source: DACT (arXiv 2603.29705); its published tables give the change rates by decile of
 collaborative drift that a test holds this to.

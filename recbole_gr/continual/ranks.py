@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_gr.distributed import processes
 from recbole_gr.pipeline.item_sids import ItemSIDs
-from recbole_gr.run.model import Start, run_model
+from recbole_gr.run.model import WarmStart, run_model
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
 
 
-def run_on_all_ranks(config: Config, made_by: tuple, start: Start) -> dict[str, Any]:
+def run_on_all_ranks(config: Config, made_by: tuple, start: WarmStart) -> dict[str, Any]:
     """`run_model` on all ranks, called on rank 0; returns its result.
 
     Args:
@@ -49,7 +49,7 @@ def serve_rank_zero(configure: Callable[..., Config]) -> None:
         (period, model, settings), resume, sids, rest = task
         config = configure(period, model, **settings)
         config["resume"] = resume
-        run_model(config, start=Start(sids and ItemSIDs.of_plain(sids), *rest))
+        run_model(config, start=WarmStart(sids and ItemSIDs.of_plain(sids), *rest))
 
 
 def _never_called() -> None:

@@ -1,4 +1,4 @@
-"""All periods of a data set, all methods: what `run_recbole_gr.py --model=DACT` does.
+"""The runner of `run_recbole_gr.py --model=DACT`: all periods of a data set, all methods.
 
 Source: DACT (arXiv 2603.29705), sections 2.3, 4 and 7.5 of the method.
 """
@@ -14,11 +14,11 @@ from recbole.utils import ModelType
 
 from recbole_gr import registry
 from recbole_gr.config import Config
-from recbole_gr.config.given import Given
+from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
+from recbole_gr.continual.period_table import write_continual_report
 from recbole_gr.continual.ranks import release_ranks, run_on_all_ranks, serve_rank_zero
-from recbole_gr.continual.report import write_continual_report
-from recbole_gr.continual.store import OF_A_RESULT, Store, read_json, settings_digest
+from recbole_gr.continual.store import RESULT_KEYS, Store, read_json, settings_digest
 from recbole_gr.continual.tokens import (
     PeriodItems,
     TokenizerChain,
@@ -31,8 +31,8 @@ from recbole_gr.data import create_dataset, item_content, prepared_data
 from recbole_gr.data.checks import check_catalogue
 from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.run.log import start_log
-from recbole_gr.run.model import Start
+from recbole_gr.run.log_file import start_log
+from recbole_gr.run.model import WarmStart
 from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
 from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.manifest import write_continual_manifest
@@ -55,7 +55,7 @@ class ContinualRun:
     * collaborative vectors are trained on with that period's interactions, or read from a file,
     * the tokenizer follows as its method says (:class:`TokenizerChain`),
     * the recommender stays as it was (``frozen``), goes on with the targets of the period
-      (``finetune``), or starts anew with all targets so far (``retrain``),
+      (``finetune``), or starts over with all targets so far (``retrain``),
 
     and what results is tested on the period's own targets. Everything is kept in one folder, in
     which the same command goes on: what is finished is not done again, and a recommender that was
@@ -64,13 +64,13 @@ class ContinualRun:
     Args:
         models (list): the model `DACT`, and RecBole's sequential models to stand beside it.
         dataset (str | None): data set name; None takes the key `dataset`.
-        given (Given): what the user has set.
+        given (UserSettings): what the user has set.
 
     Raises:
         ConfigError: settings or data cannot be used; before anything is trained.
     """
 
-    def __init__(self, models: Sequence[str | type], dataset: str | None, given: Given):
+    def __init__(self, models: Sequence[str | type], dataset: str | None, given: UserSettings):
         self.models = [m if isinstance(m, str) else m.__name__ for m in models]
         self.dataset, self.given = dataset, given
         own = next(m for m in models if registry.spans_periods(registry.get_model(m)))
@@ -276,18 +276,18 @@ class ContinualRun:
         for file in (checkpoint, stopped_beside(checkpoint)) if train else ():
             if file.is_file():  # of a run that was interrupted, or of other settings
                 left = load_checkpoint(file, map_location="cpu")
-                require(left, CONFIG, file, "Remove it to do it anew.")
+                require(left, CONFIG, file, "Remove it to do it again.")
                 if settings_digest(left["config"]) == settings_digest(config):
                     config["resume"] = str(file)
         say("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()
-        start = Start(sids, weights, str(checkpoint), train)
+        start = WarmStart(sids, weights, str(checkpoint), train)
         try:
             result = run_on_all_ranks(config, (period, method.model, own), start)
         except KeyboardInterrupt as stop:
             raise type(stop)("The same command goes on from there.") from None
         return {
-            **{key: result[key] for key in OF_A_RESULT},
+            **{key: result[key] for key in RESULT_KEYS},
             "recommender_seconds": (result["seconds_per_epoch"] or 0.0) * result["epochs_run"],
             "total_seconds": perf_counter() - began,
         }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2  # 1 did not note the files that a run was made of
 # Keys that decide where or how far a run goes, not what comes out of a part of it.
-_ELSEWHERE = frozenset(
+_UNHASHED_KEYS = frozenset(
     "model continual_model continual_sid_files continual_tokenizer continual_recommender "
     "continual_last continual_dir show_progress device gpu_id use_gpu worker state sid_dir "
     "checkpoint_dir result_dir log_wandb "
@@ -33,7 +33,7 @@ _ELSEWHERE = frozenset(
 _FILES = (*FILE_KEYS, "continual_cf_files")
 
 # What a period keeps of the result of a run.
-OF_A_RESULT = (
+RESULT_KEYS = (
     *("best_valid_score", "best_valid_result", "test_result", "test_targets", "test_buckets"),
     *("best_epoch", "epochs_run", "seconds_per_epoch", "parameters", "peak_memory_bytes"),
     *("checkpoint", "generation", "test_interval", "example"),
@@ -48,7 +48,7 @@ def settings_digest(settings: Config | Mapping[str, Any]) -> str:
 
 def _deciding(settings: Config | Mapping[str, Any]) -> dict[str, Any]:
     plain = settings if isinstance(settings, dict) else plain_config(settings)
-    values = {key: value for key, value in plain.items() if key not in _ELSEWHERE}
+    values = {key: value for key, value in plain.items() if key not in _UNHASHED_KEYS}
     return {**values, **{key: bool(values.get(key)) for key in _FILES}}
 
 
@@ -80,13 +80,13 @@ class Store:
             about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
             save_json(file, {**about, "files": sources})
             return
-        require(about, {"files": SOURCES}, file, "Give another --continual_dir to start anew.")
+        require(about, {"files": SOURCES}, file, "Give another --continual_dir to start over.")
         wrong = changes(about["files"], sources)
         if wrong:
             raise ConfigError(
                 f"continual_dir: what is kept in '{self.root}' was made of other data: "
                 f"{'; '.join(wrong)}. Give the files it was made of to go on, or another "
-                "--continual_dir to start anew."
+                "--continual_dir to start over."
             )
         if set(sources) - set(about["files"]):  # of further periods
             save_json(file, {**about, "files": {**about["files"], **sources}})
@@ -101,7 +101,7 @@ class Store:
                 raise ConfigError(
                     f"continual_dir: '{folder}' was kept by an earlier version, which did not note "
                     "the data that it was made of; whether they are those of now cannot be told. "
-                    "Give another --continual_dir to do it anew, or remove that folder."
+                    "Give another --continual_dir to do it again, or remove that folder."
                 )
 
     def period(self, period: int) -> Path:
@@ -121,4 +121,4 @@ def read_json(path: Path) -> Any:
     Raises:
         ConfigError: the file holds something else.
     """
-    return load_json(path, remedy="Remove it to do it anew.") if path.is_file() else None
+    return load_json(path, remedy="Remove it to do it again.") if path.is_file() else None

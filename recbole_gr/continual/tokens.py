@@ -22,10 +22,10 @@ from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
 from recbole_gr.sid.collision import add_suffix
 from recbole_gr.sid.reassign import churn_of, reassign
+from recbole_gr.sid.sizes import AUTO, LARGEST
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.cache import cached
 from recbole_gr.storage.json_files import save_json
-from recbole_gr.tokenizer.options import AUTO, LARGEST
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +57,8 @@ class PeriodItems:
 def content_of_all(config: Config, train: Dataset) -> ItemContent:
     """Content of the whole catalogue, of which every period takes the part that it knows.
 
-    Made once, as vectors of text are coordinates along axes that depend on the catalogue: made anew
-    in each period they would mean something else to the tokenizer of the period before.
+    Made once, as vectors of text are coordinates along axes that depend on the catalogue: made
+    again in each period they would mean something else to the tokenizer of the period before.
 
     Args:
         config (Config): of a recommender in the last period of the data.
@@ -96,7 +96,7 @@ class TokenizerChain:
     """SIDs of every period by one way of following the data.
 
     * ``frozen``: the tokenizer of the first period codes new items; old ones keep their SIDs.
-    * ``finetune``: it goes on learning in every period and all items are coded anew.
+    * ``finetune``: it goes on learning in every period and all items are coded again.
     * ``dact``: drift-aware fine-tuning, then hierarchical reassignment (DACT, sections 3.5 to 5).
     * ``files``: a table of SIDs is given for each period.
 
@@ -136,7 +136,7 @@ class TokenizerChain:
             in the first period), ``fit``.
         """
         tokens = items.content.item_tokens
-        if self.how == FILES:  # read anew each time, as a file may have changed
+        if self.how == FILES:  # read again each time, as a file may have changed
             table, figures = self._from_file(items)
             # All files so far: a recommender goes on from the period before.
             digest = hashlib.sha256("".join([*self.names[-1:], table.digest()]).encode())

@@ -62,7 +62,7 @@ class CollaborativeVectors:
         if len(self.now) != len(items.content.item_tokens) - 1:
             raise ConfigError(
                 f"{file} holds vectors of {len(self.now)} items, the period has "
-                f"{len(items.content.item_tokens) - 1}: remove its folder to do it anew"
+                f"{len(items.content.item_tokens) - 1}: remove its folder to do it again"
             )
         return self.now
 

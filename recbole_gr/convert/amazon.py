@@ -17,11 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole_gr.convert.cells import id_cell, number, price_cell, text_cell, tokens_cell
-from recbole_gr.convert.lines import BrokenLine
+from recbole_gr.convert.raw_lines import BrokenLine
 from recbole_gr.convert.reader import Reader
 
 if TYPE_CHECKING:
-    from recbole_gr.convert.lines import LineFile
+    from recbole_gr.convert.raw_lines import LineFile
     from recbole_gr.convert.reader import Entities, Entity, Interactions, OpenFile, RawInteraction
 
 ITEM_COLUMNS = {

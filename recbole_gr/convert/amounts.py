@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from recbole_gr.convert.lines import BrokenLine
+from recbole_gr.convert.raw_lines import BrokenLine
 from recbole_gr.errors import ConfigError
 
 MARKS = (".", ",")  # that part the whole from the fraction

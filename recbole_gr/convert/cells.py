@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from recbole_gr.convert.amounts import NO_AMOUNT, amount
-from recbole_gr.convert.lines import BrokenLine
+from recbole_gr.convert.raw_lines import BrokenLine
 
 # RecBole reads atomic files with pandas, to which these words are missing values.
 MISSING = frozenset(

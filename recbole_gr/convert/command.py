@@ -18,7 +18,7 @@ from recbole_gr.terminal.command_line import run_command
 from recbole_gr.terminal.log import say
 
 if TYPE_CHECKING:
-    from recbole_gr.convert.lines import LineFile
+    from recbole_gr.convert.raw_lines import LineFile
     from recbole_gr.convert.reader import Entities, Reader
 
 FORMS = ("delimiter", "encoding", "date_format", "decimal")  # how a table is written
@@ -215,9 +215,9 @@ def _check_forms(options: dict[str, Any]) -> None:
 
 def _reader(options: dict[str, Any]) -> Reader:
     from recbole_gr.convert.amazon import Amazon
-    from recbole_gr.convert.lines import LineFile
+    from recbole_gr.convert.delimited import Table
     from recbole_gr.convert.movielens import MovieLens
-    from recbole_gr.convert.table import Table
+    from recbole_gr.convert.raw_lines import LineFile
 
     def open_file(path: str | Path, member: str | None = None, encoding: str = "utf-8") -> LineFile:
         return LineFile(

@@ -1,4 +1,4 @@
-"""How a table is written: its encoding, and what separates its cells."""
+"""The dialect of a table: its encoding, and the separator of its cells."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Collection
 from itertools import islice
 
-from recbole_gr.convert.lines import LineFile
+from recbole_gr.convert.raw_lines import LineFile
 from recbole_gr.errors import ConfigError
-from recbole_gr.storage.text import is_utf16
+from recbole_gr.storage.text_files import is_utf16
 
 NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 DELIMITERS = ("\t", ",", ";", "|")  # that are recognised

@@ -1,4 +1,4 @@
-"""Which interactions stay: repeated ones, and the k-core."""
+"""Selection of interactions: repeated ones, and the k-core."""
 
 import numpy as np
 

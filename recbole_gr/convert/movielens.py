@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.convert.cells import id_cell, number, text_cell, tokens_cell
-from recbole_gr.convert.lines import LOCKED, NOT_WHOLE, BrokenLine
+from recbole_gr.convert.raw_lines import LOCKED, NOT_WHOLE, BrokenLine
 from recbole_gr.convert.reader import Reader
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from recbole_gr.convert.lines import LineFile
+    from recbole_gr.convert.raw_lines import LineFile
     from recbole_gr.convert.reader import Entities, Entity, Interactions, OpenFile, RawInteraction
 
 # Published by GroupLens beside the files.

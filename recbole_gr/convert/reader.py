@@ -1,4 +1,4 @@
-"""What the readers of raw files have in common: lines of interactions and of entities."""
+"""Base class of the readers of raw files: lines of interactions and of entities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from recbole_gr.convert.lines import LineFile
+from recbole_gr.convert.raw_lines import LineFile
 
 #: User, item, rating and Unix seconds.
 RawInteraction: TypeAlias = tuple[str, str, float, float]

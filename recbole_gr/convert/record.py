@@ -1,4 +1,4 @@
-"""What a conversion has done so far, so that the same command goes on and another one does not."""
+"""The progress record of a conversion: the same command goes on, and another one does not."""
 
 import os
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ class Record:
         self.path, self._force = Path(folder) / f"{dataset}.convert.json", force
         self.parts = {}
         if self.path.is_file() and not force:
-            remedy = "Add --force=True to convert anew."
+            remedy = "Add --force=True to convert again."
             record = load_json(self.path, remedy=remedy)
             if not isinstance(record, dict) or not isinstance(record.get("parts"), dict):
                 raise ConfigError(f"'{self.path}' is no record of a conversion. {remedy}")

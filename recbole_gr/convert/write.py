@@ -13,12 +13,12 @@ import pandas as pd
 
 from recbole_gr.convert.cells import float_cell
 from recbole_gr.convert.kcore import k_core, without_duplicates
-from recbole_gr.convert.lines import BrokenLine
+from recbole_gr.convert.raw_lines import BrokenLine
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.files import atomic_write
 
 if TYPE_CHECKING:
-    from recbole_gr.convert.lines import LineFile
+    from recbole_gr.convert.raw_lines import LineFile
     from recbole_gr.convert.reader import Entities, Reader
 
 _TYPES = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}

@@ -1,4 +1,4 @@
-"""What a run needs of a data set, checked before anything of it is learned."""
+"""Checks of a data set for a run, made before anything is learned."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from recbole_gr.compat import installed
-from recbole_gr.data import text
+from recbole_gr.data import tfidf as text
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.content_cache import cache_folder, cached_vectors
 from recbole_gr.data.encoder import kept_encoder
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.data.vector_files import check_finite, rows_or_warn, vectors_of_file, warn_missing
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -69,7 +69,7 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
       and collaborative.
 
     What takes time to compute is kept in `content_cache_dir`, named by the hash of its inputs and
-    with its own hash inside: a file that was changed is made anew.
+    with its own hash inside: a file that was changed is made again.
 
     Args:
         config (Config): the configuration of a run.
@@ -178,7 +178,7 @@ def _text(config: Config, dataset: GenerativeDataset, tokens: list[str]) -> Made
         getLogger().warning(
             "the vectors of texts that are kept in %s were made elsewhere and cannot be made again "
             "here: items that are added to the trained model need vectors. Remove them to have "
-            "them made anew", file.parent,
+            "them made again", file.parent,
         )  # fmt: skip
         return vectors, digest, None
     return vectors, digest, kept_encoder("text", item_file, fields, **tfidf)

@@ -15,7 +15,7 @@ import pandas as pd
 from recbole.data.dataset import SequentialDataset
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gr.data.exact import ExactDataset, exact
+from recbole_gr.data.verbatim import ExactDataset, exact
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 
-from recbole_gr.data.exact import ExactDataset
+from recbole_gr.data.verbatim import ExactDataset
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import is_generative
 

@@ -1,4 +1,4 @@
-"""What made the content of items, kept so that an item that comes later needs its text alone."""
+"""The encoder of item content, kept so that an item that comes later needs its text alone."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from recbole_gr.data import text
+from recbole_gr.data import tfidf as text
 from recbole_gr.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from recbole_gr.data.items import ItemFile
+    from recbole_gr.data.item_file import ItemFile
 
 # What a vector of each source is, for those who must make one themselves.
 _VECTORS = {
@@ -35,7 +35,7 @@ class TextColumns:
         separator: between the tokens of a sequence cell.
 
     Attributes:
-        cells, columns, separator: as of :class:`~recbole_gr.data.items.ItemFile`.
+        cells, columns, separator: as of :class:`~recbole_gr.data.item_file.ItemFile`.
 
     Raises:
         ConfigError: a column that the training did not read, or a value that is no text.

@@ -1,4 +1,4 @@
-"""How often each item occurs in training."""
+"""Occurrences of each item in the training data."""
 
 from __future__ import annotations
 

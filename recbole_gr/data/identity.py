@@ -1,4 +1,4 @@
-"""Which users and items a model's ids stand for, so that it is not put on other data."""
+"""The identity of a model's user and item ids, so that it is not put on other data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the files of a data set can stand side by side in one batch."""
+"""A check that the files of a data set can be joined in one batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a configuration to data sets and loaders, for our models and for RecBole's."""
+"""Data sets and loaders of a configuration, for our models and for RecBole's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from recbole_gr.data.checks import check_catalogue, check_inter_files, check_mod
 from recbole_gr.data.context import ContextDataset
 from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
-from recbole_gr.data.exact import exact
 from recbole_gr.data.loader import GenerativeTrainLoader
 from recbole_gr.data.ties import Ties, tied_text
+from recbole_gr.data.verbatim import exact
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import is_generative, recbole_name
 
@@ -45,7 +45,7 @@ def create_dataset(config: Config) -> Dataset:
 
     Sequential models get a `GenerativeDataset`, whose rows are RecBole's, generative or not; all
     others, and those with a data set class of their own, get the class that RecBole chooses. All
-    are read by :class:`~recbole_gr.data.exact.ExactDataset`.
+    are read by :class:`~recbole_gr.data.verbatim.ExactDataset`.
     Pickled data sets that RecBole may have left in `checkpoint_dir` are neither read nor written:
     unpickling a file runs whatever code is in it.
 
@@ -63,7 +63,7 @@ def create_dataset(config: Config) -> Dataset:
     for key in PICKLE_KEYS:
         if config[key]:
             getLogger().warning(
-                "%s=%r is ignored: data sets are built anew, as pickled files are not safe to load",
+                "%s=%r is ignored: data sets are built again, as loading pickled files is not safe",
                 key,
                 config[key],
             )

@@ -1,4 +1,4 @@
-"""Which rows of an augmented data set train a model, and how many targets each of them counts."""
+"""The training rows of an augmented data set, and the number of targets of each."""
 
 from __future__ import annotations
 

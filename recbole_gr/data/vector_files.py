@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from recbole_gr.data.atomic import atomic_path
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data.item_file import ItemFile
 from recbole_gr.errors import ConfigError
 from recbole_gr.untrusted.archives import load_npy
 

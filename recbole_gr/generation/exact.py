@@ -18,7 +18,7 @@ def exact_scores(
     """Log-probability of every item, scoring each distinct prefix once.
 
     Nothing is searched: all nodes of a level are beams, in the order of the trie, and the scores
-    are looked up edge by edge. It is the oracle for :func:`beam_search`; memory grows with the
+    are looked up edge by edge. It is the reference for :func:`beam_search`; memory grows with the
     nodes of a level, so use small batches.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From the SIDs that a search found to a ranked list of items."""
+"""The ranked list of items from the SIDs that a search found."""
 
 from typing import NamedTuple
 

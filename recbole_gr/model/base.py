@@ -1,4 +1,4 @@
-"""What every generative recommender here shares: items as SIDs, generation, scores for RecBole."""
+"""The base class of generative recommenders: items as SIDs, generation, scores for RecBole."""
 
 from __future__ import annotations
 

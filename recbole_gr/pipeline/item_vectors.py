@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 ITEMS = "item_embedding.weight"
 _VERSION = 2  # part of every cache key
 # What a run's data and their evaluation are; anything else of the run is about its own model.
-_COPIED = (
+_COPIED_KEYS = (
     *dataset_arguments, "encoding", "seed", "reproducibility", "use_gpu", "gpu_id", "show_progress",
     "eval_args", "repeatable", "eval_batch_size", "continual_period", "continual_cuts",
     "continual_field", "continual_part_field", "continual_train", "tie_order",
 )  # fmt: skip
 # Of the nested run, what the vectors depend on beside the rows.
-_DECIDES = (
+_HASHED_KEYS = (
     "hidden_size", "n_layers", "n_heads", "inner_size", "hidden_dropout_prob", "attn_dropout_prob",
     "hidden_act", "layer_norm_eps", "initializer_range", "loss_type", "train_neg_sample_args",
     "epochs", "learner", "learning_rate", "weight_decay", "train_batch_size", "stopping_step",
@@ -159,7 +159,7 @@ def load_item_vectors(path: str | Path) -> ItemVectors:
     state = kept.get("item_vectors")
     if not isinstance(state, dict) or set(state) != set(ItemVectors._fields):
         raise ConfigError(f"{path} holds no collaborative item vectors; remove it")
-    require(state, _SAVED, path, "Remove it, and they are trained anew.", "item_vectors")
+    require(state, _SAVED, path, "Remove it, and they are trained again.", "item_vectors")
     result = ItemVectors(**state)
     if kept.get("hash") != hash_of({**result.state, "": result.vectors}):
         raise ConfigError(f"{path} was changed: its vectors do not have the hash kept with them")
@@ -210,7 +210,7 @@ def _prepare(
 
 
 def _sasrec_config(config: Config, previous: dict[str, torch.Tensor] | None) -> Config:
-    given = {key: config[key] for key in _COPIED if config[key] is not None}
+    given = {key: config[key] for key in _COPIED_KEYS if config[key] is not None}
     rate = "cf_learning_rate" if previous is None else "cf_continual_learning_rate"
     size = _option(config, "cf_size") or _option(config, "rqvae_dim")
     largest = max(config["topk"])
@@ -290,7 +290,7 @@ def _digest(
     fields = ("uid_field", "item_list_field", "item_list_length_field", "iid_field")
     splits = [loader._dataset for loader in loaders[:2]]
     rows = [split.inter_feat[getattr(split, name)] for split in splits for name in fields]
-    return digest_of(_VERSION, {key: nested[key] for key in _DECIDES}, tokens, previous, rows)
+    return digest_of(_VERSION, {key: nested[key] for key in _HASHED_KEYS}, tokens, previous, rows)
 
 
 def _option(config: Config, key: str) -> Any:

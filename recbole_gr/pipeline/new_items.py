@@ -86,7 +86,7 @@ def kept_tokenizer(
     return get_tokenizer(made_by).load(tokenizer_file(path))
 
 
-def newcomer_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor) -> torch.Tensor:
+def new_item_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor) -> torch.Tensor:
     """SIDs of new items that no item has, new or old.
 
     The tokenizer gives the codes of its own levels. A suffix is the least one that is free; under

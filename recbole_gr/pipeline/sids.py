@@ -1,4 +1,4 @@
-"""From item content and a configuration to the SID table of a run."""
+"""The SID table of a run, from item content and a configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recbole_gr.compat import installed
-from recbole_gr.config.given import option
+from recbole_gr.config.user_settings import option
 from recbole_gr.errors import ConfigError
 from recbole_gr.quality.assessment import assess
 from recbole_gr.quality.measures import collision_figures
@@ -119,7 +119,7 @@ def item_file_tokens(config: Settings) -> list[str] | None:
     folder, dataset = option(config, "data_path"), option(config, "dataset")
     if not folder or not os.path.isfile(os.path.join(folder, f"{dataset}.item")):
         return None
-    from recbole_gr.data.items import ItemFile
+    from recbole_gr.data.item_file import ItemFile
 
     file = ItemFile(config)
     return file.cells[file.id_field].tolist()
@@ -278,7 +278,7 @@ def _seen_items(config: Settings, behaviour: Behaviour | None) -> torch.Tensor |
 
 
 def _signals_of(seen: torch.Tensor, signals: Signals) -> Signals:
-    """Signals of the seen items alone; rows of ``item_pairs`` are numbered anew."""
+    """Signals of the seen items alone; rows of ``item_pairs`` are numbered again."""
     place = torch.where(seen, seen.cumsum(0) - 1, -1)
     pairs = {n: place[p] for n, p in signals.items() if n == "item_pairs"}
     rest = {n: s[seen] for n, s in signals.items() if n != "item_pairs"}

@@ -1,4 +1,4 @@
-"""What some tokenizers learn from beside item content; made of the training split alone."""
+"""Signals that some tokenizers learn from beside item content, made of the training split alone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How good semantic IDs are: figures, report, gate and pictures."""
+"""The quality of semantic IDs: figures, report, gate and pictures."""

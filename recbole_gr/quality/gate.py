@@ -1,4 +1,4 @@
-"""Whether SIDs are fit to train a recommender on."""
+"""The quality gate: SIDs that no recommender should be trained on are refused."""
 
 from __future__ import annotations
 

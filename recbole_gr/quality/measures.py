@@ -124,7 +124,7 @@ class QualityReport:
 
     def to_text(self) -> str:
         """The report as a few lines for a log or a terminal."""
-        from recbole_gr.quality.text import report_text
+        from recbole_gr.quality.report_text import report_text
 
         return report_text(self)
 

@@ -1,4 +1,4 @@
-"""Whether items that are neighbours share a prefix of their SIDs."""
+"""Shared SID prefixes of items that are neighbours."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""What SIDs keep of the content behind them: SC and PD of a finished table."""
+"""SC and PD of a finished table: the content that its SIDs keep."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce

@@ -1,4 +1,4 @@
-"""What a trainer notes of each epoch, as curves."""
+"""The figures of each epoch, as curves."""
 
 from __future__ import annotations
 

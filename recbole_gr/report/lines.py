@@ -1,4 +1,4 @@
-"""The first and the last lines of a run: what it is about, what came out, and how to ask it."""
+"""The first and the last lines of a run: its data, its results, and the command that uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the metrics of results are spelled and ordered, in every table and line of a run."""
+"""Spelling and order of the metrics of results, in every table and line of a run."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How single items are spread over the codes of each level, as heat-maps."""
+"""The spread of single items over the codes of each level, as heat-maps."""
 
 from __future__ import annotations
 

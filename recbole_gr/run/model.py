@@ -24,15 +24,15 @@ from recbole_gr.errors import ConfigError, Diverged
 from recbole_gr.pipeline.item_sids import ItemSIDs, item_sids
 from recbole_gr.pipeline.new_items import fitted_state
 from recbole_gr.report.lines import opening_line
-from recbole_gr.run.log import start_log
+from recbole_gr.run.log_file import start_log
 from recbole_gr.storage import memory
 from recbole_gr.storage.checkpoint import plain_config, stopped_beside
 from recbole_gr.storage.files import DiskFull, require_writable
 from recbole_gr.storage.run_files import own_checkpoint
 from recbole_gr.terminal.log import prints_to_log, say
 from recbole_gr.trainer.buckets import ItemBuckets
+from recbole_gr.trainer.confidence import noting_intervals
 from recbole_gr.trainer.growth import load_grown
-from recbole_gr.trainer.intervals import noting_intervals
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Start:
+class WarmStart:
     """What a run starts from in place of what its configuration alone would give.
 
     Attributes:
@@ -60,7 +60,7 @@ class Start:
     train: bool = True
 
 
-def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dict[str, Any]:
+def run_model(config: Config, saved: bool = True, start: WarmStart = WarmStart()) -> dict[str, Any]:
     """Train and test the one model of `config`.
 
     Args:
@@ -87,7 +87,7 @@ def run_model(config: Config, saved: bool = True, start: Start = Start()) -> dic
         return _run_model(config, saved, start, file)
 
 
-def _run_model(config: Config, saved: bool, start: Start, file: str | None) -> dict[str, Any]:
+def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) -> dict[str, Any]:
     """As `run_model`, with the best model kept in `file`."""
     began = perf_counter()
     memory.reset_peak()

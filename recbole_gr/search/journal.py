@@ -172,7 +172,7 @@ def _require_same(found: Any, header: Record, path: Path) -> None:
     if wrong := differences(found, json.loads(json.dumps(finite(header)))):
         raise ConfigError(
             f"{path} holds another search: {'; '.join(wrong)}. Give what it was started with to go "
-            "on, or another --output_file to start anew."
+            "on, or another --output_file to start over."
         )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recbole_gr.config.given import Given
+from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.data.sources import FILE_KEYS
 from recbole_gr.errors import ConfigError
 from recbole_gr.search import two_stage as two_stages
@@ -87,7 +87,8 @@ def search(
     _check_counts({**counts, "max_tokenizers": max_tokenizers}, least=1)
     _check_counts({"search_seed": search_seed}, least=0)
     space = read_space(params_file)
-    task = make_task(space, model, dataset, Given.read(config_file_list, config_dict, cmd_args))
+    given = UserSettings.read(config_file_list, config_dict, cmd_args)
+    task = make_task(space, model, dataset, given)
     config = check_task(task, space, params_file)
     own, rest = two_stages.divided(space, task, config) if two_stage else ([], space)
     if algo == "exhaustive":  # before anything is fitted

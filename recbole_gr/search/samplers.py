@@ -1,5 +1,4 @@
-"""Which parameters the next trials take: all in turn, random ones, or those that Optuna's TPE
-expects most of."""
+"""Samplers of parameters: all in turn, random ones, or those that Optuna's TPE expects most of."""
 
 from __future__ import annotations
 

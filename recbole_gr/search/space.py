@@ -1,4 +1,4 @@
-"""What is searched: the parameters of a file in the form of RecBole's `hyper.test`."""
+"""The search space: the parameters of a file in the form of RecBole's `hyper.test`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from recbole_gr.config.parsing import parse_value
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.storage.text import read_text
+from recbole_gr.storage.text_files import read_text
 
 FORMS = {
     "choice": "choice [1,2,3]",

@@ -1,4 +1,4 @@
-"""What the trials of a search have in common, from what a user gives."""
+"""The common part of the trials of a search, from what a user gives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recbole_gr import registry
-from recbole_gr.config.given import Given
+from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.search.space import Parameter, Params
 
@@ -51,11 +51,13 @@ class Task:
         """All that are given, as plain data, but for `FREE_KEYS`."""
         from recbole_gr.storage.checkpoint import plain
 
-        given = Given.read(list(self.files), self.settings).settings
+        given = UserSettings.read(list(self.files), self.settings).settings
         return plain({key: value for key, value in given.items() if key not in FREE_KEYS})
 
 
-def make_task(space: list[Parameter], model: str | None, dataset: str | None, given: Given) -> Task:
+def make_task(
+    space: list[Parameter], model: str | None, dataset: str | None, given: UserSettings
+) -> Task:
     """What all trials have in common.
 
     Raises:

@@ -53,11 +53,11 @@ def run_trial(job: Job) -> Record:
         dict: `valid_score`, `valid_result`, `test_result` (for the record, nothing chooses by it),
         `test_interval`, `best_epoch`, `checkpoint` and `example`.
     """
-    from recbole_gr.run.model import Start, run_model
+    from recbole_gr.run.model import WarmStart, run_model
 
     # A name of its own: one that follows from the time may come back once it was removed.
     file = checkpoint_of(job.task.checkpoints, job.number)
-    result = run_model(job.task.config(job.params), start=Start(checkpoint=file))
+    result = run_model(job.task.config(job.params), start=WarmStart(checkpoint=file))
     same = ("test_result", "test_interval", "best_epoch", "sid_digest", "checkpoint", "example")
     return {
         "valid_score": result["best_valid_score"],

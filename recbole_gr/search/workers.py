@@ -1,4 +1,4 @@
-"""Where trials run: one after another in this process, or by RecBole's Ray Tune."""
+"""Workers of a search: trials one after another in this process, or by RecBole's Ray Tune."""
 
 import os
 from collections.abc import Callable

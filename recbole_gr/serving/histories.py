@@ -1,4 +1,4 @@
-"""What users have taken so far, of any length, and the last part of it as a model reads it."""
+"""Histories of users, of any length, and the last part of them as a model reads it."""
 
 from __future__ import annotations
 

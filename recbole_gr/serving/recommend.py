@@ -1,4 +1,4 @@
-"""What a trained model recommends.
+"""The command `recommend`: the recommendations of a trained model.
 
 python -m recbole_gr.recommend --checkpoint=saved/TIGER-ml-100k-....pth --user=196,186
 python -m recbole_gr.recommend --checkpoint=... --history=50,181,258 --exclude_history=True
@@ -171,7 +171,7 @@ def _tokens(text: str) -> list[str]:
 def _lines(path: str) -> list[str]:
     """The tokens of a file, one on each line."""
     from recbole_gr.errors import ConfigError
-    from recbole_gr.storage.text import read_text
+    from recbole_gr.storage.text_files import read_text
 
     text = read_text(path, f"--users_file={path}")
     users = [line.strip() for line in text.split("\n") if line.strip()]
@@ -183,7 +183,7 @@ def _lines(path: str) -> list[str]:
 def _new_items(path: str) -> dict[str, Any]:
     """Texts by column, or vectors, of the items of a file of JSON lines, by their token."""
     from recbole_gr.errors import ConfigError
-    from recbole_gr.storage.text import read_text
+    from recbole_gr.storage.text_files import read_text
 
     items: dict[str, Any] = {}
     for number, line in enumerate(read_text(path, f"--new_items={path}").split("\n"), 1):

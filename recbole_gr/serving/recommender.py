@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from recbole_gr.data.questions import check_count, token_lists, user_tokens
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.generation.beam_search import NEVER
-from recbole_gr.pipeline.new_items import content_rows, kept_tokenizer, newcomer_codes
+from recbole_gr.pipeline.new_items import content_rows, kept_tokenizer, new_item_codes
 from recbole_gr.registry import is_generative, models_where
-from recbole_gr.serving.answers import Answers
 from recbole_gr.serving.histories import Histories
+from recbole_gr.serving.predictor import Predictor
+from recbole_gr.serving.queries import check_count, token_lists, user_tokens
 from recbole_gr.serving.restore import Restored, restore
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.trainer.weights import require_finite
@@ -54,7 +54,7 @@ class Recommender:
         self.histories = restored.histories
         self._encoder, self._tokenizer = restored.encoder, restored.tokenizer
         self._check_encoder = restored.check_encoder
-        self._answering = Answers(restored)
+        self._answering = Predictor(restored)
         self.generative = self._answering.generative
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
         self.item_tokens = [str(token) for token in tokens]
@@ -226,7 +226,7 @@ class Recommender:
             table = self.model.sid_table()
             trained = self.item_tokens[: self.dataset.item_num]
             tokenizer = kept_tokenizer(self.config, table, trained, self._tokenizer)
-            self.model.add_sids(newcomer_codes(tokenizer, table, vectors))
+            self.model.add_sids(new_item_codes(tokenizer, table, vectors))
         first = len(self.item_tokens)
         self.item_tokens += tokens
         self._item_ids.update(zip(tokens, range(first, first + len(tokens))))

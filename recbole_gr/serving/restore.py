@@ -1,4 +1,4 @@
-"""From a checkpoint back to its configuration, data and model."""
+"""Configuration, data and model, restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
 # What a configuration says of the machine and the course of its run, which end with it.
-OF_ITS_RUN = (
+RUN_ONLY_KEYS = (
     RUN_KEYS | OUTSIDE | {"offset", "local_rank", "gpu_id", "use_gpu", "resume", "warmup_from"}
 )
 
@@ -154,8 +154,8 @@ def _restored(
             own = {"text_encoder": encoder["text_encoder"]}
             check_names(own, file, overrides, learns=True)
 
-    newcomers = encoder, state.get("tokenizer"), check_encoder
-    return Restored(config, network, dataset, *loaders, histories, *newcomers)
+    new_items = encoder, state.get("tokenizer"), check_encoder
+    return Restored(config, network, dataset, *loaders, histories, *new_items)
 
 
 def restored_config(
@@ -173,7 +173,7 @@ def restored_config(
         state (dict): the checkpoint, or anything with its `config`.
         file (str): its name, for messages.
         model, overrides: as for `load_data_and_model`.
-        learns (bool): it is for a run that makes its item content anew.
+        learns (bool): it is for a run that makes its item content again.
 
     Returns:
         Config
@@ -194,7 +194,7 @@ def restored_config(
     tokenizer = overrides.get("tokenizer") or saved.get("tokenizer")
     with taking("config", file, "Give other values for what is wrong, or take another file."):
         known = default_settings(model_class, dataset, tokenizer).known
-        settings = {key: saved[key] for key in (known & set(saved)) - OF_ITS_RUN}
+        settings = {key: saved[key] for key in (known & set(saved)) - RUN_ONLY_KEYS}
         check_names(settings, file, given, learns)
         _undo_recbole(settings)
         if "lgb_params" in settings:

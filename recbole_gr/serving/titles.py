@@ -1,4 +1,4 @@
-"""What to call an item when it is shown to people."""
+"""Titles of items for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from recbole_gr.data.atomic import atomic_path
-from recbole_gr.data.items import ItemFile
+from recbole_gr.data.item_file import ItemFile
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config

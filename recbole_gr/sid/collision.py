@@ -1,4 +1,4 @@
-"""What to do with items that share a SID.
+"""Collision policies: items that share a SID.
 
 ======== ========================================================================================
 suffix   one more level numbers the items of each SID; every SID becomes unique (TIGER, 3.1)

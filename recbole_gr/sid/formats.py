@@ -1,4 +1,4 @@
-"""What SID files have in common: names of levels, rows of items, text inside arrays."""
+"""The common parts of SID files: names of levels, rows of items, text inside arrays."""
 
 from collections.abc import Sequence
 from itertools import repeat
@@ -50,7 +50,7 @@ def rows_of(
         if n_rows != len(items):
             raise ConfigError(
                 f"SID file {path} has {n_rows} rows for {len(items)} items and no item tokens; "
-                f"make it anew for this data set or use the JSON format"
+                f"make it again for this data set or use the JSON format"
             )
         return torch.arange(n_rows)
     if len(row_tokens) != n_rows:

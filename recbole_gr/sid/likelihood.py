@@ -1,4 +1,4 @@
-"""Likelihood of SIDs: what training maximises, and what decoding adds up.
+"""Likelihood of SIDs, which training maximises and decoding adds up.
 
 A softmax over the whole codebook of a level spends probability on codes that lead to no item. In a
 tree of SIDs it is taken over the codes that may follow the prefix, so that the probabilities of all

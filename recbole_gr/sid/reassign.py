@@ -1,4 +1,4 @@
-"""SIDs of a new period: which items keep theirs, and how the others get unique ones.
+"""SIDs of a new period: items that keep theirs, and unique new ones for the others.
 
 Source: DACT (arXiv 2603.29705), hierarchical code reassignment, as its published code does it.
 """
@@ -99,7 +99,7 @@ def churn_of(raw: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> Churn:
 def _free_suffixes(group: torch.Tensor, suffix: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """For the rows that are not ``kept``, in order, the least suffixes free in their groups.
 
-    The j-th newcomer of a group takes the j-th number that no kept row of it has: that number is
+    The j-th new item of a group takes the j-th number that no kept row of it has: that number is
     ``j`` plus the kept ones that lie below it.
 
     Args:
@@ -116,14 +116,14 @@ def _free_suffixes(group: torch.Tensor, suffix: torch.Tensor, kept: torch.Tensor
     below = _place_in_group(group[rows])
     span = int(suffix.max()) + len(group) + 2
     free_before = group[rows] * span + suffix[rows] - below
-    newcomers = (~kept).nonzero().squeeze(1)
-    newcomers = newcomers[torch.argsort(group[newcomers], stable=True)]
-    place = _place_in_group(group[newcomers])  # j
+    new_items = (~kept).nonzero().squeeze(1)
+    new_items = new_items[torch.argsort(group[new_items], stable=True)]
+    place = _place_in_group(group[new_items])  # j
     # The kept rows with at most j free numbers before them push the j-th free number up by one.
-    passed = torch.searchsorted(free_before, group[newcomers] * span + place, right=True)
+    passed = torch.searchsorted(free_before, group[new_items] * span + place, right=True)
     starts = torch.searchsorted(group[rows], torch.arange(n_groups))
     result = torch.zeros_like(suffix)
-    result[newcomers] = place + passed - starts[group[newcomers]]
+    result[new_items] = place + passed - starts[group[new_items]]
     return result
 
 

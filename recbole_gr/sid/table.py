@@ -40,7 +40,7 @@ META = {
     "fit?": dict,
 }
 _Built = TypeVar("_Built")
-REMEDY = "Write it anew with python -m recbole_gr.tokenize."
+REMEDY = "Write it again with python -m recbole_gr.tokenize."
 
 
 def sid_keys(codes: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
@@ -210,7 +210,7 @@ class SIDTable:
         if changed:
             raise ConfigError(
                 f"SID file {path} was changed after it was written: its contents do not have the "
-                "hash saved with them; write it anew with python -m recbole_gr.tokenize"
+                "hash saved with them; write it again with python -m recbole_gr.tokenize"
             )
         named(path, lambda: check_codebooks(sizes, len(codes)))
         if item_tokens is not None:

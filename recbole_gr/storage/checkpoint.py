@@ -45,7 +45,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     """
     _require_plain(state, "state")
     state = {**state, "format_version": FORMAT_VERSION, "versions": versions()}
-    # Given a path, torch keeps to itself why the system would not write.
+    # UserSettings a path, torch keeps to itself why the system would not write.
     with atomic_write(path) as tmp, open(tmp, "wb") as file:
         torch.save(state, file)
 

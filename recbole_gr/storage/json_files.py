@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.files import atomic_write
-from recbole_gr.storage.text import read_text
+from recbole_gr.storage.text_files import read_text
 
 
 def finite(value: Any) -> Any:

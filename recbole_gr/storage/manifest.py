@@ -1,4 +1,4 @@
-"""What a run was made of and what came out, so that it can be run again and compared."""
+"""The manifest of a run: its inputs and its results, so that it can be run again and compared."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ RUN = {
 }
 _FILE_KEYS = ("sid_file", "content_file", "cf_file")  # settings that name a file a run reads
 _FILES_OF_PERIODS = ("continual_cf_files", "continual_sid_files")
-_OF_A_RESULT = (
+_RESULT_KEYS = (
     *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
     *("test_interval", "test_buckets", "test_targets", "best_epoch", "epochs_run", "sid_digest"),
     *("checkpoint", "example"),
@@ -93,7 +93,7 @@ def write_manifest(
     hashes: dict[str, str | None] = {}
     runs = []
     for result in results:
-        run = {key: result.get(key) for key in _OF_A_RESULT}
+        run = {key: result.get(key) for key in _RESULT_KEYS}
         run["data"] = data_hashes(result["config"], hashes)
         runs.append(run)
     return write_record(folder, {"saved": saved, "runs": runs})

@@ -1,1 +1,1 @@
-"""What a user sees in the terminal: lines of the log, bars, help, and how to go on."""
+"""Terminal output and command lines: log, progress bars, arguments, signals."""

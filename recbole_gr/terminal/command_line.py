@@ -1,4 +1,4 @@
-"""What the commands of this package share: help, log, signals, and errors without a traceback."""
+"""The common parts of all commands: help, log, signals, and errors without a traceback."""
 
 from __future__ import annotations
 

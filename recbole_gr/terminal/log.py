@@ -1,4 +1,4 @@
-"""Which lines of the log reach the terminal; the log file of a run keeps all of them.
+"""The lines of the log that reach the terminal; the log file of a run keeps all of them.
 
 By default these are the few that are marked for it (:func:`say`), warnings and errors. RecBole's
 own lines, the settings among them, are for the file.

@@ -1,4 +1,4 @@
-"""What every tokenizer is: content in, SIDs out."""
+"""The base class of tokenizers: content in, SIDs out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torch
 from torch import nn
 
 from recbole_gr.config.layers import class_defaults
+from recbole_gr.config.user_settings import options_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.sid.collision import resolve
+from recbole_gr.sid.sizes import codebook_sizes, log_reduced, reduced_sizes
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.files import atomic_write
 from recbole_gr.storage.hashes import hash_of
 from recbole_gr.tokenizer.fitting import Figures, FitReport, Signals, checked
-from recbole_gr.tokenizer.options import codebook_sizes, log_reduced, options_of, reduced_sizes
 from recbole_gr.untrusted.archives import check_archive, load_tensors
 from recbole_gr.untrusted.shapes import at_least, require, taking, within
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from recbole_gr.config import Settings
 
-REMEDY = "Remove it, and the tokenizer is fitted anew."
+REMEDY = "Remove it, and the tokenizer is fitted again."
 #: What a saved tokenizer holds.
 SAVED = {
     "tokenizer": str,
@@ -225,7 +226,7 @@ class Tokenizer(nn.Module):
             "state_dict": weights,
             "hash": hash_of(weights),
         }
-        # Given a path, torch keeps to itself why the system would not write.
+        # UserSettings a path, torch keeps to itself why the system would not write.
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             torch.save(state, file)
 

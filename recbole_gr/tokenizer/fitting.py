@@ -1,4 +1,4 @@
-"""What goes into the fit of a tokenizer, and what is said of it afterwards."""
+"""The inputs of a tokenizer's fit, and its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint must hold, for each use of it."""
+"""The required contents of a checkpoint, for each use of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training that diverges says where, what to lower, and what is left of it."""
+"""The error of a training that diverges: where, what to lower, and what is left of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of ranked lists: from generated items to RecBole's metrics, no dense score matrix."""
+"""Evaluation of ranked lists: RecBole's metrics of generated items, no dense score matrix."""
 
 from __future__ import annotations
 

@@ -221,8 +221,8 @@ class GenerationTrainer(EpochLines, SafeTrainerMixin, _GenerationSteps):
         table = self.model.sid_table()  # its codes are among the weights
         sid = {"sizes": table.sizes, "digest": table.digest(), "meta": plain(table.meta)}
         own = {"n_steps": self.n_steps, "sid": sid}
-        newcomers = {"content": self.content_encoder, "tokenizer": self.fitted_tokenizer}
-        return {**super()._checkpoint_state(epoch), **own, **newcomers}
+        new_items = {"content": self.content_encoder, "tokenizer": self.fitted_tokenizer}
+        return {**super()._checkpoint_state(epoch), **own, **new_items}
 
     def _resume_from(self, state: dict[str, Any]) -> None:
         self.n_steps = state["n_steps"]

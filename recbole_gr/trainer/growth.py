@@ -1,4 +1,4 @@
-"""Going on with a model whose catalogue has grown."""
+"""Weights of a model whose catalogue has grown."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.model.pit.figures import SID_HISTOGRAM
+from recbole_gr.model.pit.statistics import SID_HISTOGRAM
 from recbole_gr.storage.files import atomic_write
 from recbole_gr.terminal.log import brief, say
 from recbole_gr.trainer.contents import PHASES, REMEDY
@@ -33,7 +33,7 @@ class PITTrainer(FiguresTrainer):
     Phase 1 runs up to ``warmup_epochs`` with patience ``warmup_stopping_step``. The bridge goes
     back to its best weights, draws the candidates and starts phase 2, of up to ``epochs`` more
     with patience ``stopping_step``. Early stopping, the optimiser's moments and the learning-rate
-    schedule begin anew there, at ``coevo_rate`` times the rate (Item-to-Token at its own), so the
+    schedule begin again there, at ``coevo_rate`` times the rate (Item-to-Token at its own), so the
     best epoch that is tested is one of phase 2. Epochs are numbered through. After every epoch the
     index is refreshed and the model's figures are noted.
 
@@ -90,7 +90,7 @@ class PITTrainer(FiguresTrainer):
 
     @property
     def scheduled_epochs(self) -> int:
-        """Epochs of the present phase, as optimiser steps are counted anew in each."""
+        """Epochs of the present phase, as optimiser steps are counted again in each."""
         return self.epochs - self._phase_start
 
     def _enter(self, phase: int) -> None:

@@ -117,7 +117,7 @@ class SafeTreeMixin(Outcome, _Base):
             ConfigError: always; not every booster can go on where it stopped.
         """
         raise ConfigError(
-            f"resume: '{resume_file}' is of {self.config['model']}, whose trees are trained anew "
+            f"resume: '{resume_file}' is of {self.config['model']}, whose trees are trained again "
             "in each run; leave --resume out"
         )
 

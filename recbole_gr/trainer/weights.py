@@ -1,4 +1,4 @@
-"""What a checkpoint holds, into a model: for resuming, testing, growing and restoring."""
+"""Weights of a checkpoint, loaded into a model: for resuming, testing, growing and restoring."""
 
 from __future__ import annotations
 

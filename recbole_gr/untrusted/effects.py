@@ -1,4 +1,4 @@
-"""What a run writes and whom it talks to, which the settings of others do not decide."""
+"""Settings with effects outside of a run (files, network), which those of others do not decide."""
 
 from __future__ import annotations
 

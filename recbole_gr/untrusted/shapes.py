@@ -1,4 +1,4 @@
-"""What a file of plain data must hold: stated once beside its reader, checked as it is read.
+"""Declared shapes of plain-data files: stated once beside the reader, checked as the file is read.
 
 A shape is one of
 
@@ -124,7 +124,7 @@ def require_version(found: Any, known: int, file: str | os.PathLike[str]) -> Non
     if not _is(found, int) or found < 1:
         raise ConfigError(
             f"'{file}' has the format_version {_shown(found)}, which is no version. It was changed "
-            "or is of another program: take a copy of it, or write it anew."
+            "or is of another program: take a copy of it, or write it again."
         )
     if found > known:
         raise ConfigError(

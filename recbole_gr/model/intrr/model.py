@@ -1,4 +1,4 @@
-"""IntRR: what is trained, and how the next item is scored."""
+"""The IntRR model: its loss, and the scores of the next item."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import NEVER, Beams, ExcludedPrefixes, Step, best
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.base import GenerativeRecommender
-from recbole_gr.model.intrr import options
+from recbole_gr.model.intrr import settings as options
 from recbole_gr.model.intrr.exact import leaf_scores
-from recbole_gr.model.intrr.figures import alike_items, assignment_figures, described
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
+from recbole_gr.model.intrr.redistribution import alike_items, assignment_figures, described
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -88,7 +88,7 @@ class IntRR(GenerativeRecommender):
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:
-        """Check every key (see :mod:`recbole_gr.model.intrr.options`); may raise ConfigError."""
+        """Check every key (see :mod:`recbole_gr.model.intrr.settings`); may raise ConfigError."""
         super().prepare_config(config)
         options.prepare(config)
 

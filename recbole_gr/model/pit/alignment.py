@@ -1,4 +1,4 @@
-"""Collaborative signal alignment: what lets user behaviour into the item vectors."""
+"""Collaborative signal alignment: the loss that lets user behaviour into the item vectors."""
 
 from typing import Any
 

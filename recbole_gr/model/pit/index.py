@@ -1,4 +1,4 @@
-"""The beam index: which SIDs an item owns and how much it owns of each."""
+"""The beam index: the SIDs of each item, with their weights."""
 
 from collections.abc import Sequence
 
@@ -167,7 +167,7 @@ class BeamIndex(nn.Module):
             log_prob: ``[n, N]``.
 
         Returns:
-            ``[n]`` their ids, which follow those there are. The trie must be built anew.
+            ``[n]`` their ids, which follow those there are. The trie must be built again.
         """
         first = self.n_items
         n_new, device = len(codes), self.weight.device

@@ -1,4 +1,4 @@
-"""PIT: what is trained in each phase, and how one phase becomes the other."""
+"""The PIT model: the loss of each phase, and the bridge between them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_gr.model.pit import options
+from recbole_gr.model.pit import settings as options
 from recbole_gr.model.pit.alignment import alignment_loss, draw_negatives
-from recbole_gr.model.pit.figures import Meter, index_figures
 from recbole_gr.model.pit.index import EMPTY
+from recbole_gr.model.pit.indexed import CHUNK, IndexedRecommender
 from recbole_gr.model.pit.pairs import counted_pairs
-from recbole_gr.model.pit.recommender import CHUNK, IndexedRecommender
 from recbole_gr.model.pit.selection import evaluating, observed_by_all, path_losses, select
+from recbole_gr.model.pit.statistics import Meter, index_figures
 from recbole_gr.model.pit.user_to_token import Reading
 from recbole_gr.sid.counting import distinct
 
@@ -69,7 +69,7 @@ class PIT(IndexedRecommender):
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:
-        """Check every key (see :mod:`recbole_gr.model.pit.options`); may raise ConfigError."""
+        """Check every key (see :mod:`recbole_gr.model.pit.settings`); may raise ConfigError."""
         super().prepare_config(config)
         options.prepare(config)
 

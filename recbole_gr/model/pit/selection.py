@@ -1,4 +1,4 @@
-"""User-guided selection: which of an item's candidate SIDs a user is taught."""
+"""User-guided selection: the candidate SID of an item that a user is taught."""
 
 import contextlib
 from collections.abc import Iterator

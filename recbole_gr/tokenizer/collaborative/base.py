@@ -1,4 +1,4 @@
-"""RQ-VAEs that know the items' collaborative vectors: what LETTER and DACT have in common."""
+"""The base class of LETTER and DACT: RQ-VAEs that know the items' collaborative vectors."""
 
 from __future__ import annotations
 

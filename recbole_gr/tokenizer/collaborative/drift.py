@@ -1,4 +1,4 @@
-"""Which items have drifted: DACT's Collaborative Drift Identification Module and its selection.
+"""Selection of drifted items: DACT's Collaborative Drift Identification Module.
 
 Source: DACT (arXiv 2603.29705) and its published code, which is followed where the two differ.
 """

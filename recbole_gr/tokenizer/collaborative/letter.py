@@ -23,7 +23,7 @@ class LETTER(CollaborativeRQVAE):
 
     The collaborative loss is InfoNCE over the batch on inner products of quantised vectors and
     collaborative vectors. For the diversity loss the codewords of each level are clustered by
-    balanced k-means into ``diversity_clusters`` clusters, anew every ``diversity_every`` epochs,
+    balanced k-means into ``diversity_clusters`` clusters, again every ``diversity_every`` epochs,
     and each item's codeword is drawn to a random other one of its cluster, against all others
     (module `diversity`); the mean over levels counts.
 

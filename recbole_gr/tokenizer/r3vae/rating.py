@@ -1,4 +1,4 @@
-"""Rating quantisation: how an R3-VAE level turns a residual into codes and a quantised vector.
+"""Rating quantisation: the codes and the quantised vector of a residual at an R3-VAE level.
 
 =============== ==================================================================================
 softmax         weights of all codewords by softmax of the cosines (equations 4, 5)

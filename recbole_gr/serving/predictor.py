@@ -18,7 +18,7 @@ from recbole_gr.trainer.generation import amp_dtype
 DENSE_SCORES = 1 << 24  # scores of all items that are held at once
 
 
-class Answers:
+class Predictor:
     """Asks a model, one of ours or RecBole's, in the form that its evaluation does.
 
     Attributes:

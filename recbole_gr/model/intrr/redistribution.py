@@ -1,4 +1,4 @@
-"""What the item side does with the Stage-1 SIDs."""
+"""Figures of the redistribution of Stage-1 SIDs on the item side."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ def assignment_figures(
     """How the codes of the item side stand to the Stage-1 SIDs, as ``{topic: {name: value}}``.
 
     * agreement with the Stage-1 SID: share of items with the same code, by level and for the whole
-      SID. Without an alignment loss nothing asks for agreement (the codewords are learned anew).
+      SID. Without an alignment loss nothing asks for agreement (the codewords are learned again).
     * codes in use (bits): entropy of each level's codes over the items; 0 when all have one code.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a trained model is asked, in the many forms of Python, as lists of tokens."""
+"""Queries to a trained model, in the many forms of Python, as lists of tokens."""
 
 from __future__ import annotations
 

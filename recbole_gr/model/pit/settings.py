@@ -1,4 +1,4 @@
-"""PIT's configuration: what follows from other keys, and what contradicts them."""
+"""PIT's configuration: derived values, and contradictions between keys."""
 
 import os
 from typing import Any

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from scipy.sparse import spmatrix
 
     from recbole_gr.data.encoder import TextColumns
-    from recbole_gr.data.items import ItemFile
+    from recbole_gr.data.item_file import ItemFile
 
 ENCODERS = ("sentence-transformers", "transformers", "torch")  # whose releases make its vectors
 SVD = "float64 on a grid"  # part of the cache key of vectors that `_unit_rows` makes

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.storage.text import UTF16_REMEDY, is_utf16
+from recbole_gr.storage.text_files import UTF16_REMEDY, is_utf16
 from recbole_gr.terminal.bars import Bar
 
 CHUNK = 1 << 20  # bytes held at a time

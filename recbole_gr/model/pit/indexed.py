@@ -221,7 +221,7 @@ class IndexedRecommender(GenerativeRecommender):
         if added > 0:
             own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
             for name, values in own.items():
-                # Tensors with a row per item; those of the trie are made anew after loading.
+                # Tensors with a row per item; those of the trie are made again after loading.
                 n_rows = len(values) if values.ndim else 0
                 if n_rows and name in state_dict and len(state_dict[name]) == n_rows + added:
                     owner, _, attribute = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What a user has set, by source: files, `config_dict`, and the command line."""
+"""Settings that a user has given, by source: files, `config_dict`, and the command line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Given:
+class UserSettings:
     """Everything a user has set, parsed once; the later source wins.
 
     Attributes:
@@ -50,7 +50,7 @@ class Given:
         config_file_list: list[str] | None = None,
         config_dict: Mapping[str, Any] | None = None,
         cmd_args: Iterable[str] | None = None,
-    ) -> Given:
+    ) -> UserSettings:
         """Parse settings of all kinds.
 
         Args:
@@ -105,18 +105,18 @@ class Given:
         """Where the value of a key came from, None where it is not set."""
         return next((s for s in reversed(self.sources) if key in s.settings), None)
 
-    def with_settings(self, settings: dict[str, Any]) -> Given:
+    def with_settings(self, settings: dict[str, Any]) -> UserSettings:
         """The same with settings of the program's own, which win over all others."""
-        return Given((*self.sources, Source("set by the run", settings, direct=True)))
+        return UserSettings((*self.sources, Source("set by the run", settings, direct=True)))
 
-    def after_files(self, source: Source) -> Given:
+    def after_files(self, source: Source) -> UserSettings:
         """The same with one more source, which wins over the files alone."""
         if not source.settings:
             return self
         n = sum(not source.direct for source in self.sources)
-        return Given((*self.sources[:n], source, *self.sources[n:]))
+        return UserSettings((*self.sources[:n], source, *self.sources[n:]))
 
-    def checked(self, keys: Mapping[str, Key]) -> Given:
+    def checked(self, keys: Mapping[str, Key]) -> UserSettings:
         """The same with every value in the form in which code reads it.
 
         Raises:
@@ -131,7 +131,7 @@ class Given:
                 wrong.append(str(error))
         if wrong:
             raise ConfigError("\n".join(wrong))
-        return Given(tuple(sources))
+        return UserSettings(tuple(sources))
 
 
 def merged(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -148,3 +148,19 @@ def option(config: Settings, key: str) -> Any:
         return config[key]
     except KeyError:
         return None
+
+
+def options_of(
+    config: Settings, defaults: Mapping[str, Any], keys: Mapping[str, Key]
+) -> dict[str, Any]:
+    """Values of all keys of ``defaults``; ``tokenizer_seed`` is an integer, by default ``seed``.
+
+    Raises:
+        ConfigError: a value that its key may not have.
+    """
+    given = {key: value for key in defaults if (value := option(config, key)) is not None}
+    options = {**defaults, **check_settings(given, keys)}
+    if options["tokenizer_seed"] is None:
+        seed = option(config, "seed")
+        options["tokenizer_seed"] = 2020 if seed is None else int(seed)
+    return options

@@ -1,4 +1,4 @@
-"""IntRR's configuration: what follows from other keys, and what contradicts them."""
+"""IntRR's configuration: derived values, and contradictions between keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch of PIT tells about itself."""
+"""Figures of an epoch of PIT."""
 
 from __future__ import annotations
 

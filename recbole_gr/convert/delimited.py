@@ -11,12 +11,12 @@ from recbole_gr.convert.amounts import NO_AMOUNT, AmountColumn
 from recbole_gr.convert.cells import MISSING, float_cell, id_cell, text_cell
 from recbole_gr.convert.dates import TimeColumn
 from recbole_gr.convert.dialect import check_delimiter, delimiter_of, wide_encoding
-from recbole_gr.convert.lines import BrokenLine
+from recbole_gr.convert.raw_lines import BrokenLine
 from recbole_gr.convert.reader import Reader
 from recbole_gr.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from recbole_gr.convert.lines import LineFile
+    from recbole_gr.convert.raw_lines import LineFile
     from recbole_gr.convert.reader import Entities, Entity, Interactions, OpenFile, RawInteraction
 
 Cells = TypeVar("Cells")  # what a row is parsed to

@@ -12,7 +12,7 @@ import torch
 from recbole.data.dataset import dataset as recbole_dataset
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_gr.config.intervals import check_filters, intervals
+from recbole_gr.config.count_intervals import check_filters, intervals
 from recbole_gr.data.atomic import AtomicTable, read_table
 from recbole_gr.data.checks import check_ids, check_order, check_same_columns
 from recbole_gr.data.columns import check_histories, rows_with, sequences, tokens

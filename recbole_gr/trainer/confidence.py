@@ -1,4 +1,4 @@
-"""How sure a top-k metric is: an interval over users, from the evaluation that gives the metric."""
+"""Confidence intervals of top-k metrics over users, from the evaluation that gives the metric."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Intervals:
 def interval(values: np.ndarray, users: np.ndarray) -> tuple[float, float] | None:
     """The 95 % interval of a mean, by the normal approximation over users.
 
-    A user may have several rows (targets); what they share does not count as evidence anew: the
+    A user may have several rows (targets); what they share does not count as evidence again: the
     variance is that of the users' sums of deviations (the linearised, or cluster-robust, one).
 
     Args:
