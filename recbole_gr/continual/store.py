@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.data.sources import FILE_KEYS, SOURCES, changes, sources_of
+from recbole_gr.data import sources
+from recbole_gr.data.sources import SOURCES, changes, settings_that_count, sources_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.checkpoint import plain_config
 from recbole_gr.storage.files import require_writable
@@ -20,17 +20,11 @@ if TYPE_CHECKING:
     from recbole.config import Config
 
 FORMAT_VERSION = 2  # 1 did not note the files that a run was made of
-# Keys that decide where or how far a run goes, not what comes out of a part of it.
+# Keys that decide how far a run goes, or what it is of several; not what comes out of a part of it.
 _UNHASHED_KEYS = frozenset(
     "model continual_model continual_sid_files continual_tokenizer continual_recommender "
-    "continual_last continual_dir show_progress device gpu_id use_gpu worker state sid_dir "
-    "checkpoint_dir result_dir log_wandb "
-    "log_level content_cache_dir data_path resume eval_buckets dataset_save_path "
-    "dataloaders_save_path save_dataset save_dataloaders nproc world_size ip port group_offset "
-    "encoding".split()
+    "continual_last eval_buckets eval_exact".split()
 )
-# Of files it counts whether they are given; what is in them is compared by their hashes.
-_FILES = (*FILE_KEYS, "continual_cf_files")
 
 # What a period keeps of the result of a run.
 RESULT_KEYS = (
@@ -43,13 +37,7 @@ RESULT_KEYS = (
 def settings_digest(settings: Config | Mapping[str, Any]) -> str:
     """sha256 (hexadecimal) of a Config or its plain form, but for keys that change no result, and
     for the names of files."""
-    return hashlib.sha256(json.dumps(_deciding(settings), sort_keys=True).encode()).hexdigest()
-
-
-def _deciding(settings: Config | Mapping[str, Any]) -> dict[str, Any]:
-    plain = settings if isinstance(settings, dict) else plain_config(settings)
-    values = {key: value for key, value in plain.items() if key not in _UNHASHED_KEYS}
-    return {**values, **{key: bool(values.get(key)) for key in _FILES}}
+    return sources.settings_digest(settings, _UNHASHED_KEYS)
 
 
 class Store:
@@ -72,30 +60,31 @@ class Store:
         parent, dataset = Path(config["continual_dir"]), config["dataset"]
         digest = settings_digest(config)
         self.root = parent / f"{dataset}-v{FORMAT_VERSION}-{digest[:12]}"
-        file, sources = self.root / "config.json", sources_of(config)
+        file, present = self.root / "config.json", sources_of(config)
         require_writable(parent, "set another --continual.dir")
         about = read_json(file)
         if about is None or not _holds_something(self.root):
             self._refuse_older(parent.glob(f"{glob.escape(dataset)}-v1-*"), config)
             about = {"format_version": FORMAT_VERSION, "config": plain_config(config)}
-            save_json(file, {**about, "files": sources})
+            save_json(file, {**about, "files": present})
             return
         require(about, {"files": SOURCES}, file, "Give another --continual_dir to start over.")
-        wrong = changes(about["files"], sources)
+        wrong = changes(about["files"], present)
         if wrong:
             raise ConfigError(
                 f"continual_dir: what is kept in '{self.root}' was made of other data: "
                 f"{'; '.join(wrong)}. Give the files it was made of to go on, or another "
                 "--continual_dir to start over."
             )
-        if set(sources) - set(about["files"]):  # of further periods
-            save_json(file, {**about, "files": {**about["files"], **sources}})
+        if set(present) - set(about["files"]):  # of further periods
+            save_json(file, {**about, "files": {**about["files"], **present}})
 
     def _refuse_older(self, folders: Iterable[Path], config: Config) -> None:
         """See that nothing with these settings was kept by the first versions."""
-        now = json.loads(json.dumps(_deciding(config)))
+        now = json.loads(json.dumps(settings_that_count(config, _UNHASHED_KEYS)))
         for folder in folders:
-            then = _deciding((read_json(folder / "config.json") or {}).get("config", {}))
+            kept = (read_json(folder / "config.json") or {}).get("config", {})
+            then = settings_that_count(kept, _UNHASHED_KEYS)
             same = all(then[key] == now[key] for key in then.keys() & now.keys())
             if "dataset" in then and same and _holds_something(folder):
                 raise ConfigError(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.atomic import atomic_path
 from recbole_gr.data.ties import check_same_order
 from recbole_gr.errors import ConfigError
+from recbole_gr.storage.checkpoint import plain_config
 from recbole_gr.storage.hashes import folder_sha256, sha256
 from recbole_gr.untrusted.shapes import OrNone
 
@@ -24,6 +27,37 @@ SOURCES = {...: {"path": OrNone(str), "sha256": OrNone(str)}}
 
 #: Settings that name a file a run reads.
 FILE_KEYS = ("content_file", "cf_file", "sid_file")
+
+#: Settings that decide where and by what a run is done, not what comes out of it.
+UNHASHED_KEYS = frozenset(
+    "continual_dir show_progress device gpu_id use_gpu worker state sid_dir checkpoint_dir "
+    "result_dir log_wandb log_level content_cache_dir data_path resume dataset_save_path "
+    "dataloaders_save_path save_dataset save_dataloaders nproc world_size ip port group_offset "
+    "encoding".split()
+)
+
+
+def settings_that_count(
+    settings: Config | Mapping[str, Any], without: Collection[str] = ()
+) -> dict[str, Any]:
+    """Settings that a result depends on, as plain data. Of files it counts whether they are given;
+    what is in them is told by :func:`sources_of`.
+
+    Args:
+        settings: a Config or its plain form.
+        without: keys that are left out beside :data:`UNHASHED_KEYS`.
+    """
+    plain = settings if isinstance(settings, dict) else plain_config(settings)
+    values = {k: value for k, value in plain.items() if k not in UNHASHED_KEYS and k not in without}
+    return {**values, **{k: bool(values.get(k)) for k in (*FILE_KEYS, "continual_cf_files")}}
+
+
+def settings_digest(
+    settings: Config | Mapping[str, Any], without: Collection[str] = ()
+) -> str:
+    """sha256 (hexadecimal) of :func:`settings_that_count`."""
+    counted = settings_that_count(settings, without)
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
 def sources_of(config: Config) -> Sources:

@@ -9,15 +9,13 @@ from typing import Any
 
 from recbole_gr import registry
 from recbole_gr.config.user_settings import UserSettings
+from recbole_gr.data.sources import FILE_KEYS, UNHASHED_KEYS
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.search.space import Parameter, Params
 
 # What may differ when a search goes on: it does not change what a trial gives. Files are known by
 # their hashes, wherever they lie.
-FREE_KEYS = frozenset(
-    "show_progress gpu_id use_gpu state log_level checkpoint_dir result_dir sid_dir "
-    "content_cache_dir data_path content_file cf_file sid_file".split()
-)
+FREE_KEYS = UNHASHED_KEYS | frozenset(FILE_KEYS)
 
 
 @dataclass(frozen=True)
