@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": ("recbole_gr.convert.command:main", "make atomic files of raw ones"),
     "verify": ("recbole_gr.commands.verify:main", "run a finished run again, and compare"),
     "search": ("run_hyper:main", "search for the settings that score best on validation"),
+    "study": ("recbole_gr.study.command:main", "compare models over data sets and seeds"),
     "sid-features": (
         "recbole_gr.commands.sid_features:main",
         "give semantic IDs to click-through models",

@@ -80,23 +80,31 @@ def read_space(path: str | os.PathLike) -> list[Parameter]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            with warnings.catch_warnings():
-                # Of lists, which JSON gives back, and of bounds that are none of the steps.
-                warnings.simplefilter("ignore")
-                parameter = _parameter(line.split(None, 2), number)
-            if parameter.name in space:
-                first = space[parameter.name].line
-                raise ConfigError(
-                    f"{parameter.name} stands on line {first} already; leave one of them out"
-                )
+            name, *rest = line.split(None, 1)
+            found = parameter(name, "".join(rest), number)
+            if name in space:
+                first = space[name].line
+                raise ConfigError(f"{name} stands on line {first} already; leave one of them out")
         except ConfigError as error:
             raise ConfigError(f"{path}, line {number}: {error}") from error
-        space[parameter.name] = parameter
+        space[name] = found
     if not space:
         raise ConfigError(
             f"{path} names no parameter; write a line such as 'n_layers choice [1,2]'"
         )
     return list(space.values())
+
+
+def parameter(name: str, values: str, line: int = 0) -> Parameter:
+    """The parameter `name` with a form and its values, such as `loguniform -8,0`.
+
+    Raises:
+        ConfigError: says what it should look like.
+    """
+    with warnings.catch_warnings():
+        # Of lists, which JSON gives back, and of bounds that are none of the steps.
+        warnings.simplefilter("ignore")
+        return _parameter([name, *values.split(None, 1)], line)
 
 
 def _parameter(parts: list[str], line: int) -> Parameter:

@@ -1,0 +1,41 @@
+"""The command line of a study."""
+
+import sys
+from typing import Any
+
+from recbole_gr.config.arguments import Arguments
+from recbole_gr.config.help import OWNERS
+from recbole_gr.terminal.command_line import run_command
+
+ARGUMENTS = Arguments(
+    "study",
+    "FILE.yaml [--jobs=N] [--key=value ...]",
+    "losses.yaml --jobs=2",
+    """\
+Runs the models of a file on its data sets with its seeds, and ends in tables of means, spreads and
+paired differences with intervals. The same command goes on where it was stopped, and runs only what
+is not done or what has changed. Settings are those of every row; a row's own win.""",
+    settings=tuple(OWNERS),
+    models=None,
+)
+ARGUMENTS.add_file("study", "a YAML file with models, datasets, seeds, settings and baseline")
+ARGUMENTS.add("jobs", "N", "runs side by side, each with its share of threads", "int >= 1", 1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a study as the arguments say; exit code 0, 1 where some runs failed, 2 where something
+    given cannot be used, 130 where it was stopped by Ctrl-C (143 by SIGTERM, 129 by SIGHUP)."""
+    stopped = "Stopped. The same command goes on from there."
+    return run_command(_run, ARGUMENTS, argv, stopped=stopped)
+
+
+def _run(own: dict[str, Any], rest: list[str]) -> int:
+    from recbole_gr.config.parsing import parse_arguments
+    from recbole_gr.study.runner import study
+
+    outcome = study(own["study"], own["jobs"], parse_arguments(rest))
+    print(outcome["table"])
+    print(f"Report: {outcome['files']['md']} and beside it.")
+    for run, reason in outcome["failed"].items():
+        print(f"error: {run} failed: {reason}", file=sys.stderr)
+    return 1 if outcome["failed"] else 0

@@ -1,0 +1,217 @@
+"""The report of a study: means and spreads, paired differences with intervals, and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recbole_gr.report.figure import panels
+from recbole_gr.report.metrics import cut_off, metric_title
+from recbole_gr.report.table import Column, table_text, write_files
+from recbole_gr.study.comparison import Comparison, compare
+from recbole_gr.study.plan import Cell, Study
+from recbole_gr.study.ranks import PROTOCOLS
+from recbole_gr.study.statistics import Difference, spread
+from recbole_gr.study.store import Finished
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COSTS = {  # of a result: column, and what its value is divided by
+    "epochs_run": (Column("epochs", "{:.1f}"), 1),
+    "seconds_per_epoch": (Column("s/epoch", "{:.3g}"), 1),
+    "seconds_total": (Column("seconds", "{:.3g}"), 1),
+    "parameters": (Column("parameters", "{:,.0f}"), 1),
+    "peak_memory_bytes": (Column("peak MiB", "{:,.0f}"), 2**20),
+}
+_WHOLE_RUN_COSTS = ("epochs_run", "seconds_total")  # not of the last part of an interrupted one
+_ABOUT = """\
+± is the standard deviation over seeds. A difference is that of each user and seed, averaged; its
+95 % interval is over users and seeds, by a bootstrap of 2,000 draws. "ahead" and "behind" stand
+where the interval leaves 0 out. The number of seeds that would be needed supposes that the
+difference stays as it is; more seeds do not help where the users of the data set are too few for
+it. No correction is made for the number of comparisons. Costs are means over seeds; epochs and
+seconds are of runs that were not interrupted, seconds from data to test."""
+
+
+def write_study_report(
+    study: Study, results: Mapping[Cell, Finished], failed: Mapping[str, str], folder: Path
+) -> dict[str, Any]:
+    """Write `report.md`, `.csv`, `.json` and `.png` into the folder of a study.
+
+    Args:
+        study: what its rows are.
+        results: what finished.
+        failed: reasons by run.
+        folder: of the study.
+
+    Returns:
+        dict: `table` (markdown), `report` (what the JSON holds) and `files` by "md", "csv", "json",
+        "png".
+    """
+    parts, sets, lines = [f"# Study: {study.name}"], {}, [list(_CSV)]
+    comparisons = {}
+    for dataset in study.datasets:
+        own = {(c.row, c.seed): kept for c, kept in results.items() if c.dataset == dataset}
+        runs = {
+            row: {seed: own[row, seed] for seed in study.seeds if (row, seed) in own}
+            for row in study.rows
+        }
+        runs = {row: by_seed for row, by_seed in runs.items() if by_seed}
+        if not runs:
+            continue
+        found = comparisons[dataset] = compare(runs, study.baseline)
+        costs, buckets = _costs(runs), _buckets(runs)
+        sets[dataset] = {**found.plain(), "costs": costs, "buckets": buckets}
+        parts += [f"## {dataset}", *_page_of(found, costs, buckets, study.baseline)]
+        lines += [[dataset, *line] for line in _csv_lines(found)]
+    if failed:
+        reasons = "\n".join(f"* {run}: {reason}" for run, reason in failed.items())
+        parts.append(f"Failed, and tried again by the next call:\n\n{reasons}")
+    table = "\n\n".join(parts[1:])
+    report = {
+        "study": study.name, "baseline": study.baseline, "seeds": study.seeds,
+        "rows": study.rows, "settings": study.settings, "datasets": sets, "failed": dict(failed),
+    }  # fmt: skip
+    page = "\n\n".join([*parts, _ABOUT]) + "\n"
+    figure = plot_differences(comparisons, study.baseline)
+    files = write_files(folder, "report", md=page, rows=lines, data=report, figure=figure)
+    return {
+        "table": table, "report": report,
+        "files": {kind: str(path) for kind, path in files.items()},
+    }  # fmt: skip
+
+
+def _page_of(
+    found: Comparison, costs: Mapping[str, Any], buckets: Sequence[Any], baseline: str | None
+) -> list[str]:
+    parts = []
+    for protocol, rows in found.means.items():
+        metrics = list(dict.fromkeys(name for row in rows.values() for name in row))
+        head = [Column("model"), Column("seeds"), *(Column(metric_title(m)) for m in metrics)]
+        lines = [
+            [row, len(next(iter(values.values()))), *(_spread_text(values.get(m)) for m in metrics)]
+            for row, values in rows.items()
+        ]
+        parts += [f"Test, {PROTOCOLS[protocol]}:", table_text(head, lines)]
+        if found.differences.get(protocol):
+            head = [Column(t) for t in ("model", "metric", "difference", "95 %", "verdict")]
+            lines = [
+                [row, metric_title(metric), *_interval_cells(d), d.text]
+                for row, by_metric in found.differences[protocol].items()
+                for metric, d in by_metric.items()
+            ]
+            parts += [f"Minus {baseline}, paired:", table_text(head, lines)]
+    parts += found.remarks
+    head = [Column("model"), *(column for column, _ in _COSTS.values())]
+    parts += ["Costs:", table_text(head, [[row, *v.values()] for row, v in costs.items()])]
+    if buckets:
+        metrics = list(dict.fromkeys(name for *_, values in buckets for name in values))
+        head = [Column("model"), Column("in training"), Column("targets", "{:,.0f}")]
+        head += [Column(metric_title(m)) for m in metrics]
+        lines = [[*line, *map(_spread_text, map(v.get, metrics))] for *line, v in buckets]
+        parts += ["By training frequency of the target:", table_text(head, lines)]
+    return parts
+
+
+def _interval_cells(d: Difference) -> tuple[str, str]:
+    # 0 has no sign of its own
+    mean, low, high = (f"{round(value, 4) + 0.0:+.4f}" for value in (d.mean, d.low, d.high))
+    return mean, f"[{low}, {high}]"
+
+
+def _spread_text(values: Sequence[float] | None) -> str | None:
+    if not values:
+        return None
+    mean, deviation = spread(np.asarray(values))
+    return f"{mean:.4f}" + (f" ± {deviation:.4f}" if len(values) > 1 else "")
+
+
+def _costs(runs: Mapping[str, Mapping[int, Finished]]) -> dict[str, dict[str, float | None]]:
+    """By row what its runs cost, as means over seeds; None where nothing is known."""
+    costs = {}
+    for row, by_seed in runs.items():
+        costs[row] = {
+            key: _mean(
+                kept.result[key] / unit
+                for kept in by_seed.values()
+                if kept.result[key] is not None
+                and not (kept.result["resumed"] and key in _WHOLE_RUN_COSTS)
+            )
+            for key, (_, unit) in _COSTS.items()
+        }
+    return costs
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return float(np.mean(known)) if known else None
+
+
+def _buckets(runs: Mapping[str, Mapping[int, Finished]]) -> list[tuple[str, str, Any, dict]]:
+    """Row, bucket, mean number of targets, and by metric the values of the seeds."""
+    lines = []
+    for row, by_seed in runs.items():
+        parts = [kept.result["test_buckets"] or {} for kept in by_seed.values()]
+        for bucket in dict.fromkeys(name for part in parts for name in part):
+            figures = [part[bucket] for part in parts if bucket in part]
+            names = dict.fromkeys(name for each in figures for name in each if name != "targets")
+            if not any(f["targets"] for f in figures):
+                continue
+            values = {m: [f[m] for f in figures if f.get(m) is not None] for m in names}
+            lines.append((row, bucket, _mean(f["targets"] for f in figures), values))
+    return lines
+
+
+_CSV = (
+    *("dataset", "protocol", "model", "metric", "seeds", "mean", "deviation"),
+    *("difference", "low", "high", "verdict", "needed_seeds"),
+)
+
+
+def _csv_lines(found: Comparison) -> list[list[Any]]:
+    lines = []
+    for protocol, rows in found.means.items():
+        for row, values in rows.items():
+            for metric, by_seed in values.items():
+                line = [protocol, row, metric, len(by_seed), *spread(np.asarray(by_seed))]
+                d = found.differences.get(protocol, {}).get(row, {}).get(metric)
+                line += [d.mean, d.low, d.high, d.verdict, d.needed_seeds] if d else [None] * 5
+                lines.append(line)
+    return lines
+
+
+def plot_differences(comparisons: Mapping[str, Comparison], baseline: str | None) -> Figure | None:
+    """Intervals of the differences, one panel a metric; None where nothing is compared."""
+    points: dict[str, list[tuple[str, str, Any]]] = {}
+    for dataset, found in comparisons.items():
+        for protocol, rows in found.differences.items():
+            for row, by_metric in rows.items():
+                for metric, difference in by_metric.items():
+                    label = f"{row}, {dataset}" if len(comparisons) > 1 else row
+                    points.setdefault(metric, []).append((label, protocol, difference))
+    if not points:
+        return None
+    metrics = sorted(points, key=cut_off)
+    labels = list(dict.fromkeys(label for each in points.values() for label, *_ in each))
+    used = [p for p in PROTOCOLS if any(p == q for each in points.values() for _, q, _ in each)]
+    figure, places = panels(len(metrics), (4.5, 1.5 + 0.4 * len(labels)), 2, sharey=True)
+    for panel, metric in zip(places, metrics):
+        panel.axvline(0, color="grey", linewidth=1)
+        for number, protocol in enumerate(used):
+            own = [(labels.index(label), d) for label, p, d in points[metric] if p == protocol]
+            means = [d.mean for _, d in own]
+            reach = [[d.mean - d.low for _, d in own], [d.high - d.mean for _, d in own]]
+            height = [at + 0.6 * ((number + 0.5) / len(used) - 0.5) for at, _ in own]
+            name = protocol.replace("_", " ")
+            panel.errorbar(means, height, xerr=reach, fmt="o", capsize=3, label=name)
+        panel.set_yticks(range(len(labels)), labels)
+        panel.set_title(metric_title(metric))
+        panel.grid(axis="x", alpha=0.3)
+    places[0].set_ylim(len(labels) - 0.5, -0.5)  # of all: they share it
+    places[0].legend(fontsize="small")
+    figure.suptitle(f"Difference to {baseline}, 95 % intervals over users and seeds")
+    return figure

@@ -1,0 +1,324 @@
+"""Studies: what is run and what is found again, and that the report says no more than it can."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from recbole.trainer import Trainer
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.run import model as run
+from recbole_gr.storage.run_files import held
+from recbole_gr.study import workers
+from recbole_gr.study.cell import run_cell
+from recbole_gr.study.command import main
+from recbole_gr.study.plan import read_study
+from recbole_gr.study.ranks import metric_of
+from recbole_gr.study.runner import study
+from recbole_gr.study.store import finished
+from recbole_gr.study.workers import in_processes
+
+SETTINGS = {"epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "train_batch_size": 64, "topk": [5, 10]}
+CE = {"loss_type": "CE"}
+
+
+def here(folders, jobs):
+    """Runs in this process."""
+    for folder in folders:
+        run_cell(folder)
+        yield folder, 0
+
+
+@pytest.fixture
+def file(tiny_folder, tmp_path, monkeypatch):
+    """A function that writes a study file, in a folder of the test."""
+    monkeypatch.chdir(tmp_path)
+
+    def file(**changes):
+        content = {
+            "models": {"SASRec": CE, "small": {"model": "SASRec", "hidden_size": 8, **CE}},
+            "datasets": ["tiny"],
+            "seeds": [1, 2],
+            "settings": {**SETTINGS, "data_path": str(tiny_folder)},
+            "baseline": "SASRec",
+        }
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump({**content, **changes}, sort_keys=False))
+        return path
+
+    return file
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs that train nothing: those that were asked for. The target of user `u3` is first in all
+    rankings of `small`, other ranks are drawn by the seed."""
+    asked = []
+
+    def fake(config, start):
+        row = "small" if config["hidden_size"] == 8 else "other"
+        asked.append((config["dataset"], row, config["seed"]))
+        if config["weight_decay"] == 0.5:
+            raise RuntimeError("there is no more memory")
+        rng = np.random.default_rng(config["seed"])
+        ranks = rng.integers(-1, 12, 50).astype(np.int32)
+        ranks[3] = 0 if row == "small" else 9
+        order = rng.permutation(50)  # models may test in any order
+        users = np.array([f"u{number}" for number in range(50)])
+        places = {"with_history": ranks, "without_history": ranks - (ranks > 0)}
+        tested = "other" if config["user_inter_num_interval"] == "[9,inf)" else "those"
+        metrics = {f"{m}@{k}": 0.25 for k in (5, 10) for m in ("recall", "ndcg")}
+        return {
+            "model": config["model"], "dataset": config["dataset"],
+            "test_result": metrics, "test_result_without_history": metrics,
+            "test_buckets": {"6+": {"targets": 50, "recall@5": 0.25}},
+            "test_targets": {"count": 50, "digest": tested, "tied": 0},
+            "epochs_run": 2, "seconds_per_epoch": 0.1, "seconds_total": 0.5, "parameters": 12,
+            "peak_memory_bytes": 2**30, "config": {"dataset": "tiny", "data_path": "tiny"},
+            "test_ranks": {
+                "user": order.astype(np.int32), "user_token": users[order],
+                "item": np.zeros(50, np.int32), "item_token": np.full(50, "i1"),
+                **{name: values[order] for name, values in places.items()},
+            },
+        }  # fmt: skip
+
+    monkeypatch.setattr(run, "run_model", fake)
+
+    def runs():
+        done = asked.copy()
+        asked.clear()
+        return done
+
+    return runs
+
+
+ALL = [("tiny", row, seed) for row in ("other", "small") for seed in (1, 2)]
+
+
+def test_what_is_finished_is_not_run_again_and_what_is_new_is_run_alone(file, runs, tiny_folder):
+    assert study(file(), workers=here)["done"] == 4 and runs() == ALL
+    again = study(file(), workers=here)
+    assert (again["done"], again["found"], runs()) == (0, 4, [])
+    study(file(seeds=[2, 1, 3]), workers=here)
+    assert runs() == [("tiny", "other", 3), ("tiny", "small", 3)]
+    own = {"model": "SASRec", **CE}
+    models = {"renamed": own, "small": {"model": "SASRec", "hidden_size": 8, **CE}, "GRU4Rec": CE}
+    outcome = study(file(models=models, baseline="renamed"), workers=here)
+    assert runs() == [("tiny", "other", 1), ("tiny", "other", 2)]  # GRU4Rec alone
+    assert set(outcome["report"]["datasets"]["tiny"]["costs"]) == set(models)
+    longer = {**SETTINGS, "data_path": str(tiny_folder), "epochs": 3}
+    assert study(file(settings=longer), workers=here)["found"] == 0 and len(runs()) == 4
+    elsewhere = {**SETTINGS, "data_path": os.path.relpath(tiny_folder), "show_progress": False}
+    assert study(file(settings=elsewhere), workers=here)["found"] == 4 and runs() == []
+
+
+def test_changed_data_are_never_answered_with_old_results(file, runs, tmp_path, tiny_folder):
+    data = tmp_path / "data" / "tiny"
+    data.mkdir(parents=True)
+    for path in (tiny_folder / "tiny").iterdir():
+        (data / path.name).write_bytes(path.read_bytes())
+    settings = {**SETTINGS, "data_path": str(data.parent)}
+    study(file(settings=settings), workers=here)
+    assert len(runs()) == 4
+    text = (data / "tiny.item").read_text().replace("river", "hill")
+    (data / "tiny.item").write_text(text)
+    study(file(settings=settings), workers=here)
+    assert len(runs()) == 4
+    (data / "tiny.item").write_text(text.replace("hill", "river"))
+    assert study(file(settings=settings), workers=here)["found"] == 4
+
+
+def test_a_run_that_fails_is_a_line_of_the_report_and_tried_again(file, runs, capsys):
+    models = {"SASRec": CE, "heavy": {"model": "SASRec", "weight_decay": 0.5, **CE}}
+    for n_runs in (4, 2):
+        outcome = study(file(models=models), workers=here)
+        assert len(runs()) == n_runs
+        assert list(outcome["failed"]) == ["heavy on tiny, seed 1", "heavy on tiny, seed 2"]
+        assert "RuntimeError: there is no more memory" in outcome["table"]
+        assert list(outcome["report"]["datasets"]["tiny"]["costs"]) == ["SASRec"]
+    assert outcome["found"] == 2
+
+
+def test_a_process_that_is_killed_is_a_failure_with_its_reason(file, runs):
+    def killing(folders, jobs):
+        yield from ((folder, -9) for folder in folders[:1])
+        yield from here(folders[1:], jobs)
+
+    (reason,) = study(file(), workers=killing)["failed"].values()
+    assert "killed by signal 9, perhaps for want of memory" in reason
+
+
+def test_pairs_by_user_what_models_tested_in_different_orders(file, runs):
+    """All users but one have equal ranks: that one gains one hit of 50 in each seed."""
+    found = study(file(), workers=here)["report"]["datasets"]["tiny"]["differences"]
+    for protocol in ("with_history", "without_history"):
+        difference = found[protocol]["small"]["recall@5"]
+        assert difference["mean"] == pytest.approx(1 / 50)
+        assert difference["low"] == pytest.approx(0) and difference["high"] == pytest.approx(3 / 50)
+        assert difference["verdict"] == "not distinguishable at this power"
+
+
+def test_the_files_of_a_report(file, runs):
+    outcome = study(file(), workers=here)
+    page, rows = (Path(outcome["files"][kind]).read_text() for kind in ("md", "csv"))
+    assert "0.2500 ± 0.0000" in page and "Minus SASRec, paired:" in page
+    assert "not distinguishable at this power" in page and "6+" in page
+    assert rows.count("\n") == 1 + 2 * 2 * 4
+    assert Path(outcome["files"]["png"]).stat().st_size > 1000
+    text = Path(outcome["files"]["json"]).read_text()
+    report = json.loads(text, parse_constant=lambda name: pytest.fail(name))  # no NaN
+    assert report["datasets"]["tiny"]["metrics"]["with_history"]["small"]["ndcg@10"]["mean"] == 0.25
+    one = study(file(seeds=[1]), workers=here)
+    assert "one seed does not tell" in one["table"] and "±" not in one["table"]
+    alone = study(file(baseline=None), workers=here)
+    assert "Minus" not in alone["table"]
+
+
+def test_different_test_targets_are_refused(file, runs):
+    other = {"model": "SASRec", "user_inter_num_interval": "[9,inf)", **CE}
+    with pytest.raises(ConfigError, match="SASRec and other .* different targets"):
+        study(file(models={"SASRec": CE, "other": other}), workers=here)
+
+
+def test_a_study_that_another_process_is_at_is_refused(file, runs):
+    with held(Path("saved/studies/mine"), "wait"), pytest.raises(ConfigError, match="in use"):
+        study(file(), workers=here)
+    assert runs() == []
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"models": {"SASRec": CE, "b": {"model": "SASRec", "hiden_size": 8}}}, "b on .*hiden"),
+        ({"models": {"TIGER": {}, "b": {"model": "SASRec", "codebook_size": 8}},
+          "baseline": "TIGER"}, "b on tiny: codebook_size: SASRec has no such key"),
+        ({"models": {"SASRec": CE, "b": {"model": "SASRek"}}}, "b on tiny: .*SASRec"),
+        ({"settings": {"hiden_size": 8}}, "SASRec on tiny: .*hidden_size"),
+        ({"settings": {"seed": 3}}, "seed is not set there; write it under seeds"),
+        ({"seeds": [1, 1]}, "seeds: .*different"),
+        ({"seeds": ["a"]}, "seeds"),
+        ({"baseline": "SASRek"}, "no row is called 'SASRek'.*SASRec"),
+        ({"basline": "SASRec"}, "Unknown key 'basline'.*baseline"),
+        ({"tune": {"small": {"learning_rate": "loguniform -5,-8"}}}, "lower bound"),
+        ({"tune": {"smal": {"learning_rate": "loguniform -8,-5"}}}, "tune: no row .*small"),
+        ({"tune": {"small": {"hidden_size": "choice [8,16]"}}}, "fixed in the row"),
+        ({"tune": {"small": {"n_layer": "choice [1,2]"}}}, "small on tiny: .*n_layers"),
+        ({"models": {"DACT": {}}, "baseline": None}, "runs over periods"),
+        ({"models": []}, "models: write rows"),
+        ({"name": "../a"}, "name"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_what_cannot_be_used_is_said_before_anything_is_run(file, runs, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        study(file(**changes), workers=here)
+    assert runs() == []
+
+
+def test_a_row_has_the_settings_of_its_files_but_for_its_own(file, runs, tmp_path):
+    (tmp_path / "small.yaml").write_text("model: TIGER\nhidden_size: 8\nn_layers: 1\n")
+    row = {"model": "SASRec", "config_files": "small.yaml", "n_layers": 2, **CE}
+    (cell, _) = read_study(file(models={"row": row}, baseline=None)).cells()
+    assert (cell.settings["hidden_size"], cell.settings["n_layers"]) == (8, 2)
+    assert cell.model == "SASRec" and "config_files" not in cell.settings
+
+
+def test_the_short_form_and_spaces_to_tune(file):
+    found = read_study(
+        file(models=["SASRec", "GRU4Rec"], tune={"SASRec": {"n_layers": "choice [1,2]"}})
+    )
+    assert found.rows == {"SASRec": {"model": "SASRec"}, "GRU4Rec": {"model": "GRU4Rec"}}
+    assert found.name == "mine" and found.tune == {"SASRec": {"n_layers": "choice [1,2]"}}
+
+
+def figures(outcome):
+    return {
+        name: outcome["report"]["datasets"]["tiny"][name] for name in ("metrics", "differences")
+    }
+
+
+def test_a_training_that_was_killed_goes_on_to_equal_results(file, monkeypatch):
+    whole = study(file(name="whole"), workers=here)
+    for cell in read_study(file(name="whole")).cells():
+        kept = finished(Path("saved/studies/whole", cell.folder), cell)
+        for name in ("recall@5", "ndcg@10") if kept.ranks else ():  # of one target a user
+            mean = metric_of(kept.ranks["with_history"], name).mean()
+            assert mean == pytest.approx(kept.result["test_result"][name], abs=6e-5)
+    train, epochs = Trainer._train_epoch, []
+
+    def killed(trainer, data, epoch, *args, **kwargs):
+        epochs.append(epoch)
+        if len(epochs) == 4:  # the second run, in its second epoch
+            raise SystemExit("killed")
+        return train(trainer, data, epoch, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "_train_epoch", killed)
+    with pytest.raises(SystemExit, match="killed"):
+        study(file(name="cut"), workers=here)
+    epochs.clear()
+    monkeypatch.setattr(Trainer, "_train_epoch", killed)
+    epochs.extend([None] * 4)
+    cut = study(file(name="cut"), workers=here)
+    assert epochs[4:] == [1, 0, 1, 0, 1]  # from the first epoch's checkpoint on
+    assert (cut["found"], cut["done"]) == (1, 3) and not cut["failed"]
+    assert figures(cut) == figures(whole)
+
+
+@pytest.mark.slow
+def test_two_at_a_time_in_processes_are_one_after_another_here(file, capsys, monkeypatch):
+    alone = study(file(name="alone"), workers=here)
+    path = str(file(name="two"))
+    capsys.readouterr()
+    assert main([path, "--jobs=2"]) == 0
+    told = capsys.readouterr()
+    assert "Report: saved/studies/two/report.md" in told.out
+    with open("saved/studies/two/report.json") as text:
+        two = json.load(text)
+    assert figures({"report": two}) == json.loads(json.dumps(figures(alone)))
+    for folder in Path("saved/studies/two/tiny").iterdir():
+        kept = {path.name for path in folder.iterdir()}
+        assert {"manifest.json", "model.pth", "result.json", "run.log"} <= kept
+
+
+SCRIPT = """\
+#!{python}
+import os, signal, sys
+folder = sys.argv[3]
+with open(folder + "/gpus", "w") as file:
+    file.write(" ".join(sys.argv[4:]))
+if folder.endswith("first"):
+    sys.exit(3)
+
+def stopped(*_):
+    open(folder + "/stopped", "w").close()
+    os._exit(143)
+
+signal.signal(signal.SIGTERM, stopped)
+open(folder + "/begun", "w").close()  # a pipe: the test waits there
+signal.pause()
+"""
+
+
+def test_processes_are_told_to_stop_and_waited_for(tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text(SCRIPT.format(python=sys.executable))
+    program.chmod(0o755)
+    folders = [tmp_path / name for name in ("first", "second", "third")]
+    for folder in folders:
+        folder.mkdir()
+        os.mkfifo(folder / "begun")
+    monkeypatch.setattr(workers.sys, "executable", str(program))
+    monkeypatch.setattr(workers, "_gpus", lambda: ["4", "7"])
+    ended = in_processes(folders, 2)
+    assert next(ended) == (folders[0], 3)
+    for folder in folders[1:]:
+        open(folder / "begun").close()
+    ended.close()
+    assert [(folder / "stopped").exists() for folder in folders] == [False, True, True]
+    # The third has that of the first, which is free again.
+    used = [(folder / "gpus").read_text() for folder in folders]
+    assert sorted(used[:2]) == ["4", "7"] and used[2] == used[0]
