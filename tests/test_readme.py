@@ -19,6 +19,7 @@ from recbole_gr.convert.command import main as convert_main
 from recbole_gr.errors import ConfigError
 from recbole_gr.report import tokenizers
 from recbole_gr.search.space import read_space
+from recbole_gr.study.plan import read_study
 
 PYTHON = snippets("python")
 CONVERSIONS = [
@@ -98,6 +99,7 @@ def test_a_python_snippet_runs(snippet, pages):
             "docs/search.md",
             lambda names: [t["status"] for t in names["found"]["trials"]] == ["finished"] * 2,
         ),
+        ("docs/study.md", lambda names: names["outcome"]["done"] == 4),
     ],
 )
 def test_the_snippets_of_a_page_give_what_they_promise(page, given, pages):
@@ -113,6 +115,9 @@ def test_a_yaml_snippet_holds_known_keys_or_declares_one(snippet, tmp_path):
         return
     file = tmp_path / "my.yaml"
     file.write_text(snippet.text, encoding="utf-8")
+    if snippet.page == "docs/study.md":
+        assert len(read_study(file).cells()) == 9
+        return
     config = Config(config_file_list=[str(file)])
     sections = ("per_model", "per_tokenizer")
     assert settings == {key: settings[key] if key in sections else config[key] for key in settings}
