@@ -25,9 +25,9 @@ _UNHASHED_KEYS = frozenset(
     "model continual_model continual_sid_files continual_tokenizer continual_recommender "
     "continual_last continual_dir show_progress device gpu_id use_gpu worker state sid_dir "
     "checkpoint_dir result_dir log_wandb "
-    "log_level content_cache_dir data_path resume eval_buckets dataset_save_path "
-    "dataloaders_save_path save_dataset save_dataloaders nproc world_size ip port group_offset "
-    "encoding".split()
+    "log_level content_cache_dir data_path resume eval_buckets eval_exact "
+    "dataset_save_path dataloaders_save_path save_dataset save_dataloaders nproc world_size ip "
+    "port group_offset encoding".split()
 )
 # Of files it counts whether they are given; what is in them is compared by their hashes.
 _FILES = (*FILE_KEYS, "continual_cf_files")
