@@ -249,11 +249,9 @@ class IntRR(GenerativeRecommender):
         by_leaf = self._leaf_scores(interaction)
         return self._best_leaves(by_leaf, interaction), self._by_item(by_leaf)
 
-    def _best_leaves(
-        self, by_leaf: Tensor, interaction: Interaction, width: int | None = None
-    ) -> Beams:
-        excluded = self._excluded(interaction)
-        nodes, scores = best_leaves(self.trie, by_leaf, width or self.beam_size, excluded)
+    def _best_leaves(self, by_leaf: Tensor, batch: Interaction, n: int | None = None) -> Beams:
+        excluded = self._excluded(batch)
+        nodes, scores = best_leaves(self.trie, by_leaf, n or self.beam_size, excluded)
         codes = self.codes[self.trie.items(nodes)[..., 0]]
         return Beams(nodes.masked_fill(scores == NEVER, -1), scores, codes)
 
