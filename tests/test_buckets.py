@@ -113,7 +113,7 @@ def test_buckets_of_every_model_add_up_to_the_whole(model, tiny_folder, in_tmp):
         mean = sum(part["targets"] * part[name] for part in buckets.values()) / 60
         assert mean == pytest.approx(value, abs=1e-6), name
     page = open(result["files"]["md"]).read()
-    assert "By the number of training interactions" in page and page.count(f"\n| {model}") == 4
+    assert "By the number of training interactions" in page and page.count(f"\n| {model}") == 5
     assert result["bucket_table"].count("\n") == 4
 
 

@@ -33,7 +33,8 @@ def test_several_models_end_in_one_table_written_in_four_formats(settings):
     outcome = run_recbole_gr("Pop,BPR", "tiny", config_dict=settings)
     assert [result["model"] for result in outcome["results"]] == ["Pop", "BPR"]
     rows = Path(outcome["files"]["md"]).read_text().count("\n| ")
-    assert rows == (2 + 2) + (2 + 6)  # head, rule, two models; the same of three buckets each
+    # Head, rule, two models; again without history; the same of three buckets each.
+    assert rows == (2 + 2) + (2 + 2) + (2 + 6)
     assert all(Path(file).stat().st_size > 100 for file in outcome["files"].values())
     pop, bpr = outcome["results"]
     assert pop["test_targets"] == bpr["test_targets"] and pop["test_targets"]["count"] == 60

@@ -18,6 +18,7 @@ from recbole_gr.distributed import failures, processes
 from recbole_gr.distributed.layout import Layout, layout_of
 from recbole_gr.distributed.rendezvous import RankInfo, port_in_use
 from recbole_gr.errors import ConfigError
+from recbole_gr.storage.checkpoint import decode, encode
 from recbole_gr.terminal.command_line import stopped_as_by_ctrl_c
 
 PORT = 5678  # RecBole's
@@ -72,7 +73,7 @@ def run_processes(fn: Callable, args: tuple, settings: dict, check: Callable | N
         if error is not None:
             raise error
         outcome = Path(folder, "outcome")
-        return torch.load(outcome, weights_only=True) if outcome.is_file() else None
+        return decode(torch.load(outcome, weights_only=True)) if outcome.is_file() else None
 
 
 def _wait(workers: Sequence[Any], folder: str) -> BaseException | None:
@@ -142,7 +143,7 @@ def _worker(
         with stopped_as_by_ctrl_c():
             outcome = fn(*args)
         if rank == 0:
-            torch.save(outcome, Path(folder, "outcome"))
+            torch.save(encode(outcome), Path(folder, "outcome"))
     except BaseException as error:
         failures.keep_error(Path(folder, f"error-{index}"), rank, error)
         sys.exit(1)

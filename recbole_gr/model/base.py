@@ -124,6 +124,10 @@ class GenerativeRecommender(SequentialRecommender):
             renormalise=self.renormalise,
         )
 
+    def search_and_score(self, interaction: Interaction) -> tuple[Beams, Tensor | None]:
+        """:meth:`search`, and what :meth:`exact` gives if the search comes by it; else None."""
+        return self.search(interaction), None
+
     def _excluded(self, interaction: Interaction) -> Tensor | None:
         """``[B, H]`` items that may not be returned, None where all may."""
         if EXCLUDED in interaction:
@@ -222,6 +226,10 @@ class GenerativeRecommender(SequentialRecommender):
         """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), without a search."""
         users = len(interaction[self.ITEM_SEQ_LEN])
         return exact_scores(self.start(interaction), self.trie, users, self.renormalise)
+
+    def exact_width(self) -> int:
+        """About how many numbers :meth:`exact` holds at once for each user."""
+        return max(n * size for n, size in zip(self.trie.n_nodes, self.sizes))
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` for RecBole's dense path: log-probabilities of the generated items,

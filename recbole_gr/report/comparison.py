@@ -10,6 +10,7 @@ from recbole_gr.report.epochs import plot_epochs
 from recbole_gr.report.figure import panels
 from recbole_gr.report.lines import interval_text
 from recbole_gr.report.metrics import metric_columns
+from recbole_gr.report.ranks import without_history_table, write_ranks
 from recbole_gr.report.redistribution import plot_redistribution
 from recbole_gr.report.table import Column, table_text, write_files
 
@@ -62,7 +63,8 @@ def write_report(results: list[dict[str, Any]], folder: str | os.PathLike[str]) 
     """Write `results.md`, `results.csv`, `results.json` and `results.png` into `folder`.
 
     Where a result has `epoch_figures`, also `epochs-<model>.json` and `epochs-<model>.png`; where
-    it has a `redistribution`, that as JSON and PNG likewise.
+    it has a `redistribution`, that as JSON and PNG likewise; and its `test_ranks`, which are in no
+    other file, as `ranks-<model>.npz`.
 
     Args:
         results (list[dict]): as `run_recbole_gr` returns them for one model, at least one.
@@ -77,9 +79,10 @@ def write_report(results: list[dict[str, Any]], folder: str | os.PathLike[str]) 
         "results",
         md=_markdown_page(results),
         rows=[[column.title for column in columns], *rows],
-        data=results,
+        data=[{k: v for k, v in r.items() if k != "test_ranks"} for r in results],
         figure=plot_results(results),
     )
+    write_ranks(results, folder)
     for result in results:
         for name, (key, plot) in _OWN_FILES.items():
             data, model = result.get(key), result["model"]
@@ -113,6 +116,9 @@ def _markdown_page(results: list[dict[str, Any]]) -> str:
         "MiB is GPU memory of tensors on a GPU, resident memory of the process elsewhere."
     )
     page = f"# {_title(results)}\n\n{markdown_table(results)}\n\n{costs}\n"
+    other = without_history_table(results)
+    if other:
+        page += f"\nWith the history of each user left out of the ranking:\n\n{other}\n"
     sure = [f"* {r['model']}: {interval_text(r)}\n" for r in results if r.get("test_interval")]
     if sure:
         page += "\nHow sure the test metrics are:\n\n" + "".join(sure)

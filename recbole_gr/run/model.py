@@ -33,6 +33,7 @@ from recbole_gr.terminal.log import prints_to_log, say
 from recbole_gr.trainer.buckets import ItemBuckets
 from recbole_gr.trainer.confidence import noting_intervals
 from recbole_gr.trainer.growth import load_grown
+from recbole_gr.trainer.ranks import ranks_for
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +130,7 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         if saved:  # of a training that has come to its end now
             stopped_beside(trainer.saved_model_file).unlink(missing_ok=True)
     trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
+    trainer.ranks = ranks = ranks_for(config, model, (train_data, valid_data), test_data)
     with noting_intervals(trainer.evaluator, test_data._dataset) as intervals:
         test_result = trainer.evaluate(
             test_data, load_best_model=saved and start.train, show_progress=progress
@@ -145,6 +147,8 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         "best_valid_score": None if score is None else float(score),
         "best_valid_result": valid_result,
         "test_result": test_result,
+        "test_result_without_history": ranks.results(trainer.evaluator) if ranks else None,
+        "test_ranks": ranks.arrays(test_data._dataset) if ranks else None,
         "test_interval": intervals.plain(),
         "test_buckets": test_buckets or None,
         "test_targets": tested_targets(test_data._dataset),

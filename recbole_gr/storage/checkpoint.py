@@ -134,6 +134,7 @@ def encode(value: Any) -> Any:
             return {_KIND: "ndarray", "data": torch.from_numpy(np.ascontiguousarray(value))}
         return {
             _KIND: "object_ndarray",
+            "text": value.dtype.kind == "U",
             "shape": list(value.shape),
             "data": encode(value.ravel().tolist()),
         }
@@ -178,6 +179,7 @@ def decode(value: Any, into: nn.Module | None = None) -> Any:
     if kind == "object_ndarray":
         array = np.empty(len(value["data"]), dtype=object)
         array[:] = decode(value["data"])
+        array = array.astype(str) if value.get("text") else array
         return array.reshape(value["shape"])
     if kind == "sparse":
         row, col, data = (value[name].cpu().numpy() for name in ("row", "col", "data"))

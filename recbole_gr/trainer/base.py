@@ -268,19 +268,20 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
     ) -> dict[str, float] | None:
         """As RecBole's, loading the best model, or `model_file`, without unpickling.
 
-        Several processes share the users; the result is the same in all, `buckets` and a trainer's
-        figures are whole on rank 0.
+        Several processes share the users; the result is the same in all, `buckets`, `ranks` and a
+        trainer's figures are whole on rank 0.
         """
         if not eval_data:
             return None
         if load_best_model:
             self._load_model(model_file or self.saved_model_file)
-        with collecting(self.eval_collector, self.buckets):
+        others = [other for other in (self.buckets, self.ranks) if other is not None]
+        with collecting(self.eval_collector, others):
             result = super().evaluate(
                 evaluation_shard(eval_data), load_best_model=False, show_progress=show_progress
             )
-        if self.buckets is not None:
-            self.buckets.gather()
+        for other in others:
+            other.gather()
         return result
 
     def _load_model(self, file: str | os.PathLike[str]) -> dict[str, Any]:

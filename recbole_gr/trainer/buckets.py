@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from recbole.evaluator.collector import DataStruct
@@ -90,7 +90,7 @@ class ItemBuckets:
         kind = _RANKED if ranked else _SCORED
         metrics = [m for m in evaluator.metric_class.values() if set(m.metric_need) <= kind]
         parts = self._ranked_parts() if ranked else self._scored_parts()
-        return {name: _measure(metrics, *part) for name, part in zip(self.names, parts)}
+        return {name: measured(metrics, *part) for name, part in zip(self.names, parts)}
 
     def _ranked_parts(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
         hits, positives = torch.cat(self._hits), torch.cat(self._positives)
@@ -111,9 +111,11 @@ class ItemBuckets:
             yield n_rows, {"rec.score": scores[rows], "data.label": labels[rows]}
 
 
-def _measure(
+def measured(
     metrics: Sequence[AbstractMetric], n_targets: int, values: Mapping[str, Tensor]
 ) -> dict[str, float | None]:
+    """``targets`` and the metrics of what RecBole's collector would have collected, ``values`` by
+    its names; a metric without a value is None."""
     struct = DataStruct()
     for name, value in values.items():
         struct.set(name, value.cpu())
@@ -129,20 +131,21 @@ def _measure(
 
 
 @contextlib.contextmanager
-def collecting(collector: Collector, buckets: ItemBuckets | None) -> Iterator[None]:
-    """RecBole's collector hands every batch of the block to ``buckets`` too (None: to nobody)."""
-    if buckets is None:
+def collecting(collector: Collector, others: Sequence[Any]) -> Iterator[None]:
+    """RecBole's collector hands every batch of the block to ``others`` too, by their ``add``."""
+    if not others:
         yield
         return
     collect = collector.eval_batch_collect
 
-    def both(
+    def all_of_them(
         scores: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
     ) -> None:
         collect(scores, interaction, positive_u, positive_i)
-        buckets.add(scores, interaction, positive_u, positive_i)
+        for other in others:
+            other.add(scores, interaction, positive_u, positive_i)
 
-    collector.eval_batch_collect = both
+    collector.eval_batch_collect = all_of_them
     try:
         yield
     finally:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataloader import AbstractDataLoader
     from recbole.data.interaction import Interaction
+    from torch import Tensor
 
+    from recbole_gr.generation.beam_search import Beams
     from recbole_gr.model.base import GenerativeRecommender
 
 SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
@@ -159,12 +161,20 @@ class _GenerationSteps(Outcome, Trainer):
         for interaction, _, positive_u, positive_i in bar:
             with torch.autocast(self.device.type, self.amp_dtype, enabled=self.enable_amp):
                 interaction = to_device(interaction, self.device)
-                beams = self.model.search(interaction)
-            items = self.model.rank(beams, lists.k, interaction).items
+                beams, scores, exact = self._answers(interaction)
+            n_places = lists.k if self.ranks is None else max(lists.k, beams.nodes.shape[1])
+            ranked = self.model.rank(beams, n_places, interaction).items
+            items = ranked[:, : lists.k]
             positive = torch.stack([positive_u, positive_i]).to(self.device, non_blocking=True)
             lists.add(beams, items, *positive)
             if self.buckets is not None:
                 self.buckets.add_ranked(items, *positive)
+            if self.ranks is not None and scores is not None:
+                self.ranks.add_scored(scores, interaction, *positive)
+            elif self.ranks is not None:
+                self.ranks.add_ranked(ranked, interaction, *positive)
+            if self.ranks is not None and exact is not None:
+                self.ranks.add_exact(exact, interaction, *positive)
         lists.gather()
         lists.into(self.eval_collector.data_struct)
         result = self.evaluator.evaluate(self.eval_collector.get_data_struct())
@@ -172,6 +182,16 @@ class _GenerationSteps(Outcome, Trainer):
         self.wandblogger.log_eval_metrics(result, head="eval")
         self.logger.info(f"generation: {self.generation_figures}")
         return result
+
+    def _answers(self, interaction: Interaction) -> tuple[Beams, Tensor | None, Tensor | None]:
+        """The beams of a batch; and where ranks are collected the scores ``[B, n_items]`` that the
+        search was made by, if it scores every item, and the exact ones, if they are asked for."""
+        if self.ranks is None:
+            return self.model.search(interaction), None, None
+        beams, scores = self.model.search_and_score(interaction)
+        if self.ranks.exact is None:
+            return beams, scores, None
+        return beams, scores, self.ranks.exact(interaction) if scores is None else scores
 
 
 class GenerationTrainer(EpochLines, SafeTrainerMixin, _GenerationSteps):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recbole_gr.trainer.buckets import ItemBuckets
+    from recbole_gr.trainer.ranks import TargetRanks
 
 
 class Outcome:
@@ -18,6 +19,7 @@ class Outcome:
         epoch_seconds (list[float]): training time of each epoch.
         valid_seconds (list[float]): time of each validation.
         buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
+        ranks (TargetRanks | None): collects the ranks of the targets that `evaluate` evaluates.
         generation_figures (dict | None): what the last evaluation tells of generated SIDs.
         epoch_figures (list[dict] | None): what the model states about itself after each epoch.
         stopped_file (str | None): the checkpoint to go on from after Ctrl-C; on rank 0.
@@ -28,6 +30,7 @@ class Outcome:
     epoch_seconds: list[float]
     valid_seconds: list[float]
     buckets: ItemBuckets | None = None
+    ranks: TargetRanks | None = None
     generation_figures: dict[str, float] | None = None
     epoch_figures: list[dict[str, Any]] | None = None
     stopped_file: str | None = None

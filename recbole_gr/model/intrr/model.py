@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 
 from recbole_gr.compat.tracing import exporting
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation.beam_search import NEVER, Beams, ExcludedPrefixes, Step, best
+from recbole_gr.generation.beam_search import NEVER, Beams, Step
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.intrr import settings as options
-from recbole_gr.model.intrr.exact import leaf_scores
+from recbole_gr.model.intrr.exact import best_leaves, leaf_scores
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
 from recbole_gr.model.intrr.redistribution import alike_items, assignment_figures, described
 
@@ -241,21 +240,20 @@ class IntRR(GenerativeRecommender):
         """Constrained beam search, or with ``decoding: exact`` the best SIDs of all of them."""
         if self.decoding == "beam":
             return super().search(interaction, beam_size)
-        scores = self._leaf_scores(interaction)
-        gone = self._excluded(interaction)
-        excluded = None if gone is None else ExcludedPrefixes(self.trie, gone)
-        width = min(beam_size or self.beam_size, scores.shape[1])
-        spare = 0 if excluded is None else excluded.spare()
-        ties = partial(self._lowest_item_of_leaves, scores.shape[0])
-        scores, nodes = best(scores, ties, min(width + spare, scores.shape[1]))
-        if excluded is not None:
-            scores, keep = excluded.leave_out(self.n_levels - 1, nodes, scores, width)
-            nodes = nodes.gather(1, keep)
-        item = self.trie.items(nodes)[..., 0]
-        return Beams(nodes.masked_fill(scores == NEVER, -1), scores, self.codes[item])
+        return self._best_leaves(self._leaf_scores(interaction), interaction, beam_size)
 
-    def _lowest_item_of_leaves(self, n_rows: int) -> Tensor:
-        return self.trie.leaf_item[self.trie.leaf_start[:-1].long()].expand(n_rows, -1)
+    def search_and_score(self, interaction: Interaction) -> tuple[Beams, Tensor | None]:
+        """As of any model; the search of ``decoding: exact`` comes by all scores."""
+        if self.decoding == "beam":
+            return super().search_and_score(interaction)
+        by_leaf = self._leaf_scores(interaction)
+        return self._best_leaves(by_leaf, interaction), self._by_item(by_leaf)
+
+    def _best_leaves(self, by_leaf: Tensor, batch: Interaction, n: int | None = None) -> Beams:
+        excluded = self._excluded(batch)
+        nodes, scores = best_leaves(self.trie, by_leaf, n or self.beam_size, excluded)
+        codes = self.codes[self.trie.items(nodes)[..., 0]]
+        return Beams(nodes.masked_fill(scores == NEVER, -1), scores, codes)
 
     def _leaf_scores(self, interaction: Interaction) -> Tensor:
         user = self.user_state(interaction)
@@ -266,10 +264,16 @@ class IntRR(GenerativeRecommender):
     def exact(self, interaction: Interaction) -> Tensor:
         """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), from one table of
         logits per level and user. With ``renormalise`` the catalogue has probability 1."""
-        by_leaf = self._leaf_scores(interaction)
+        return self._by_item(self._leaf_scores(interaction))
+
+    def _by_item(self, by_leaf: Tensor) -> Tensor:
         leaf, item = self.trie.entries()
         by_item = by_leaf.new_full((len(by_leaf), self.n_items), NEVER)
         return by_item.index_copy(1, item, by_leaf[:, leaf] + self.trie.entry_log_share())
+
+    def exact_width(self) -> int:
+        """As of any model; the tables of its levels are made of a few users at a time."""
+        return self.n_items
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]`` for RecBole's dense path: of all items with ``decoding: exact``, else

@@ -1,0 +1,39 @@
+"""The other protocol beside the first: test metrics with the history left out of the ranking, and
+the rank of each target as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recbole_gr.report.metrics import metric_columns
+from recbole_gr.report.table import Column, table_text
+from recbole_gr.storage.files import atomic_write
+
+if TYPE_CHECKING:
+    import os
+
+
+def without_history_table(results: list[dict[str, Any]]) -> str:
+    """A markdown table with a row per model; an empty string where there is none.
+
+    Args:
+        results (list[dict]): as `run_recbole_gr` returns them; `test_result_without_history` is
+            read.
+    """
+    key = "test_result_without_history"
+    metrics = metric_columns(result.get(key) for result in results)
+    rows = [[r["model"], *map((r.get(key) or {}).get, metrics)] for r in results]
+    return table_text([Column("model"), *metrics.values()], rows) if metrics else ""
+
+
+def write_ranks(results: list[dict[str, Any]], folder: str | os.PathLike[str]) -> None:
+    """Write the `test_ranks` of each result that has them as `ranks-<model>.npz` into `folder`, to
+    be read by `numpy.load`; a few bytes a target."""
+    for result in results:
+        if result.get("test_ranks"):
+            with atomic_write(Path(folder, f"ranks-{result['model']}.npz")) as temporary:
+                with open(temporary, "wb") as file:
+                    np.savez_compressed(file, **result["test_ranks"])
