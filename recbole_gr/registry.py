@@ -200,6 +200,13 @@ def _named(kind: str, name: str, table: Mapping[str, str | type], hint: str = ""
     raise ConfigError(_unknown(kind, name, [(f"{kind.capitalize()}s", table)]) + hint)
 
 
+def on_whole_sequences(model_class: type) -> Any:
+    """The class of a causal model of RecBole's that trains on whole sequences; see
+    :mod:`recbole_gr.model.whole_sequences`, which is imported here by name."""
+    module = importlib.import_module("recbole_gr.model.whole_sequences")
+    return module.on_whole_sequences(model_class)
+
+
 def get_trainer(config: Config, model_class: type) -> Any:
     """The trainer class for a model: the one that it or a class before it names in its attribute
     `trainer`, or else RecBole's for it; made safe where it is RecBole's.
