@@ -92,7 +92,7 @@ def tokenizers_where(able: Callable[[Any], bool]) -> list[str]:
 
 
 def is_generative(model: Any) -> bool:
-    """Whether a model, or its class, is a `GenerativeRecommender`, whose attributes say the rest."""
+    """Whether a model, or its class, is a GenerativeRecommender; its attributes say the rest."""
     return bool(getattr(model, "generative", False))
 
 
