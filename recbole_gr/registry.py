@@ -92,8 +92,7 @@ def tokenizers_where(able: Callable[[Any], bool]) -> list[str]:
 
 
 def is_generative(model: Any) -> bool:
-    """Whether a model, or its class, is a `recbole_gr.model.base.GenerativeRecommender`, whose
-    attributes say the rest, and none of RecBole's; None is no model."""
+    """Whether a model, or its class, is a GenerativeRecommender; its attributes say the rest."""
     return bool(getattr(model, "generative", False))
 
 
@@ -200,9 +199,14 @@ def _named(kind: str, name: str, table: Mapping[str, str | type], hint: str = ""
     raise ConfigError(_unknown(kind, name, [(f"{kind.capitalize()}s", table)]) + hint)
 
 
+def on_whole_sequences(model_class: type) -> Any:
+    """A causal model of RecBole's as :mod:`recbole_gr.model.whole_sequences` trains it."""
+    module = importlib.import_module("recbole_gr.model.whole_sequences")
+    return module.on_whole_sequences(model_class)
+
+
 def get_trainer(config: Config, model_class: type) -> Any:
-    """The trainer class for a model: the one that it or a class before it names in its attribute
-    `trainer`, or else RecBole's for it; made safe where it is RecBole's.
+    """The trainer class that a model names in its attribute `trainer`, or else RecBole's made safe.
 
     Args:
         config (Config): read for `MODEL_TYPE`.
@@ -218,7 +222,6 @@ def get_trainer(config: Config, model_class: type) -> Any:
         trainer = _load(named, f"trainer of '{model_class.__name__}'")
     of_trees = issubclass(trainer, DecisionTreeTrainer)
     module, name = ("trees", "safe_tree_trainer") if of_trees else ("base", "safe_trainer")
-    # By name, as models are: trainers stand above the registry.
     return getattr(importlib.import_module(f"recbole_gr.trainer.{module}"), name)(trainer)
 
 

@@ -64,6 +64,7 @@ class Config(RecBoleConfig):
 
     parameters: dict[str, list[str]]
     external_config_dict: dict[str, Any]
+    model_class: Any
     internal_config_dict: dict[str, Any]
 
     def __init__(
@@ -226,6 +227,8 @@ class Config(RecBoleConfig):
         check_edges(config["eval_buckets"])
         if registry.is_generative(self.model_class):
             self.model_class.prepare_config(config)
+        elif config.get("train_sample") == "sequence":
+            self.model_class = registry.on_whole_sequences(self.model_class)
         if config.get("resume") and not os.path.isfile(config["resume"]):
             raise ConfigError(f"resume: there is no checkpoint '{config['resume']}'.")
 

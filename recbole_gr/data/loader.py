@@ -9,14 +9,15 @@ import torch
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 
-from recbole_gr.data.samples import training_rows
+from recbole_gr.data.samples import targets_by_position, training_rows
+from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
     from recbole_gr.data.dataset import GenerativeDataset
 
 CHUNK_BATCHES = 50  # rows are sorted by length among the rows of this many batches
-N_TARGETS = "n_targets"
+N_TARGETS, NEGATIVES = "n_targets", "negative_items"
 
 
 class LengthBuckets:
@@ -133,9 +134,10 @@ class GenerativeTrainLoader(TrainDataLoader):
         self._bucketed: torch.utils.data.DataLoader | None = None
         if shuffle and config["bucket_by_length"] is not False:
             lengths = dataset.inter_feat[self._length_field][self.rows]
+            rows = self._rows_of_a_batch()
             self._bucketed = torch.utils.data.DataLoader(
                 range(self.sample_size),  # type: ignore[arg-type]  # has what a loader needs
-                batch_sampler=LengthBuckets(lengths, self.n_targets, self.step, self.generator),
+                batch_sampler=LengthBuckets(lengths, self.n_targets, rows, self.generator),
                 collate_fn=self.collate_fn,
                 num_workers=config["worker"] or 0,
                 generator=self.generator,
@@ -146,6 +148,9 @@ class GenerativeTrainLoader(TrainDataLoader):
     ) -> None:
         none = {"distribution": "none", "sample_num": "none"}
         super()._set_neg_sample_args(config, dataset, dl_format, none)
+
+    def _rows_of_a_batch(self) -> int:
+        return self.step
 
     def __len__(self) -> int:
         return super().__len__() if self._bucketed is None else len(self._bucketed)
@@ -164,3 +169,42 @@ class GenerativeTrainLoader(TrainDataLoader):
             batch[field] = batch[field][:, :longest]
         batch[N_TARGETS] = self.n_targets[chosen]
         return self.transform(self._dataset, Interaction(batch))
+
+
+class WholeSequenceLoader(GenerativeTrainLoader):
+    """Batches of whole sequences for RecBole's causal models (`recbole_gr.model.whole_sequences`).
+
+    `train_batch_size` counts targets, as it does for RecBole's samples of one target each, so that
+    an epoch has as many steps of as many targets. Where the loss takes a negative item for each
+    target, RecBole's sampler draws them: `negative_items` [B, T], by position.
+    """
+
+    def __init__(
+        self, config: Config, dataset: GenerativeDataset, sampler: Any = None, shuffle: bool = False
+    ) -> None:
+        negatives = config["train_neg_sample_args"]
+        self._negatives = sampler if negatives["distribution"] != "none" else None
+        drawn = (negatives["sample_num"], negatives["dynamic"])
+        if self._negatives is not None and drawn != (1, False):
+            raise ConfigError(
+                f"train_neg_sample_args: {negatives} with train_sample=sequence: one negative for "
+                "each target is drawn, not by its score; take train_sample=prefix for others"
+            )
+        super().__init__(config, dataset, sampler, shuffle)
+
+    def _rows_of_a_batch(self) -> int:
+        return max(1, round(self.step * len(self.rows) / int(self.n_targets.sum())))
+
+    def collate_fn(self, index: list[int]) -> Interaction:
+        """As of `GenerativeTrainLoader`, with negatives."""
+        batch = super().collate_fn(index)
+        if self._negatives is None:
+            return batch
+        data = self._dataset
+        items = targets_by_position(
+            batch[data.item_list_field], batch[self._length_field], batch[data.iid_field]
+        )
+        users = batch[data.uid_field].unsqueeze(1).expand_as(items).reshape(-1)
+        drawn = self._negatives.sample_by_user_ids(users.numpy(), items.reshape(-1).numpy(), 1)
+        batch.update(Interaction({NEGATIVES: drawn.view_as(items)}))
+        return batch

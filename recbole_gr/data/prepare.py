@@ -16,7 +16,7 @@ from recbole_gr.data.checks import check_catalogue, check_inter_files, check_mod
 from recbole_gr.data.context import ContextDataset
 from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
-from recbole_gr.data.loader import GenerativeTrainLoader
+from recbole_gr.data.loader import GenerativeTrainLoader, WholeSequenceLoader
 from recbole_gr.data.ties import Ties, tied_text
 from recbole_gr.data.verbatim import exact
 from recbole_gr.errors import ConfigError
@@ -170,9 +170,11 @@ def _prepared(config: Config, dataset: Dataset) -> Loaders:
     samplers = create_samplers(config, dataset, splits)
     generative, extra = is_generative(config.model_class), []
     named = ChainMap({"model": recbole_name(config.model_class)}, config)  # loaders have names, too
-    train_class: Callable[..., AbstractDataLoader] = (
-        GenerativeTrainLoader if generative else get_dataloader(named, "train")
-    )
+    train_class: Callable[..., AbstractDataLoader] = get_dataloader(named, "train")
+    if generative:
+        train_class = GenerativeTrainLoader
+    elif config["train_sample"] == "sequence":
+        train_class = WholeSequenceLoader
     if not generative and config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         extra = [KGSampler(dataset, negatives["distribution"], negatives["alpha"])]

@@ -148,3 +148,20 @@ def training_rows(
     return sequence_rows(
         rows[dataset.uid_field], rows[dataset.iid_field], lengths, last_items, max_length, overlap
     )
+
+
+def targets_by_position(
+    items: torch.Tensor, lengths: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
+    """What each position of a history predicts: the next item, and the row's target at the end.
+
+    Args:
+        items (LongTensor): [B, T] histories, filled up at the end.
+        lengths (LongTensor): [B] of them.
+        targets (LongTensor): [B].
+
+    Returns:
+        LongTensor: [B, T]; what stands beyond the end of a history means nothing.
+    """
+    last = torch.arange(items.shape[1], device=items.device) == (lengths - 1).unsqueeze(1)
+    return torch.where(last, targets.unsqueeze(1), items.roll(-1, 1))

@@ -19,6 +19,7 @@ from recbole_gr.distributed.sharding import (
     DistributedTrainerMixin,
     evaluation_shard,
 )
+from recbole_gr.model.whole_sequences import WholeSequences
 from recbole_gr.storage.checkpoint import (
     decode,
     encode,
@@ -29,6 +30,7 @@ from recbole_gr.storage.checkpoint import (
     stopped_beside,
 )
 from recbole_gr.terminal.log import say
+from recbole_gr.trainer.batches import fused
 from recbole_gr.trainer.buckets import collecting
 from recbole_gr.trainer.contents import REMEDY, TRAINING, load_optimizer, require_generators
 from recbole_gr.trainer.divergence import NamesDivergence
@@ -76,6 +78,10 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         self._interrupt = Interrupt()
         self._place: Progress | None = None
         self._go_on_at: dict[str, Any] | None = None
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super()._build_optimizer(**kwargs)
+        return fused(optimizer) if isinstance(self.model, WholeSequences) else optimizer
 
     def fit(
         self,

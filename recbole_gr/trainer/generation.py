@@ -16,7 +16,7 @@ from recbole_gr.distributed.sharding import ShardedBatches
 from recbole_gr.storage.checkpoint import plain
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.trainer.base import SafeTrainerMixin
-from recbole_gr.trainer.batches import to_device
+from recbole_gr.trainer.batches import fused, to_device
 from recbole_gr.trainer.contents import GENERATIVE
 from recbole_gr.trainer.epoch_lines import EpochLines
 from recbole_gr.trainer.evaluation import RankedLists, from_ranked_lists, sample_users
@@ -69,12 +69,7 @@ class _GenerationSteps(Outcome, Trainer):
             self._loss = model.compiled_loss()
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        # RecBole leaves Adam and AdamW to torch's default: one kernel per operation and parameter.
-        optimizer = super()._build_optimizer(**kwargs)
-        if isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
-            for group in optimizer.param_groups:
-                group["fused"] = True
-        return optimizer
+        return fused(super()._build_optimizer(**kwargs))
 
     def _train_epoch(
         self,

@@ -1,0 +1,75 @@
+"""Softmax cross-entropy over the whole catalogue, in pieces that never hold all logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Logits of one piece. On a CPU a piece stays in the cache between its passes; a GPU wants more.
+PIECE = {"cpu": 2**20, "cuda": 2**25}
+
+
+def full_softmax_loss(
+    states: Tensor, items: Tensor, targets: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Mean over the rows of ``-log softmax(states @ items.T)`` at the targets.
+
+    The logits of a piece of the rows are made, turned into their gradient in place, and forgotten;
+    what is kept for the backward pass are the gradients of `states` and `items`. Under autocast the
+    products are computed in its type, sums and exponentials in float32.
+
+    Args:
+        states: ``[N, d]``.
+        items: ``[n_items, d]``, the weight of an item embedding.
+        targets: LongTensor ``[N]``, item ids.
+        label_smoothing: share of the target distribution that is spread over all items.
+
+    Returns:
+        scalar, of at least float32.
+    """
+    kind = states.device.type
+    lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return _FullSoftmax.apply(states, items, targets, label_smoothing, lower)
+
+
+class _FullSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, items: Tensor, targets: Tensor, smoothing: float, lower: Any
+    ) -> Tensor:
+        n, n_items = len(states), len(items)
+        kind = states.dtype if lower is None else lower
+        rows = max(1, PIECE.get(states.device.type, PIECE["cuda"]) // n_items)
+        exact = torch.promote_types(states.dtype, torch.float32)
+        low_items = items.to(kind)
+        d_states = torch.empty_like(states, dtype=exact)
+        d_items = torch.zeros_like(items, dtype=exact)
+        total = states.new_zeros((), dtype=exact)
+        for piece in range(0, n, rows):
+            part, target = states[piece : piece + rows].to(kind), targets[piece : piece + rows]
+            log_p = (part @ low_items.T).to(exact).log_softmax(1)  # (rows, n_items)
+            at_target = log_p.gather(1, target.unsqueeze(1))
+            total -= (1 - smoothing) * at_target.sum()
+            if smoothing:
+                total -= smoothing * log_p.mean(1).sum()
+            grad = log_p.exp_()  # of the logits, once the target distribution is taken off
+            if smoothing:
+                grad.sub_(smoothing / n_items)
+            grad.scatter_add_(1, target.unsqueeze(1), torch.full_like(at_target, smoothing - 1))
+            grad = grad.to(kind)
+            d_states[piece : piece + rows] = grad @ low_items
+            if kind == exact:
+                d_items.addmm_(grad.T, part)
+            else:
+                d_items += (grad.T @ part).to(exact)
+        ctx.save_for_backward(d_states, d_items)
+        ctx.n, ctx.kinds = n, (states.dtype, items.dtype)
+        return total / n
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        d_states, d_items = ctx.saved_tensors
+        scale = grad / ctx.n
+        return (d_states * scale).to(ctx.kinds[0]), (d_items * scale).to(ctx.kinds[1]), *(None,) * 3
