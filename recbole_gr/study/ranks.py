@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def metric_of(ranks: np.ndarray, name: str) -> np.ndarray:
 
 def save_ranks(path: str | os.PathLike[str], ranks: Ranks) -> None:
     """Write arrays by name, texts among them, without pickles."""
-    plain = {name: np.asarray(values) for name, values in ranks.items()}
+    plain: dict[str, Any] = {name: np.asarray(values) for name, values in ranks.items()}
     plain = {name: v.astype(str) if v.dtype == object else v for name, v in plain.items()}
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **plain)
