@@ -44,7 +44,7 @@ def run_recbole_gr(
         `test_result`, `test_buckets` (metrics by training frequency of the target item, or None),
         `test_result_without_history` (the metrics of targets' places with the items of each user's
         history left out of the ranking; None where not the whole catalogue is ranked), `test_ranks`
-        (these places, see :meth:`recbole_gr.trainer.ranks.TargetRanks.arrays`, or None),
+        (these places and more, see :meth:`recbole_gr.trainer.ranks.TargetRanks.arrays`, or None),
         `test_interval` (`users`, and by metric the ends of its 95 % interval over them; None where
         nothing is ranked), `test_targets` (number, digest, tied in time), `best_epoch` (from 0),
         `epochs_run`,

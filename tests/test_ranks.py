@@ -112,7 +112,8 @@ def test_ranks_of_recboles_models_are_those_of_a_loop_over_all_scores(
     settings = {**RUNS.get(model, (model, {}))[1], **DIGITS, "eval_batch_size": 100}
     result = run_recbole_gr(cmd_args=arguments(model, tiny_folder, **settings))
     ranks = result["test_ranks"]
-    assert {a.dtype.name for name, a in ranks.items() if "token" not in name} == {"int32"}
+    kinds = {a.dtype.name for name, a in ranks.items() if "token" not in name}
+    assert kinds == {"int32", "bool"} and ranks["tied"].sum() == result["test_targets"]["tied"]
     config, network, dataset, *loaders = load_data_and_model(
         result["checkpoint"], show_progress=False
     )
@@ -313,8 +314,9 @@ def test_two_processes_collect_the_ranks_of_one(tmp_path, monkeypatch):
     data = write_tiny_dataset(tmp_path / "data", "odd", 61, 40, 1)
     tiger = ("TIGER", {**RUNS["TIGER"][1], "eval_exact": True})
     table = {"TIGER": tiger, "SASRec": RUNS["SASRec"], "BPR": ("BPR", {"topk": [5, 10]})}
+    more = {"eval_batch_size": 7, "eval_likelihood": True}
     requests = {
-        name: arguments(model, data, "odd", **{**own, "eval_batch_size": 7})
+        name: arguments(model, data, "odd", **{**own, **more})
         for name, (model, own) in table.items()
     }
     together = run_processes(process_bodies.runs, (str(tmp_path), requests), {"nproc": 2})
@@ -328,4 +330,6 @@ def test_two_processes_collect_the_ranks_of_one(tmp_path, monkeypatch):
         _, alone, without = evaluated(trainer, config, loaders)
         assert without == together[name]["test_result_without_history"]
         assert alone.keys() == ranks.keys()
+        likely = alone.pop("log_likelihood", np.zeros(61))
+        assert likely == pytest.approx(ranks.get("log_likelihood", np.zeros(61)), abs=1e-4)
         assert all((alone[key] == ranks[key]).all() for key in alone)

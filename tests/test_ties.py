@@ -13,7 +13,7 @@ from runs import arguments
 from recbole_gr import run_recbole_gr
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
-from recbole_gr.data.ties import Ties, shuffled
+from recbole_gr.data.ties import Ties, shuffled, tied_pairs
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline.item_vectors import _sasrec_config
 from recbole_gr.report.comparison import write_report
@@ -115,7 +115,14 @@ def test_tied_targets_are_counted_as_in_plain_python(model, split, order, days):
         for place in range(len(events[user]) - n, len(events[user]))
         if place
     )
-    assert 0 < test.tied_targets == tied < len(test)
+    assert 0 < test.tied_targets.sum() == tied < len(test)
+    users, items = (test.inter_feat[field].numpy() for field in ("user_id", "item_id"))
+    order = np.random.default_rng(0).permutation(len(test))
+    pairs = zip(test.id2token("user_id", users[order]), test.id2token("item_id", items[order]))
+    for (user, item), found in zip(pairs, tied_pairs(test, users[order], items[order])):
+        last = events[user][-n_targets[user] - 1 :]
+        before, own = next(pair for pair in zip([None, *last], last) if pair[1][2] == item)
+        assert found == (before is not None and before[0] == own[0])
 
 
 def test_times_less_than_a_float32_apart_are_not_tied(tmp_path):
@@ -123,7 +130,7 @@ def test_times_less_than_a_float32_apart_are_not_tied(tmp_path):
     for order in ("file", "shuffled"):
         config = config_of(write(tmp_path, rows), tie_order=order)
         assert items_of(config)["u0"] == ["i0", "i1", "i2", "i3", "i4"]
-        assert data_preparation(config, create_dataset(config))[2]._dataset.tied_targets == 0
+        assert data_preparation(config, create_dataset(config))[2]._dataset.tied_targets.sum() == 0
 
 
 def test_the_order_of_ties_depends_on_the_seed_and_on_no_other_line(days):
@@ -163,7 +170,7 @@ def test_a_period_has_the_order_of_the_whole_log(days):
         test = data_preparation(config, create_dataset(config))[2]._dataset
         events = in_order(rows, 4)
         tied = sum(events[u][-1][0] == events[u][-2][0] for u, _ in pairs_of(test))
-        assert 0 < test.tied_targets == tied
+        assert 0 < test.tied_targets.sum() == tied
     early = items_of(config_of(folder, **shuffle, continual_cuts=[0.5, 1.0], continual_period=0))
     assert all(whole[user][: len(items)] == items for user, items in early.items())
 
@@ -173,7 +180,8 @@ def test_a_log_in_random_order_has_no_ties_to_count(days):
                                                   "group_by": "user", "mode": "full"})  # fmt: skip
     dataset = create_dataset(config)
     assert Ties.of(dataset) is None
-    assert not hasattr(data_preparation(config, dataset)[2]._dataset, "tied_targets")
+    test = data_preparation(config, dataset)[2]._dataset
+    assert not hasattr(test, "tied_targets") and tied_pairs(test, *np.ones((2, 3), int)) is None
 
 
 @pytest.mark.parametrize("value", ["random", 3, True])

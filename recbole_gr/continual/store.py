@@ -23,7 +23,7 @@ FORMAT_VERSION = 2  # 1 did not note the files that a run was made of
 # Keys that decide how far a run goes, or what it is of several; not what comes out of a part of it.
 _UNHASHED_KEYS = frozenset(
     "model continual_model continual_sid_files continual_tokenizer continual_recommender "
-    "continual_last eval_buckets eval_exact".split()
+    "continual_last eval_buckets eval_exact eval_likelihood".split()
 )
 
 # What a period keeps of the result of a run.

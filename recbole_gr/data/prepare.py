@@ -193,8 +193,9 @@ def _prepared(config: Config, dataset: Dataset) -> Loaders:
     )
     if ties is not None:
         users = splits[2].inter_feat[dataset.uid_field].numpy()
-        splits[2].tied_targets = tied = ties.count(users)
-        getLogger().info("%s; tie_order: %s", tied_text(tied, len(users)), config["tie_order"])
+        splits[2].tied_targets = tied = ties.of_targets(users)  # (m,), in the order of its rows
+        text = tied_text(int(tied.sum()), len(users))
+        getLogger().info("%s; tie_order: %s", text, config["tie_order"])
     return train, valid, test
 
 

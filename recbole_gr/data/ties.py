@@ -80,17 +80,44 @@ class Ties(NamedTuple):
         tied[1:] = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
         return cls(users, tied)
 
-    def count(self, targets: np.ndarray) -> int:
-        """How many targets are tied: those of a user are the last events in time.
+    def of_targets(self, targets: np.ndarray) -> np.ndarray:
+        """Which targets are tied: those of a user are the last events in time.
 
         Args:
-            targets (numpy.ndarray): [m] user of each target, in any order.
+            targets (numpy.ndarray): [m] user of each target; those of one user in the order of
+                time.
+
+        Returns:
+            numpy.ndarray: [m] bool.
         """
         n_users = int(max(self.users.max(initial=0), targets.max(initial=0))) + 1
         n_targets = np.bincount(targets, minlength=n_users)
         ends = np.bincount(self.users, minlength=n_users).cumsum()
-        from_end = ends[self.users] - np.arange(len(self.users))  # 1 for the last
-        return int(self.tied[from_end <= n_targets[self.users]].sum())
+        order = np.argsort(targets, kind="stable")
+        users = targets[order]
+        place = np.arange(len(users)) - (n_targets.cumsum() - n_targets)[users]
+        found = np.empty(len(targets), dtype=bool)
+        found[order] = self.tied[ends[users] - n_targets[users] + place]
+        return found
+
+
+def tied_pairs(dataset: Dataset, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:
+    """Which (user, item) pairs of a tested data set are tied in time with the user's event before
+    them; of a pair that it holds twice, whether one of them is.
+
+    Args:
+        dataset: with the `tied_targets` of `data_preparation`; else None is returned.
+        users, items (numpy.ndarray): [n] ids, of pairs that are tested.
+
+    Returns:
+        numpy.ndarray | None: [n] bool.
+    """
+    tied = getattr(dataset, "tied_targets", None)
+    if tied is None:
+        return None
+    rows = dataset.inter_feat
+    pairs = rows[dataset.uid_field].numpy() * dataset.item_num + rows[dataset.iid_field].numpy()
+    return np.isin(users.astype(np.int64) * dataset.item_num + items, pairs[tied])
 
 
 def check_same_order(then: Mapping[str, Any], now: Settings, file: str | os.PathLike[str]) -> None:
@@ -134,4 +161,5 @@ def tested_targets(dataset: Dataset) -> dict[str, Any] | None:
     pairs = sorted(zip(map(str, users), map(str, items)))
     digest = hashlib.sha256("\n".join("\t".join(pair) for pair in pairs).encode()).hexdigest()
     tied = getattr(dataset, "tied_targets", None)
-    return {"count": len(pairs), "digest": digest, "tied": tied}
+    count = None if tied is None else int(tied.sum())
+    return {"count": len(pairs), "digest": digest, "tied": count}

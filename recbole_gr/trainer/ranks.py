@@ -15,11 +15,13 @@ import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
+from recbole_gr.data.ties import tied_pairs
 from recbole_gr.distributed.sharding import gather_lists
 from recbole_gr.registry import is_generative
 from recbole_gr.sid.counting import counts_of
 from recbole_gr.trainer.batches import to_device
 from recbole_gr.trainer.buckets import measured
+from recbole_gr.trainer.likelihood import Likelihood, likelihood_for
 from recbole_gr.trainer.places import Pairs, PastItems, distinct, ranks_by_scores, ranks_in_lists
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class TargetRanks:
         key: the field; for ranked lists it holds the items ``[B, H]`` themselves.
         left_out: whether rankings come without the history.
         exact: gives the scores ``[B, n_items]`` of a batch without a search; None: not asked for.
+        likelihood: gives the log-probability of targets (:func:`~.likelihood.likelihood_for`);
+            None: not asked for, or not defined.
         config: read for ``topk`` and ``USER_ID_FIELD``.
     """
 
@@ -60,14 +64,16 @@ class TargetRanks:
         key: str,
         left_out: bool,
         exact: Callable[[Interaction], Tensor] | None,
+        likelihood: Likelihood | None,
         config: Config,
     ):
-        self.exact = exact
+        self.exact, self._likelihood = exact, likelihood
         self._history_of, self._key, self._config = history_of, key, config
         self._user = config["USER_ID_FIELD"]
         self._names = PROTOCOLS[left_out:]
         names = ["user", "item", "row", "n_rows", *self._names]
         names += [f"exact_{name}" for name in self._names if exact]
+        names += ["log_likelihood"] if likelihood else []
         self._kept: dict[str, list[Tensor]] = {name: [] for name in names}
         # Batches that are still to be ranked: scores, keys, users, rows and items of the targets.
         self._waiting: list[tuple[Tensor, ...]] = []
@@ -81,6 +87,7 @@ class TargetRanks:
         history = interaction[self._key].to(items.device)
         self._note("", ranks_in_lists(items, history, positive_u, positive_i))
         self._note_targets(interaction[self._user], positive_u, positive_i, len(items))
+        self._note_likelihood(None, interaction, positive_u, positive_i)
 
     def add(
         self, scores: Tensor, interaction: Interaction, positive_u: Tensor, positive_i: Tensor
@@ -99,6 +106,7 @@ class TargetRanks:
         batch = (scores, interaction[self._key], interaction[self._user], rows, positive_i)
         self._waiting.append(batch)
         self._n_waiting += len(scores)
+        self._note_likelihood(scores, interaction, positive_u, positive_i)
         if self._n_waiting >= TOGETHER:
             self._rank_waiting()
 
@@ -133,6 +141,13 @@ class TargetRanks:
         for name, value in zip(("user", "item", "row", "n_rows"), values):
             self._kept[name].append(value)
 
+    def _note_likelihood(
+        self, scores: Tensor | None, interaction: Interaction, rows: Tensor, items: Tensor
+    ) -> None:
+        if self._likelihood is not None:
+            values = self._likelihood(scores, interaction, rows, items)
+            self._kept["log_likelihood"].append(values.float())
+
     def gather(self) -> None:
         """Bring together on rank 0 what several processes have collected."""
         self._rank_waiting()
@@ -147,13 +162,21 @@ class TargetRanks:
         Returns:
             dict: int32 ``user`` and ``item`` (RecBole's ids), ``with_history``,
             ``without_history``, and of the exact scores ``exact_with_history`` and
-            ``exact_without_history``, those that exist; ``user_token`` and ``item_token`` (text).
+            ``exact_without_history``, those that exist; float32 ``log_likelihood`` in nats, if it
+            was asked for and is defined; bool ``tied``, whether the target has the time of its
+            user's event before it, where the log is in the order of time; ``user_token`` and
+            ``item_token`` (text).
             None where nothing was ranked, and on all ranks but 0.
         """
         if not self._kept["user"]:
             return None
-        ranks = {name: value for name, value in self._kept.items() if "row" not in name}
-        arrays = {name: torch.cat(value).int().cpu().numpy() for name, value in ranks.items()}
+        kept = {name: torch.cat(v).cpu() for name, v in self._kept.items() if "row" not in name}
+        arrays = {
+            name: (value if value.is_floating_point() else value.int()).numpy()
+            for name, value in kept.items()
+        }
+        tied = tied_pairs(dataset, arrays["user"], arrays["item"])
+        arrays |= {} if tied is None else {"tied": tied}
         for name, field in (("user", dataset.uid_field), ("item", dataset.iid_field)):
             arrays[f"{name}_token"] = np.asarray(dataset.id2token(field, arrays[name]), dtype=str)
         return arrays
@@ -189,15 +212,15 @@ def ranks_for(
     """
     if not isinstance(test, FullSortEvalDataLoader):
         return None
-    own = is_generative(model)
+    own, likely = is_generative(model), likelihood_for(config, model)
     exact = (lambda batch: exact_in_parts(model, batch)) if own and config["eval_exact"] else None
     if test.is_sequential:
         field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
-        return TargetRanks(distinct, field, own and model.exclude_history, exact, config)
+        return TargetRanks(distinct, field, own and model.exclude_history, exact, likely, config)
     # RecBole's loader then sets the scores of the history to -inf, but for those of the targets.
     left_out = not config["repeatable"]
     past = PastItems(() if left_out else [loader._dataset for loader in earlier], test._dataset)
-    return TargetRanks(past, config["USER_ID_FIELD"], left_out, exact, config)
+    return TargetRanks(past, config["USER_ID_FIELD"], left_out, exact, likely, config)
 
 
 def exact_in_parts(model: Any, interaction: Interaction) -> Tensor:
