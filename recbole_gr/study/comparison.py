@@ -9,12 +9,21 @@ from typing import Any
 import numpy as np
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.study.ranks import PROTOCOLS, Targets, metric_of
+from recbole_gr.study.ranks import (
+    LIKELIHOOD,
+    PROTOCOLS,
+    Ranks,
+    Targets,
+    has_likelihood,
+    metric_of,
+    ranked,
+)
 from recbole_gr.study.statistics import Difference, paired_differences, spread
 from recbole_gr.study.store import Finished
 
 Runs = Mapping[str, Mapping[int, Finished]]  # by row and seed
-_RANKED = ("recall", "ndcg")  # what is compared by user
+_MEASURED = (*PROTOCOLS, LIKELIHOOD)
+_OF_ITSELF = (LIKELIHOOD, LIKELIHOOD)  # as of a protocol and a metric
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,8 @@ class Comparison:
     """What the rows of one data set have come to.
 
     Attributes:
-        means: by protocol, row and metric the values of the seeds.
+        means: by protocol, row and metric the values of the seeds. `log_likelihood` stands beside
+            the protocols, a protocol and metric of its own.
         differences: by protocol, row and metric what the row is ahead of the baseline.
         remarks: what is not compared, and why.
     """
@@ -68,8 +78,13 @@ def compare(runs: Runs, baseline: str | None) -> Comparison:
     """
     _require_same_targets(runs)
     means = _means(runs)
+    remarks = [
+        f"{row} has runs without a mean log-likelihood: some targets have probability 0."
+        for row, by_seed in runs.items()
+        if any(LIKELIHOOD in (kept.ranks or ()) for kept in by_seed.values())
+        and not all(has_likelihood(kept.ranks) for kept in by_seed.values())
+    ]
     differences: dict[str, dict[str, dict[str, Difference]]] = {}
-    remarks = []
     base = runs.get(baseline or "", {})
     if baseline is not None and not base:
         remarks.append(f"{baseline}, the baseline, has no finished run here; nothing is compared.")
@@ -106,10 +121,10 @@ def _require_same_targets(runs: Runs) -> None:
 
 
 def _means(runs: Runs) -> dict[str, dict[str, dict[str, list[float]]]]:
-    means: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in PROTOCOLS}
+    means: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in _MEASURED}
     for row, by_seed in runs.items():
         for kept in by_seed.values():
-            for protocol in PROTOCOLS:
+            for protocol in _MEASURED:
                 for name, value in _measured(kept, protocol).items():
                     means[protocol].setdefault(row, {}).setdefault(name, []).append(value)
     return {protocol: rows for protocol, rows in means.items() if rows}
@@ -118,11 +133,15 @@ def _means(runs: Runs) -> dict[str, dict[str, dict[str, list[float]]]]:
 def _measured(kept: Finished, protocol: str) -> dict[str, float]:
     """A run's metrics by one protocol; none where it does not have that."""
     result, ranks = kept.result, kept.ranks
+    if protocol == LIKELIHOOD:
+        if not has_likelihood(ranks):
+            return {}
+        return {LIKELIHOOD: float(_values(_ranks(kept), *_OF_ITSELF).mean())}
     if protocol.startswith("exact"):
         if ranks is None or protocol not in ranks:
             return {}
-        ranked = [name for name in result["test_result"] if _is_ranked(name)]
-        return {name: float(metric_of(ranks[protocol], name).mean()) for name in ranked}
+        names = [name for name in result["test_result"] if ranked(name)]
+        return {name: float(metric_of(ranks[protocol], name).mean()) for name in names}
     left_out = ranks is not None and "with_history" not in ranks
     first = "without_history" if left_out else "with_history"
     figures = result["test_result"] if protocol == first else None
@@ -131,19 +150,16 @@ def _measured(kept: Finished, protocol: str) -> dict[str, float]:
     return {name: value for name, value in (figures or {}).items() if value is not None}
 
 
-def _is_ranked(name: str) -> bool:
-    return name.partition("@")[0] in _RANKED
-
-
 def _differences(
     row: Mapping[int, Finished], base: Mapping[int, Finished], seeds: list[int]
 ) -> dict[tuple[str, str], Difference]:
     """By protocol and metric, from the ranks of both; the draws are the same for all of them."""
     runs = [kept for seed in seeds for kept in (row[seed], base[seed])]
-    protocols = [p for p in PROTOCOLS if all(p in (kept.ranks or ()) for kept in runs)]
+    protocols = [p for p in PROTOCOLS if all(p in _ranks(kept) for kept in runs)]
     common = set.intersection(*(set(kept.result["test_result"]) for kept in runs))
-    metrics = [m for m in row[seeds[0]].result["test_result"] if m in common and _is_ranked(m)]
+    metrics = [m for m in row[seeds[0]].result["test_result"] if m in common and ranked(m)]
     names = [(protocol, metric) for protocol in protocols for metric in metrics]
+    names += [_OF_ITSELF] if all(has_likelihood(kept.ranks) for kept in runs) else []
     if not names:
         return {}
     first, values = Targets.of(_ranks(base[seeds[0]])), []
@@ -157,12 +173,19 @@ def _differences(
             )
         values.append(
             [
-                own.user_means(metric_of(ours[p], m)) - other.user_means(metric_of(theirs[p], m))
-                for p, m in names
+                own.user_means(_values(ours, *name)) - other.user_means(_values(theirs, *name))
+                for name in names
             ]
         )
     found = paired_differences(np.asarray(values).transpose(0, 2, 1), first.count)
     return dict(zip(names, found))
+
+
+def _values(ranks: Ranks, protocol: str, metric: str) -> np.ndarray:
+    """`[N]` of single targets."""
+    if protocol == LIKELIHOOD:
+        return np.asarray(ranks[LIKELIHOOD], dtype=np.float64)
+    return metric_of(ranks[protocol], metric)
 
 
 def _ranks(kept: Finished) -> dict[str, Any]:

@@ -21,6 +21,9 @@ PROTOCOLS = {
     "exact_with_history": "exact scores of all items, the history among them",
     "exact_without_history": "exact scores of all items but those of the history",
 }
+LIKELIHOOD = "log_likelihood"  # of each target, in nats; in no ranking
+TIED = "tied"  # whether a target has the time of its user's event before it
+_RANKED = ("recall", "ndcg")  # what is compared by user
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,16 @@ class Targets:
     def user_means(self, values: np.ndarray) -> np.ndarray:
         """`[U]` means over each user's targets of what the run has by row, `[N]`."""
         return np.bincount(self.of_user, weights=values[self.order]) / self.count
+
+
+def ranked(name: str) -> bool:
+    """Whether a metric is one of single targets' ranks, as :func:`metric_of` takes it."""
+    return name.partition("@")[0] in _RANKED
+
+
+def has_likelihood(ranks: Ranks | None) -> bool:
+    """Whether a run has a mean log-likelihood of its targets."""
+    return LIKELIHOOD in (ranks or ()) and bool(np.isfinite((ranks or {})[LIKELIHOOD]).all())
 
 
 def metric_of(ranks: np.ndarray, name: str) -> np.ndarray:

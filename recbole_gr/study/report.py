@@ -11,9 +11,10 @@ import numpy as np
 from recbole_gr.report.figure import panels
 from recbole_gr.report.metrics import cut_off, metric_title
 from recbole_gr.report.table import Column, table_text, write_files
+from recbole_gr.study.buckets import Bucket, by_frequency, by_ties
 from recbole_gr.study.comparison import Comparison, compare
 from recbole_gr.study.plan import Cell, Study
-from recbole_gr.study.ranks import PROTOCOLS
+from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS
 from recbole_gr.study.statistics import Difference, spread
 from recbole_gr.study.store import Finished
 
@@ -27,6 +28,7 @@ _COSTS = {  # of a result: column, and what its value is divided by
     "parameters": (Column("parameters", "{:,.0f}"), 1),
     "peak_memory_bytes": (Column("peak MiB", "{:,.0f}"), 2**20),
 }
+_TITLES = {**PROTOCOLS, LIKELIHOOD: "mean log-likelihood of the target in nats, without a ranking"}
 _WHOLE_RUN_COSTS = ("epochs_run", "seconds_total")  # not of the last part of an interrupted one
 _ABOUT = """\
 ± is the standard deviation over seeds. A difference is that of each user and seed, averaged; its
@@ -64,9 +66,10 @@ def write_study_report(
         if not runs:
             continue
         found = comparisons[dataset] = compare(runs, study.baseline)
-        costs, buckets = _costs(runs), _buckets(runs)
-        sets[dataset] = {**found.plain(), "costs": costs, "buckets": buckets}
-        parts += [f"## {dataset}", *_page_of(found, costs, buckets, study.baseline)]
+        costs, buckets, ties = _costs(runs), by_frequency(runs), by_ties(runs)
+        figures = {**found.plain(), "costs": costs, "buckets": buckets, "ties": ties}
+        sets[dataset] = figures
+        parts += [f"## {dataset}", *_page_of(found, costs, buckets, ties, study.baseline)]
         lines += [[dataset, *line] for line in _csv_lines(found)]
     if failed:
         reasons = "\n".join(f"* {run}: {reason}" for run, reason in failed.items())
@@ -86,7 +89,11 @@ def write_study_report(
 
 
 def _page_of(
-    found: Comparison, costs: Mapping[str, Any], buckets: Sequence[Any], baseline: str | None
+    found: Comparison,
+    costs: Mapping[str, Any],
+    buckets: Sequence[Bucket],
+    ties: Sequence[Bucket],
+    baseline: str | None,
 ) -> list[str]:
     parts = []
     for protocol, rows in found.means.items():
@@ -96,7 +103,7 @@ def _page_of(
             [row, len(next(iter(values.values()))), *(_spread_text(values.get(m)) for m in metrics)]
             for row, values in rows.items()
         ]
-        parts += [f"Test, {PROTOCOLS[protocol]}:", table_text(head, lines)]
+        parts += [f"Test, {_TITLES[protocol]}:", table_text(head, lines)]
         if found.differences.get(protocol):
             head = [Column(t) for t in ("model", "metric", "difference", "95 %", "verdict")]
             lines = [
@@ -108,13 +115,21 @@ def _page_of(
     parts += found.remarks
     head = [Column("model"), *(column for column, _ in _COSTS.values())]
     parts += ["Costs:", table_text(head, [[row, *v.values()] for row, v in costs.items()])]
-    if buckets:
-        metrics = list(dict.fromkeys(name for *_, values in buckets for name in values))
-        head = [Column("model"), Column("in training"), Column("targets", "{:,.0f}")]
-        head += [Column(metric_title(m)) for m in metrics]
-        lines = [[*line, *map(_spread_text, map(v.get, metrics))] for *line, v in buckets]
-        parts += ["By training frequency of the target:", table_text(head, lines)]
+    parts += _bucket_part("By training frequency of the target:", "in training", buckets)
+    title = "By whether the target has the time of its user's event before it:"
+    parts += _bucket_part(title, "target", ties)
     return parts
+
+
+def _bucket_part(title: str, kind: str, buckets: Sequence[Bucket]) -> list[str]:
+    """A table of metrics apart by their targets; nothing where there are none."""
+    if not buckets:
+        return []
+    metrics = list(dict.fromkeys(name for *_, values in buckets for name in values))
+    head = [Column("model"), Column(kind), Column("targets", "{:,.0f}")]
+    head += [Column(metric_title(m)) for m in metrics]
+    lines = [[*line, *map(_spread_text, map(v.get, metrics))] for *line, v in buckets]
+    return [title, table_text(head, lines)]
 
 
 def _interval_cells(d: Difference) -> tuple[str, str]:
@@ -151,21 +166,6 @@ def _mean(values: Iterable[float]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _buckets(runs: Mapping[str, Mapping[int, Finished]]) -> list[tuple[str, str, Any, dict]]:
-    """Row, bucket, mean number of targets, and by metric the values of the seeds."""
-    lines = []
-    for row, by_seed in runs.items():
-        parts = [kept.result["test_buckets"] or {} for kept in by_seed.values()]
-        for bucket in dict.fromkeys(name for part in parts for name in part):
-            figures = [part[bucket] for part in parts if bucket in part]
-            names = dict.fromkeys(name for each in figures for name in each if name != "targets")
-            if not any(f["targets"] for f in figures):
-                continue
-            values = {m: [f[m] for f in figures if f.get(m) is not None] for m in names}
-            lines.append((row, bucket, _mean(f["targets"] for f in figures), values))
-    return lines
-
-
 _CSV = (
     *("dataset", "protocol", "model", "metric", "seeds", "mean", "deviation"),
     *("difference", "low", "high", "verdict", "needed_seeds"),
@@ -197,7 +197,7 @@ def plot_differences(comparisons: Mapping[str, Comparison], baseline: str | None
         return None
     metrics = sorted(points, key=cut_off)
     labels = list(dict.fromkeys(label for each in points.values() for label, *_ in each))
-    used = [p for p in PROTOCOLS if any(p == q for each in points.values() for _, q, _ in each)]
+    used = [p for p in _TITLES if any(p == q for each in points.values() for _, q, _ in each)]
     figure, places = panels(len(metrics), (4.5, 1.5 + 0.4 * len(labels)), 2, sharey=True)
     for panel, metric in zip(places, metrics):
         panel.axvline(0, color="grey", linewidth=1)

@@ -10,7 +10,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.storage.checkpoint import stopped_beside
 from recbole_gr.storage.json_files import load_json, save_json
 from recbole_gr.study.plan import Cell
-from recbole_gr.study.ranks import PROTOCOLS, load_ranks, save_ranks
+from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS, TIED, load_ranks, save_ranks
 from recbole_gr.untrusted.shapes import OrNone, at_least, require
 
 TASK, RESULT, FAILED = "task.json", "result.json", "failed.json"
@@ -20,6 +20,7 @@ _METRICS = OrNone({...: OrNone(float)})
 #: What a report reads of a result.
 SHAPE = {
     "key": str,
+    "best_valid_score": OrNone(float),
     "test_result": {...: OrNone(float)},
     "test_result_without_history": _METRICS,
     "test_buckets": OrNone({...: {...: OrNone(float)}}),
@@ -75,8 +76,8 @@ def keep(folder: Path, result: dict[str, Any], key: str, resumed: bool) -> None:
     ranks = result.get("test_ranks")
     if ranks is not None:  # users and items by their tokens, which are the same in every run
         tokens = {name: ranks.get(f"{name}_token", ranks[name]) for name in ("user", "item")}
-        places = {name: ranks[name] for name in PROTOCOLS if name in ranks}
-        save_ranks(folder / RANKS, {**tokens, **places})
+        others = {name: ranks[name] for name in (*PROTOCOLS, LIKELIHOOD, TIED) if name in ranks}
+        save_ranks(folder / RANKS, {**tokens, **others})
     figures = {name: result.get(name) for name in RESULT_KEYS}
     save_json(
         folder / RESULT, {**figures, "key": key, "resumed": resumed, "ranks": ranks is not None}
