@@ -108,7 +108,7 @@ def test_the_report_shows_both(runs, tmp_path):
         for row, by_seed in runs.items()
         for seed, kept in by_seed.items()
     }
-    report = write_study_report(study, results, {}, tmp_path)
+    report = write_study_report(study, results, {}, tmp_path, {})
     assert "mean log-likelihood of the target in nats" in report["table"]
     assert "-3.4375 ± 0.0000" in report["table"] and "untied" in report["table"]
     with open(report["files"]["json"]) as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +60,14 @@ def settings_digest(
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
-def sources_of(config: Config) -> Sources:
+def sources_of(
+    config: Config, file_hash: Callable[[str], str | None] = sha256
+) -> Sources:
     """The files that decide what comes out of a run.
 
     Args:
         config (Config): of the run.
+        file_hash: gives the sha256 of a file's bytes, None where there is none.
 
     Returns:
         dict: `path` and `sha256` (None where there is no such file) by name: the data set's own
@@ -80,7 +83,7 @@ def sources_of(config: Config) -> Sources:
     files |= {key: str(config[key]) for key in FILE_KEYS if config[key]}
     for number, path in enumerate(config["continual_cf_files"] or ()):
         files[f"continual_cf_files[{number}]"] = str(path)
-    found: Sources = {name: {"path": p, "sha256": sha256(p)} for name, p in files.items()}
+    found: Sources = {name: {"path": p, "sha256": file_hash(p)} for name, p in files.items()}
     encoder = config["text_encoder"]
     if config["item_content"] == "sentence" and encoder and os.path.isdir(encoder):
         found["text_encoder"] = {"path": str(encoder), "sha256": folder_sha256(encoder)}

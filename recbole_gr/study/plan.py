@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from recbole_gr.config.parsing import file_list, parse_value, read_yaml
 from recbole_gr.config.user_settings import Source, UserSettings
 from recbole_gr.data.sources import settings_digest, sources_of
 from recbole_gr.errors import ConfigError, did_you_mean
-from recbole_gr.search.space import parameter
+from recbole_gr.search.space import Params, parameter
 from recbole_gr.storage.checkpoint import plain
-from recbole_gr.storage.hashes import digest_of
+from recbole_gr.storage.hashes import digest_of, sha256
 
 KEYS = ("name", "models", "datasets", "seeds", "settings", "baseline", "tune")
 #: Counted up when the same settings and data give other results than before.
@@ -30,6 +31,12 @@ _STUDY_KEYS = {
     "nproc": "--jobs runs several side by side",
     "world_size": "--jobs runs several side by side",
 }
+#: What trials are judged by, which has to be the same for all that are compared.
+_JUDGING_KEYS = (
+    *("model", "dataset", "config_files", "valid_metric", "metrics", "topk", "eval_args"),
+    *("repeatable", "valid_users", "tie_order"),
+)
+Place = tuple[str, str]  # a row and a data set
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Cell:
         settings: all that are given for it, as plain data.
         key: hash of all that its result depends on: settings that count, defaults among them, the
             bytes of its files, and `RESULTS_VERSION`.
+        trial: its number among the trials of the row there; None of a run of the table. Equal
+            settings are one run, whichever it is.
     """
 
     row: str
@@ -50,6 +59,7 @@ class Cell:
     seed: int
     settings: dict[str, Any] = field(compare=False)  # the key has them
     key: str
+    trial: int | None = field(default=None, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -59,7 +69,8 @@ class Cell:
         return Path(self.dataset, f"{model}-{self.seed}-{self.key[:16]}")
 
     def __str__(self) -> str:
-        return f"{self.row} on {self.dataset}, seed {self.seed}"
+        trial = "" if self.trial is None else f", trial {self.trial}"
+        return f"{self.row} on {self.dataset}, seed {self.seed}{trial}"
 
 
 @dataclass(frozen=True)
@@ -83,39 +94,72 @@ class Study:
     baseline: str | None
     tune: dict[str, dict[str, str]]
 
-    def cells(self) -> list[Cell]:
+    def cells(self, chosen: Mapping[Place, Params] | None = None) -> list[Cell]:
         """All runs, data sets first, seeds last.
+
+        Args:
+            chosen: settings that rows have on data sets beside their own; those that it does not
+                hold are left out. None: all of them as they are.
 
         Raises:
             ConfigError: settings or data of a run cannot be used; names the row.
         """
-        cells = []
+        file_hash = cache(sha256)  # the data of rows and seeds are the same, and may be large
+
+        def cells_of(row: str, dataset: str) -> list[Cell]:
+            if chosen is not None and (row, dataset) not in chosen:
+                return []
+            if space := self.tune.get(row):
+                first = {key: _first_value(key, text) for key, text in space.items()}
+                self._config(row, dataset, self.seeds[0], first)
+            more = {} if chosen is None else chosen[row, dataset]
+            return [self.cell(row, dataset, seed, more, file_hash)[0] for seed in self.seeds]
+
+        found = self.of_each_place(cells_of)
+        return [cell for cells in found.values() for cell in cells]
+
+    def of_each_place(self, make: Callable[[str, str], Any]) -> dict[Place, Any]:
+        """What is made of every row and data set, data sets first.
+
+        Raises:
+            ConfigError: what `make` raises, with the row's name.
+        """
+        found = {}
         cuda = os.environ.get("CUDA_VISIBLE_DEVICES")
         try:
             for dataset in self.datasets:
                 for row in self.rows:
                     try:
-                        cells += self._cells_of(row, dataset)
+                        found[row, dataset] = make(row, dataset)
                     except ConfigError as error:
                         raise ConfigError(f"{row} on {dataset}: {error}") from error
         finally:  # RecBole's Config sets it
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if cuda is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = cuda
-        return cells
+        return found
 
-    def _cells_of(self, row: str, dataset: str) -> list[Cell]:
-        if space := self.tune.get(row):
-            first = {key: _first_value(key, text) for key, text in space.items()}
-            self._config(row, dataset, self.seeds[0], first)
-        cells, files = [], None
-        for seed in self.seeds:
-            config, settings = self._config(row, dataset, seed)
-            # The seed changes no file; these may be large.
-            files = files or {name: file["sha256"] for name, file in sources_of(config).items()}
-            key = digest_of(RESULTS_VERSION, settings_digest(config), files)
-            cells.append(Cell(row, self.rows[row]["model"], dataset, seed, settings, key))
-        return cells
+    def cell(
+        self,
+        row: str,
+        dataset: str,
+        seed: int,
+        more: Params,
+        file_hash: Callable[[str], str | None],
+        trial: int | None = None,
+    ) -> tuple[Cell, Config]:
+        """One run and its configuration.
+
+        Args:
+            row, dataset, seed: of the run.
+            more: settings beside the row's own.
+            file_hash: gives the sha256 of a file.
+            trial: its number, if it is one.
+        """
+        config, settings = self._config(row, dataset, seed, more)
+        files = {name: file["sha256"] for name, file in sources_of(config, file_hash).items()}
+        key = digest_of(RESULTS_VERSION, settings_digest(config), files)
+        return Cell(row, self.rows[row]["model"], dataset, seed, settings, key, trial), config
 
     def _config(
         self, row: str, dataset: str, seed: int, more: Mapping[str, Any] | None = None
@@ -227,6 +271,8 @@ def _tune(tune: Any, rows: Mapping[str, Any]) -> dict[str, dict[str, str]]:
                 parameter(str(key), str(text))
             except ConfigError as error:
                 raise ConfigError(f"tune, row '{row}', {key}: {error}") from error
+            if key in _STUDY_KEYS or key in _JUDGING_KEYS:
+                raise ConfigError(f"tune, row '{row}': {key} is the same for all trials")
             if key in rows[row]:
                 raise ConfigError(f"tune, row '{row}': {key} is fixed in the row; leave one out")
     return {str(row): {str(k): str(v) for k, v in space.items()} for row, space in tune.items()}

@@ -40,7 +40,11 @@ seconds are of runs that were not interrupted, seconds from data to test."""
 
 
 def write_study_report(
-    study: Study, results: Mapping[Cell, Finished], failed: Mapping[str, str], folder: Path
+    study: Study,
+    results: Mapping[Cell, Finished],
+    failed: Mapping[str, str],
+    folder: Path,
+    tuning: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Write `report.md`, `.csv`, `.json` and `.png` into the folder of a study.
 
@@ -49,6 +53,8 @@ def write_study_report(
         results: what finished.
         failed: reasons by run.
         folder: of the study.
+        tuning: by data set and row what trials have come to
+            (:meth:`recbole_gr.study.tuning.Trials.outcome`).
 
     Returns:
         dict: `table` (markdown), `report` (what the JSON holds) and `files` by "md", "csv", "json",
@@ -68,8 +74,9 @@ def write_study_report(
         found = comparisons[dataset] = compare(runs, study.baseline)
         costs, buckets, ties = _costs(runs), by_frequency(runs), by_ties(runs)
         figures = {**found.plain(), "costs": costs, "buckets": buckets, "ties": ties}
-        sets[dataset] = figures
+        sets[dataset] = {**figures, "tuning": tuning.get(dataset)}
         parts += [f"## {dataset}", *_page_of(found, costs, buckets, ties, study.baseline)]
+        parts += _tuning_part(tuning.get(dataset, {}))
         lines += [[dataset, *line] for line in _csv_lines(found)]
     if failed:
         reasons = "\n".join(f"* {run}: {reason}" for run, reason in failed.items())
@@ -129,6 +136,22 @@ def _bucket_part(title: str, kind: str, buckets: Sequence[Bucket]) -> list[str]:
     head = [Column("model"), Column(kind), Column("targets", "{:,.0f}")]
     head += [Column(metric_title(m)) for m in metrics]
     lines = [[*line, *map(_spread_text, map(v.get, metrics))] for *line, v in buckets]
+    return [title, table_text(head, lines)]
+
+
+def _tuning_part(tuning: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What was chosen for each row of a data set; nothing where none was tuned."""
+    if not tuning:
+        return []
+    head = [Column(t) for t in ("model", "chosen", "validation", "score", "trials", "failed")]
+    head[3] = Column("score", "{:.4f}")
+    lines = []
+    for row, each in tuning.items():
+        settings = ", ".join(f"{key}={value}" for key, value in (each["chosen"] or {}).items())
+        n_failed = sum("message" in trial for trial in each["trials"])
+        n_trials = len(each["trials"])
+        lines.append([row, settings or None, each["metric"], each["score"], n_trials, n_failed])
+    title = "Settings chosen by the validation targets, with the first seed:"
     return [title, table_text(head, lines)]
 
 

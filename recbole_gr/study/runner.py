@@ -10,15 +10,18 @@ from typing import Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.report.lines import interval_text
+from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import store
 from recbole_gr.study.plan import Cell, read_study
 from recbole_gr.study.report import write_study_report
 from recbole_gr.study.store import Finished
+from recbole_gr.study.tuning import trials_of
 from recbole_gr.study.workers import Workers, in_processes
 from recbole_gr.terminal.log import say
 
 FOLDER = Path("saved", "studies")
+CHOSEN = "chosen.json"
 
 
 def study(
@@ -26,6 +29,7 @@ def study(
     jobs: int = 1,
     settings: Mapping[str, Any] | None = None,
     workers: Workers = in_processes,
+    tune: int | None = None,
 ) -> dict[str, Any]:
     """Run every row of a study on every data set with every seed, and report.
 
@@ -38,11 +42,15 @@ def study(
         jobs: runs side by side.
         settings: of every row, beside those of the file.
         workers: where runs take place.
+        tune: how many settings of its space every row tries first on each data set, with the first
+            seed; the best by the validation targets are then those of the row there, and are kept
+            in `chosen.json`. None: rows run as they are.
 
     Returns:
-        dict: `table` (markdown), `files` (paths by "md", "csv", "json", "png"), `report` (what the
-        JSON holds), `done` and `found` (numbers of runs done now and before) and `failed` (reasons
-        by run).
+        dict: `table` (markdown), `files` (paths by "md", "csv", "json", "png"; of a tuned study
+        "chosen"), `report` (what the JSON holds), `done` and `found` (numbers of runs done now and
+        before) and `failed` (reasons by run; those of trials only where no trial of a row
+        finished).
 
     Raises:
         ConfigError: the file, settings or data cannot be used, before anything is run; or another
@@ -50,47 +58,81 @@ def study(
     """
     plan = read_study(file, settings)
     cells = plan.cells()
+    trials = trials_of(plan, tune) if tune else {}
     root = FOLDER / plan.name
     with held(root, "give the study another name"):
-        results: dict[Cell, Finished] = {}
+        runs, failed = _Runs(plan.name, root, jobs, workers), {}
+        tuning: dict[str, dict[str, Any]] = {}  # by data set and row
+        if tune:
+            of_trials = runs.do([cell for each in trials.values() for cell in each.cells], "trials")
+            chosen = {}
+            for (row, dataset), each in trials.items():
+                outcome = each.outcome(runs.results, of_trials)
+                tuning.setdefault(dataset, {})[row] = outcome
+                if outcome["chosen"] is not None:
+                    chosen[row, dataset] = outcome["chosen"]
+                    continue
+                reason = outcome["trials"][0]["message"]
+                failed[f"{row} on {dataset}"] = f"no trial finished; the first: {reason}"
+            cells = plan.cells(chosen)
+            save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
+        failed |= runs.do(cells, "runs")
+        results = {cell: runs.results[cell] for cell in cells if cell in runs.results}
+        report = write_study_report(plan, results, failed, root, tuning)
+        if tune:
+            report["files"]["chosen"] = str(root / CHOSEN)
+    return {**report, "done": runs.done, "found": runs.found, "failed": failed}
+
+
+class _Runs:
+    """Runs of a study, with what they gave by cell in `results`: those that were `found`, and those
+    that were `done`."""
+
+    def __init__(self, name: str, root: Path, jobs: int, workers: Workers):
+        self.results: dict[Cell, Finished] = {}
+        self.found = self.done = 0
+        self._name, self._root, self._jobs, self._workers = name, root, jobs, workers
+
+    def do(self, cells: list[Cell], called: str) -> dict[str, str]:
+        """Find what is finished and do what is not; returns the reasons of those that failed."""
         folders: dict[Path, list[Cell]] = {}  # rows that are alike share a run
-        for cell in cells:
-            kept = store.finished(root / cell.folder, cell)
+        for cell in dict.fromkeys(cells):
+            if cell in self.results:
+                continue
+            kept = store.finished(self._root / cell.folder, cell)
             if kept is not None:
-                results[cell] = kept
+                self.results[cell] = kept
+                self.found += 1
             else:
-                folders.setdefault(root / cell.folder, []).append(cell)
-        n_found = len(results)
-        say("%s: %d of %d runs are to be done, in %s", plan.name, len(folders), len(cells), root)
-        failed = _run(folders, jobs, workers, results)
-        report = write_study_report(plan, results, failed, root)
-    return {**report, "done": len(results) - n_found, "found": n_found, "failed": failed}
-
-
-def _run(
-    folders: Mapping[Path, list[Cell]],
-    jobs: int,
-    workers: Workers,
-    results: dict[Cell, Finished],
-) -> dict[str, str]:
-    """Do what is not done, into `results`; returns the reasons of those that failed."""
-    failed: dict[str, str] = {}
-    for folder, cells in folders.items():
-        store.prepare(folder, cells[0])
-    if not folders:
+                folders.setdefault(self._root / cell.folder, []).append(cell)
+        told = (self._name, len(folders), len(cells), called, self._root)
+        say("%s: %d of %d %s are to be done, in %s", *told)
+        failed: dict[str, str] = {}
+        for folder, own in folders.items():
+            store.prepare(folder, own[0])
+        if not folders:
+            return failed
+        with contextlib.closing(
+            self._workers(list(folders), self._jobs)  # type: ignore[type-var]
+        ) as ended:
+            for number, (folder, code) in enumerate(ended, start=1):
+                for cell in folders[folder]:
+                    outcome = self._take(folder, code, cell, failed)
+                    say("[%d/%d] %s: %s", number, len(folders), cell, outcome)
         return failed
-    with contextlib.closing(workers(list(folders), jobs)) as ended:  # type: ignore[type-var]
-        for number, (folder, code) in enumerate(ended, start=1):
-            for cell in folders[folder]:
-                try:
-                    kept = store.finished(folder, cell)
-                    reason = "" if kept else store.reason_of(folder, code)
-                except ConfigError as error:
-                    kept, reason = None, str(error)
-                if kept is not None:
-                    results[cell] = kept
-                else:
-                    failed[str(cell)] = reason
-                outcome = f"failed: {reason}" if kept is None else interval_text(kept.result)
-                say("[%d/%d] %s: %s", number, len(folders), cell, outcome)
-    return failed
+
+    def _take(self, folder: Path, code: int, cell: Cell, failed: dict[str, str]) -> str:
+        """Keep what an ended run gave, or why it gave nothing; returns that in words."""
+        try:
+            kept = store.finished(folder, cell)
+            reason = "" if kept else store.reason_of(folder, code)
+        except ConfigError as error:
+            kept, reason = None, str(error)
+        if kept is None:
+            failed[str(cell)] = reason
+            return f"failed: {reason}"
+        self.results[cell] = kept
+        self.done += 1
+        if cell.trial is not None:  # nobody is to choose by its test
+            return f"validation score {kept.result['best_valid_score']}"
+        return interval_text(kept.result)
