@@ -78,6 +78,7 @@ def draws(space: list[Parameter], n: int, seed: int) -> list[Params]:
     """
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it tells of the study below
     sampler = optuna.samplers.RandomSampler(seed=_stream(seed, 0))
     study = optuna.create_study(sampler=sampler)
     drawn: dict[str, Params] = {}

@@ -147,10 +147,12 @@ def _tuning_part(tuning: Mapping[str, Mapping[str, Any]]) -> list[str]:
     head[3] = Column("score", "{:.4f}")
     lines = []
     for row, each in tuning.items():
-        settings = ", ".join(f"{key}={value}" for key, value in (each["chosen"] or {}).items())
+        chosen = (each["chosen"] or {}).items()
+        short = {key: f"{v:.4g}" if isinstance(v, float) else v for key, v in chosen}
+        settings = ", ".join(f"{key}={value}" for key, value in short.items())
         n_failed = sum("message" in trial for trial in each["trials"])
-        n_trials = len(each["trials"])
-        lines.append([row, settings or None, each["metric"], each["score"], n_trials, n_failed])
+        judged = each["metric"] or None, each["score"]
+        lines.append([row, settings or None, *judged, len(each["trials"]), n_failed])
     title = "Settings chosen by the validation targets, with the first seed:"
     return [title, table_text(head, lines)]
 
