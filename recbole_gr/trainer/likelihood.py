@@ -40,7 +40,7 @@ def likelihood_for(config: Config, model: Any) -> Likelihood | None:
     if is_generative(model):
 
         def of_own_items(_: Any, batch: Interaction, rows: Tensor, items: Tensor) -> Tensor:
-            values = model.predict(to_device(batch, items.device))
+            values = model.predict(to_device(batch, model.codes.device))
             return values[rows.to(values.device)]
 
         return of_own_items

@@ -49,7 +49,8 @@ def there(monkeypatch):
 @made_up_device.needed
 @pytest.mark.parametrize(("name", "more"), [
     ("TIGER", {"exclude_history": True}), ("TIGER-share", {}), ("PIT", {"epochs": 1}),
-    ("IntRR", {"decoding": "exact"}), ("R3VAE", {}), ("SASRec-BPR", {}), ("Pop", {}),
+    ("IntRR", {"decoding": "exact"}), ("R3VAE", {}), ("SASRec", {}), ("SASRec-BPR", {}),
+    ("Pop", {}), ("TIGER", {"metrics": "[Recall,GAUC]", "valid_metric": "Recall@10"}),
 ])  # fmt: skip
 def test_a_run_is_trained_resumed_restored_and_asked_there(
     there, tiny_folder, tmp_path, monkeypatch, name, more
@@ -60,8 +61,10 @@ def test_a_run_is_trained_resumed_restored_and_asked_there(
         for key in ("checkpoint_dir", "result_dir", "sid_dir", "content_cache_dir")
     }
     model, settings = RUNS[name]
-    settings = {**settings, **more, **folders}
+    settings = {**settings, "eval_likelihood": True, **more, **folders}
     result = run_recbole_gr(cmd_args=arguments(model, tiny_folder, **settings))
+    no_logits = ("SASRec-BPR", "Pop")
+    assert ("log_likelihood" in result["test_ranks"]) == (name not in no_logits)
     own = Recommender.load(result["checkpoint"], show_progress=False)
     assert next(iter(own.model.state_dict().values())).device.type == there.type
     answer, other = own.recommend(["u1", "u2"], k=5)
