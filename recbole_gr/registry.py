@@ -199,10 +199,10 @@ def _named(kind: str, name: str, table: Mapping[str, str | type], hint: str = ""
     raise ConfigError(_unknown(kind, name, [(f"{kind.capitalize()}s", table)]) + hint)
 
 
-def on_whole_sequences(model_class: type) -> Any:
+def on_whole_sequences(model_class: type, with_content: bool = False) -> Any:
     """A causal model of RecBole's as :mod:`recbole_gr.model.whole_sequences` trains it."""
     module = importlib.import_module("recbole_gr.model.whole_sequences")
-    return module.on_whole_sequences(model_class)
+    return module.on_whole_sequences(model_class, with_content)
 
 
 def get_trainer(config: Config, model_class: type) -> Any:

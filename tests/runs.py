@@ -51,9 +51,14 @@ RUNS = {
         "SASRec",
         {**SHORT, "loss_type": "BPR", "train_neg_sample_args": {**NEGATIVES, "candidate_num": 0}},
     ),
+    "SASRec-whole": (
+        "SASRec",
+        {**SHORT, "train_sample": "sequence", "softmax_negatives": 7, "crop_shuffle": 0.5,
+         "negative_distribution": "popularity", "item_text": True, "content_dim": 8},
+    ),
     "BERT4Rec": ("BERT4Rec", SHORT),
     "Pop": ("Pop", {"epochs": 1}),
-}
+}  # fmt: skip
 
 
 def rest_slow(first, *rest):

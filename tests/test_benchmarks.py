@@ -2,6 +2,7 @@
 
 import json
 
+import baseline_epoch
 import catalogue
 import dact_published
 import decode_vs_huggingface
@@ -97,6 +98,19 @@ def test_train_speed_times_all_sides_on_the_same_targets(settings, capsys):
     n_targets = [sum(int(b["n_targets"].sum()) for b in side) for side in (sequence, prefix)]
     assert {*n_targets, sum(len(b) for b in sasrec)} == {sequence.targets} == {sasrec.targets}
     assert len(sequence) < len(prefix) and sequence.scale == 1
+
+
+def test_baseline_epoch_times_both_on_the_same_targets_in_batches_of_as_many(settings, capsys):
+    arguments = [*settings, "--repeats", "1", "--warm_up", "0", "--sasrec_batch_size", "64"]
+    epochs = baseline_epoch.main([*arguments, "--batches", "2", "--negatives", "5"])
+    assert len(epochs) == 3 and all(values[0] > 0 for values in epochs.values())
+    assert len(ratio_lines(capsys)) == 1
+    options = baseline_epoch.parser().parse_args([*arguments, "--full"])
+    prefix, whole = (
+        baseline_epoch.side(options, {"train_sample": kind}) for kind in ("prefix", "sequence")
+    )
+    assert sum(map(len, prefix)) == sum(int(b["n_targets"].sum()) for b in whole) == whole.targets
+    assert abs(len(prefix) - len(whole)) <= 1
 
 
 def test_pit_cost_times_both_phases_and_a_synthetic_index(settings, capsys):

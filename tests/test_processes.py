@@ -71,6 +71,12 @@ FITS = {
          "clip_grad_norm": "{'max_norm': 0.5}",
          "train_neg_sample_args": {**NEGATIVES, "candidate_num": 0}},
     ),
+    "SASRec-whole": (
+        "SASRec",
+        {"epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "hidden_dropout_prob": 0, "attn_dropout_prob": 0,
+         "learner": "sgd", "learning_rate": 0.3, "train_batch_size": 100,
+         "train_sample": "sequence", "softmax_negatives": 7, "crop_shuffle": 0.5},
+    ),
 }  # fmt: skip
 
 

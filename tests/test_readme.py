@@ -99,6 +99,7 @@ def test_a_python_snippet_runs(snippet, pages):
             "docs/search.md",
             lambda names: [t["status"] for t in names["found"]["trials"]] == ["finished"] * 2,
         ),
+        ("docs/baselines.md", lambda names: names["strong"]["test_result"]["recall@10"] > 0),
         ("docs/study.md", lambda names: names["outcome"]["done"] == 4),
     ],
 )

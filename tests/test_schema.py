@@ -72,6 +72,8 @@ def cases():
     yield from (("TIGER", None, key) for key in sorted(overall))
     yield from (("TIGER", None, key) for key in sorted(keys_of(properties_dir() / "recbole.yaml")))
     yield from ((name, None, key) for name in MODELS for key in own_keys("model", name))
+    whole = keys_of(properties_dir() / "model" / "WholeSequences.yaml")
+    yield from (("SASRec", None, key) for key in sorted(whole))
     for name in registry.TOKENIZERS:
         yield from (("TIGER", name, key) for key in own_keys("tokenizer", name))
 

@@ -1,48 +1,25 @@
 """RecBole's causal models on whole sequences: the same targets, losses and gradients."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from tiny import write_tiny_dataset
+from whole_models import NO_DROPOUT, make
 
 from recbole_gr import run_recbole_gr
 from recbole_gr.config import Config
-from recbole_gr.data import prepared_data
 from recbole_gr.errors import ConfigError
 from recbole_gr.model import full_softmax
 from recbole_gr.model.full_softmax import full_softmax_loss
-from recbole_gr.run.model import build_model
-
-LOADED = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "genre"]}
-NO_DROPOUT = {
-    "SASRec": {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0},
-    "SASRecF": {
-        "hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0, "selected_features": ["genre"],
-        "pooling_mode": "mean", "load_col": LOADED,
-    },
-    "GRU4Rec": {"dropout_prob": 0.0},
-    "GRU4RecF": {
-        "dropout_prob": 0.0, "selected_features": ["genre"], "pooling_mode": "mean",
-        "load_col": LOADED,
-    },
-}  # fmt: skip
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """A function that gives a model and the loader of its training batches."""
     monkeypatch.chdir(tmp_path)
-    folder = str(write_tiny_dataset(tmp_path / "data"))
-
-    def made(model="SASRec", **settings):
-        given = {"data_path": folder, "train_batch_size": 100, **NO_DROPOUT[model], **settings}
-        config = Config(model, "tiny", config_dict=given)
-        torch.manual_seed(3)
-        _, (train, _, _) = prepared_data(config)
-        torch.manual_seed(3)
-        return build_model(config, train._dataset), train
-
-    return made
+    return partial(make, write_tiny_dataset(tmp_path / "data"))
 
 
 def mean_loss(model, train):

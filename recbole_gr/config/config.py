@@ -23,6 +23,7 @@ from recbole_gr.config.eval_buckets import check_edges
 from recbole_gr.config.known_keys import RUN_KEYS
 from recbole_gr.config.layers import COMPUTED_KEYS
 from recbole_gr.config.parsing import SettingsLoader
+from recbole_gr.config.train_sample import as_trained
 from recbole_gr.config.user_settings import Source, UserSettings, merged
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.layout import layout_of
@@ -225,10 +226,7 @@ class Config(RecBoleConfig):
         self._check_beam_size()
         self._check_processes()
         check_edges(config["eval_buckets"])
-        if registry.is_generative(self.model_class):
-            self.model_class.prepare_config(config)
-        elif config.get("train_sample") == "sequence":
-            self.model_class = registry.on_whole_sequences(self.model_class)
+        self.model_class = as_trained(self.model_class, config)
         if config.get("resume") and not os.path.isfile(config["resume"]):
             raise ConfigError(f"resume: there is no checkpoint '{config['resume']}'.")
 

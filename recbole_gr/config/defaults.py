@@ -22,6 +22,7 @@ from recbole_gr.config.layers import (
 )
 from recbole_gr.config.parsing import properties_dir
 from recbole_gr.config.schema import Key, check_settings
+from recbole_gr.config.train_sample import is_causal
 from recbole_gr.config.user_settings import merged
 from recbole_gr.errors import ConfigError
 
@@ -67,12 +68,14 @@ def default_settings(model_class: type, dataset: str, tokenizer: str | None = No
     generative = registry.is_generative(model_class)
     classes = lineage(model_class)
     ours = properties_dir()
+    whole = ours / "model" / "WholeSequences.yaml"  # that train_sample decides for comes later
     names = ["sample"]
     # A path in the place of a name would lead to a file outside of the property folders.
     names += [dataset] * (Path(str(dataset)).name == str(dataset))
     basis = [recbole_layer("overall.yaml", "run"), file_layer(ours / "overall.yaml", "run")]
     models = [
         *(recbole_layer(f"model/{_spelt(c.__name__)}.yaml", "model") for c in classes),
+        *([file_layer(whole, "model")] if is_causal(model_class) else []),
         *class_layers(model_class, "model", classes),
     ]
     datasets = [

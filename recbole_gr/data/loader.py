@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 
+from recbole_gr.data.augment import crop_or_shuffle
 from recbole_gr.data.samples import targets_by_position, training_rows
 from recbole_gr.errors import ConfigError
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from recbole_gr.data.dataset import GenerativeDataset
 
 CHUNK_BATCHES = 50  # rows are sorted by length among the rows of this many batches
-N_TARGETS, NEGATIVES = "n_targets", "negative_items"
+N_TARGETS, NEGATIVES, SEED = "n_targets", "negative_items", "batch_seed"
 
 
 class LengthBuckets:
@@ -177,6 +179,11 @@ class WholeSequenceLoader(GenerativeTrainLoader):
     `train_batch_size` counts targets, as it does for RecBole's samples of one target each, so that
     an epoch has as many steps of as many targets. Where the loss takes a negative item for each
     target, RecBole's sampler draws them: `negative_items` [B, T], by position.
+
+    With `crop_shuffle` a share of the rows is changed as :mod:`recbole_gr.data.augment` says; with
+    `softmax_negatives` a batch holds the seed of its negatives, `batch_seed` [B]. Both follow from
+    a draw of `generator` at the start of an epoch and the rows of the batch: all processes and
+    workers, and a run that is resumed, make the same.
     """
 
     def __init__(
@@ -190,14 +197,29 @@ class WholeSequenceLoader(GenerativeTrainLoader):
                 f"train_neg_sample_args: {negatives} with train_sample=sequence: one negative for "
                 "each target is drawn, not by its score; take train_sample=prefix for others"
             )
+        self._changed = config["crop_shuffle"] or 0.0
+        self._seeded = bool(config["softmax_negatives"])
+        self._epoch_seed = 0
         super().__init__(config, dataset, sampler, shuffle)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        if self._changed or self._seeded:
+            self._epoch_seed = int(torch.randint(2**62, (1,), generator=self.generator))
+        return super().__iter__()
 
     def _rows_of_a_batch(self) -> int:
         return max(1, round(self.step * len(self.rows) / int(self.n_targets.sum())))
 
     def collate_fn(self, index: list[int]) -> Interaction:
-        """As of `GenerativeTrainLoader`, with negatives."""
+        """As of `GenerativeTrainLoader`, changed and with negatives."""
         batch = super().collate_fn(index)
+        if self._changed or self._seeded:
+            of_batch = np.random.SeedSequence([self._epoch_seed, int(index[0])]).generate_state(2)
+            if self._changed:
+                self._change(batch, torch.Generator().manual_seed(int(of_batch[0])))
+            if self._seeded:
+                seed = torch.full((len(batch),), int(of_batch[1]))
+                batch.update(Interaction({SEED: seed}))
         if self._negatives is None:
             return batch
         data = self._dataset
@@ -208,3 +230,22 @@ class WholeSequenceLoader(GenerativeTrainLoader):
         drawn = self._negatives.sample_by_user_ids(users.numpy(), items.reshape(-1).numpy(), 1)
         batch.update(Interaction({NEGATIVES: drawn.view_as(items)}))
         return batch
+
+    def _change(self, batch: Interaction, generator: torch.Generator) -> None:
+        """Crop or shuffle some of the rows, in place."""
+        lengths, row = batch[self._length_field], torch.arange(len(batch))
+        width = batch[self._list_fields[0]].shape[1]
+        place, length, counted = crop_or_shuffle(
+            lengths, batch[N_TARGETS], width, self._changed, generator
+        )
+        beyond = torch.arange(width + 1) >= length.unsqueeze(1)
+        changed = {self._length_field: length, N_TARGETS: counted}
+        for field, list_field in zip(self._dataset.history_fields, self._list_fields):
+            items, target = batch[list_field], batch[field]
+            whole = torch.cat([items, torch.zeros_like(items[:, :1])], 1)
+            whole[row, lengths] = target.to(whole.dtype)
+            whole = whole[row.unsqueeze(1), place]
+            changed[field] = whole[row, length].to(target.dtype)
+            whole[beyond] = 0
+            changed[list_field] = whole[:, : int(length.max())]
+        batch.update(Interaction(changed))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Logits of one piece. On a CPU a piece stays in the cache between its passes; a GPU wants more.
-PIECE = {"cpu": 2**20, "cuda": 2**25}
+PIECE = {"cpu": 2**19, "cuda": 2**25}
 
 
 def full_softmax_loss(
@@ -49,21 +49,26 @@ class _FullSoftmax(torch.autograd.Function):
         total = states.new_zeros((), dtype=exact)
         for piece in range(0, n, rows):
             part, target = states[piece : piece + rows].to(kind), targets[piece : piece + rows]
-            log_p = (part @ low_items.T).to(exact).log_softmax(1)  # (rows, n_items)
-            at_target = log_p.gather(1, target.unsqueeze(1))
-            total -= (1 - smoothing) * at_target.sum()
+            target = target.unsqueeze(1)
+            logits = (part @ low_items.T).to(exact)  # (rows, n_items)
+            logits -= logits.amax(1, keepdim=True)
+            expected = (1 - smoothing) * logits.gather(1, target)
             if smoothing:
-                total -= smoothing * log_p.mean(1).sum()
-            grad = log_p.exp_()  # of the logits, once the target distribution is taken off
+                expected += smoothing * logits.mean(1, keepdim=True)
+            odds = logits.exp_()
+            norm = odds.sum(1, keepdim=True)
+            total += (norm.log() - expected).sum()
+            # Less the target distribution they are the gradient of the logits times the norm, which
+            # is divided by on the side that has d columns.
+            odds.scatter_add_(1, target, (smoothing - 1) * norm)
             if smoothing:
-                grad.sub_(smoothing / n_items)
-            grad.scatter_add_(1, target.unsqueeze(1), torch.full_like(at_target, smoothing - 1))
-            grad = grad.to(kind)
-            d_states[piece : piece + rows] = grad @ low_items
+                odds -= norm * (smoothing / n_items)
+            grad = odds.to(kind)
+            d_states[piece : piece + rows] = (grad @ low_items) / norm
             if kind == exact:
-                d_items.addmm_(grad.T, part)
+                d_items.addmm_(grad.T, part / norm)
             else:
-                d_items += (grad.T @ part).to(exact)
+                d_items += (grad.T @ (part / norm).to(kind)).to(exact)
         ctx.save_for_backward(d_states, d_items)
         ctx.n, ctx.kinds = n, (states.dtype, items.dtype)
         return total / n

@@ -18,6 +18,7 @@ from recbole_gr.storage.checkpoint import plain
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
+    from torch import Tensor
 
     from recbole_gr.config import Config
     from recbole_gr.tokenizer.base import Tokenizer
@@ -97,3 +98,9 @@ def item_sids(config: Config, train: Dataset | None = None) -> ItemSIDs:
         return learned_sids(config, train).gated(config)
     made = processes.broadcast_object(lambda: learned_sids(config, train).gated(config).to_plain())
     return ItemSIDs.of_plain(made)
+
+
+def content_vectors(config: Config, train: Dataset) -> Tensor:
+    """The item content ``[n_items, d]`` for a model without SIDs: of several processes one makes
+    it, for all."""
+    return processes.broadcast_object(lambda: item_content(config, train).vectors)

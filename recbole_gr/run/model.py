@@ -21,7 +21,7 @@ from recbole_gr.data.ties import tested_targets
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.failures import note_resume
 from recbole_gr.errors import ConfigError, Diverged
-from recbole_gr.pipeline.item_sids import ItemSIDs, item_sids
+from recbole_gr.pipeline.item_sids import ItemSIDs, content_vectors, item_sids
 from recbole_gr.pipeline.new_items import fitted_state
 from recbole_gr.report.lines import opening_line
 from recbole_gr.run.log_file import start_log
@@ -100,12 +100,16 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
     logger.info(dataset)
     say(opening_line(config, dataset, len(train_data._dataset), log))
     sids = start.sids
+    parts: tuple[SIDTable | None, torch.Tensor] | tuple[()] = ()
     if sids is None and registry.is_generative(config.model_class):
         sids = item_sids(config, train_data._dataset)
+    if sids is not None:
+        parts = sids.table, sids.content.vectors
+    elif needs_content(config.model_class):
+        parts = None, content_vectors(config, train_data._dataset)
 
     # Again, so that a model starts the same whatever was drawn for its data.
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    parts = () if sids is None else (sids.table, sids.content.vectors)
     model = build_model(config, train_data._dataset, *parts)
     logger.info(model)
     if start.weights:
@@ -196,6 +200,11 @@ def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
         raise type(error)(message) from None
 
 
+def needs_content(model_class: Any) -> bool:
+    """Whether a model takes the item content as its last argument."""
+    return bool(getattr(model_class, "needs_content", False))
+
+
 def build_model(
     config: Config,
     train_dataset: Dataset,
@@ -208,7 +217,7 @@ def build_model(
     if table is not None:
         parts.append(table)
     own = registry.is_generative(config.model_class)
-    if own and config.model_class.needs_content:
+    if needs_content(config.model_class):
         parts.append(vectors)
     try:
         with prints_to_log():

@@ -17,7 +17,7 @@ from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.data.identity import check_identity
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline.item_sids import item_sids
-from recbole_gr.run.model import build_model
+from recbole_gr.run.model import build_model, needs_content
 from recbole_gr.serving.histories import Histories
 from recbole_gr.sid.table import SIDTable, named
 from recbole_gr.storage.checkpoint import load_checkpoint
@@ -217,7 +217,9 @@ def _saved_parts(
 ) -> tuple[SIDTable | None, torch.Tensor | None]:
     """The SID table and the item content that a model was made with; None where it has none."""
     if not registry.is_generative(config.model_class):
-        return None, None
+        if not needs_content(config.model_class):
+            return None, None
+        return None, config.model_class.saved_content(state["state_dict"])
     if "sid" not in state:  # of the first versions; the model refuses codes that are not its own
         sids = item_sids(config, train_dataset)
         return sids.table, sids.content.vectors
