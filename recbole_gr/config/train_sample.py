@@ -39,7 +39,7 @@ def as_trained(model_class: Any, settings: dict[str, Any]) -> Any:
         if on:
             raise ConfigError(
                 f"{on[0]} of {model_class.__name__} is for training on whole sequences: give "
-                f"train_sample=sequence too, or leave {on[0]} out"
+                f"train_sample=sequence too, or {on[0]} to other models alone (per_model)"
             )
         return model_class
     if not is_causal(model_class):
