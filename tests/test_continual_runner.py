@@ -99,6 +99,7 @@ def files_of(outcome):
     }
 
 
+@pytest.mark.slow
 def test_every_method_of_the_matrix_in_every_period(settings):
     outcome = run(
         settings,
@@ -217,6 +218,7 @@ def test_a_recommender_goes_on_from_its_checkpoint_in_the_middle_of_a_period(
         assert torch.equal(value, weights[1]["state_dict"][name])
 
 
+@pytest.mark.slow
 def test_retraining_is_an_ordinary_run_on_all_targets_with_the_same_sids(settings, tmp_path):
     outcome = run(settings, continual_recommender="retrain", continual_last=1)
     table = Path(outcome["folder"], "period-1", "dact.npz")
@@ -240,6 +242,7 @@ def test_retraining_is_an_ordinary_run_on_all_targets_with_the_same_sids(setting
     assert metrics(outcome)[1, "TIGER", "dact/retrain"][0] == expected["test_result"]
 
 
+@pytest.mark.slow
 def test_finetuning_starts_from_the_period_before_and_frozen_from_the_first(settings):
     outcome = run(settings, continual_recommender="frozen,finetune", learning_rate=0.0)
     folder = Path(outcome["folder"])

@@ -309,6 +309,7 @@ def test_where_not_all_items_are_ranked_there_are_no_ranks(mode, tiny_folder):
     assert ranks_for(config, None, (train, valid), test) is None
 
 
+@pytest.mark.slow
 def test_two_processes_collect_the_ranks_of_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = write_tiny_dataset(tmp_path / "data", "odd", 61, 40, 1)

@@ -78,13 +78,8 @@ def test_every_snippet_is_of_a_language_that_is_checked_here():
     assert len(PYTHON) >= 13 and len(COMMANDS) >= 25
 
 
-@pytest.mark.parametrize(
-    "snippet",
-    [
-        pytest.param(s, id=str(s), marks=() if s.page == "README.md" else pytest.mark.slow)
-        for s in PYTHON
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("snippet", PYTHON, ids=str)
 def test_a_python_snippet_runs(snippet, pages):
     pages.run(snippet)
 

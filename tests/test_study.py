@@ -241,6 +241,7 @@ def figures(outcome):
     }
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_to_equal_results(file, monkeypatch):
     whole = study(file(name="whole"), workers=here)
     for cell in read_study(file(name="whole")).cells():
