@@ -260,6 +260,7 @@ def test_finetuning_starts_from_the_period_before_and_frozen_from_the_first(sett
         assert frozen == tuned
 
 
+@pytest.mark.slow
 def test_items_that_arrive_are_recommended_by_a_frozen_recommender(settings):
     """Nothing is trained after period 0, yet items unknown to it have SIDs and can be returned."""
     outcome = run(settings, continual_tokenizer="frozen", continual_recommender="frozen")
@@ -340,6 +341,7 @@ def test_content_means_the_same_in_every_period(settings, monkeypatch):
 
 
 @pytest.mark.parametrize("tokenizer", ["frozen", "dact"])
+@pytest.mark.slow
 def test_an_item_that_comes_between_periods_is_coded_at_once_and_recommended(settings, tokenizer):
     outcome = run(settings, continual_tokenizer=tokenizer, continual_last=1)
     folder = Path(outcome["folder"], "period-1")
@@ -358,6 +360,7 @@ def test_an_item_that_comes_between_periods_is_coded_at_once_and_recommended(set
     assert "fresh" in answer.items and len(set(answer.items)) == n_items
 
 
+@pytest.mark.slow
 def test_growth_keeps_known_rows_and_leaves_new_ones(settings, tmp_path):
     """IntRR has a row of weights for each item."""
     outcome = run(
@@ -403,6 +406,7 @@ def test_growth_keeps_known_rows_and_leaves_new_ones(settings, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_tables_from_files(settings, data, tmp_path):
     names = [f"i{i}" for i in range(30)]
     rng = np.random.default_rng(0)

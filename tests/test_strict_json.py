@@ -103,6 +103,7 @@ def test_all_json_files_of_a_run_whose_metric_is_not_a_number(
             assert result[split]["mrr@5"] is None and math.isfinite(result[split]["mrr@10"])
 
 
+@pytest.mark.slow
 def test_all_json_files_of_periods_whose_metric_is_not_a_number(
     without_a_metric, tiny_folder, tmp_path
 ):
@@ -117,6 +118,7 @@ def test_all_json_files_of_periods_whose_metric_is_not_a_number(
     assert len(tables) == 2 and tables[0] == tables[1]
 
 
+@pytest.mark.slow
 def test_all_json_files_of_tokenizers_side_by_side(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ("--codebook_size=8", "--sid_levels=2", "--content_dim=8", "--show_progress=False")

@@ -99,6 +99,7 @@ def runs(monkeypatch):
 ALL = [("tiny", row, seed) for row in ("other", "small") for seed in (1, 2)]
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_run_again_and_what_is_new_is_run_alone(file, runs, tiny_folder):
     assert study(file(), workers=here)["done"] == 4 and runs() == ALL
     again = study(file(), workers=here)

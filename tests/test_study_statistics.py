@@ -55,6 +55,7 @@ def test_one_seed_has_an_interval_over_users_and_no_verdict():
 @pytest.mark.parametrize(
     "parts", [(0.1, 0.1, 0.1), (0, 1, 0.1), (0, 0.1, 1), (0.07, 1, 1)], ids=str
 )
+@pytest.mark.slow
 def test_95_percent_intervals_hold_the_truth_as_often(seeds, parts):
     """Standard error of the share: 1.1 %. Two seeds that matter less than the users make intervals
     too wide, as nothing can be known of seeds by two of them; never too narrow."""

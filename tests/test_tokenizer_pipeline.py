@@ -238,6 +238,7 @@ def test_sids_learned_from_other_content_are_noticed(config, tmp_path, caplog):
     assert "other item content" in caplog.text
 
 
+@pytest.mark.slow
 def test_command_compares_tokenizers_in_one_table_and_one_figure(tiny_folder, tmp_path, capsys):
     from recbole_gr.commands.tokenize import main
 
