@@ -242,6 +242,7 @@ def test_a_column_of_the_data_may_hold_the_periods(log):
 
 
 @pytest.mark.skipif(not TOOLS.is_dir(), reason="the published Tools data are not beside this")
+@pytest.mark.slow
 def test_the_published_tools_files_row_by_row(quiet_argv):
     counts = [
         (41_576, 11_693, 11_693, 9_610),

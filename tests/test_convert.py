@@ -324,6 +324,7 @@ def test_what_is_done_is_not_done_again_and_what_is_there_is_not_replaced(tmp_pa
         amazon(tmp_path, k_core=2)
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_file_and_the_next_one_finishes(tmp_path):
     amazon(tmp_path, output="whole")
     code = (

@@ -99,7 +99,8 @@ def serve(program, batches, folder):
     return [(answers[f"{n}.items"], answers[f"{n}.scores"]) for n in range(len(batches))]
 
 
-@pytest.mark.parametrize("name", rest_slow(*EXPORTS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPORTS)
 def test_a_server_without_recbole_answers_as_the_recommender(
     name, trained, recommender, sequences, tmp_path
 ):

@@ -173,7 +173,7 @@ def state_of(trainer):
 @pytest.mark.parametrize("stop_after", rest_slow(1, 0, 4))
 @pytest.mark.parametrize(
     "options",
-    [{}, {"freeze_i2t": False, "n_candidates": 4}],
+    rest_slow({}, {"freeze_i2t": False, "n_candidates": 4}),
     ids=["frozen", "free"],
 )
 def test_a_run_interrupted_in_either_phase_goes_on_as_if_nothing_had_happened(

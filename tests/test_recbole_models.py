@@ -125,6 +125,7 @@ def test_knowledge_aware_models_train_on_both_loaders_and_resume(
     assert whole["test_targets"]["count"] == 60
 
 
+@pytest.mark.slow
 def test_the_bundled_knowledge_graph_trains_a_model(arguments):
     settings = ["--model=CFKG", "--dataset=ml-100k", "--epochs=1", "--train_batch_size=16384"]
     result = run_recbole_gr(cmd_args=[*settings, "--embedding_size=8", "--show_progress=False"])

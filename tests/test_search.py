@@ -494,6 +494,7 @@ def test_a_search_without_optuna_is_refused_with_the_remedy(algo, find, monkeypa
         find(Stub(), options={"algo": algo})
 
 
+@pytest.mark.slow
 def test_the_package_and_the_help_of_a_search_do_without_optuna():
     blocked = "import sys; sys.modules['optuna'] = None\n"
     rooms = "import recbole_gr, run_recbole_gr, recbole_gr.search.runner as runner, run_hyper\n"

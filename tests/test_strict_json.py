@@ -91,6 +91,7 @@ def without_a_metric(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_all_json_files_of_a_run_whose_metric_is_not_a_number(
     without_a_metric, tiny_folder, tmp_path
 ):

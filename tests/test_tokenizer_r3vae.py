@@ -369,6 +369,7 @@ def test_content_that_is_one_point_or_all_zero_still_gets_sids():
         assert len(codes.unique(dim=0)) == 1
 
 
+@pytest.mark.slow
 def test_every_generative_model_runs_on_r3vae_sids(tiny_folder, tmp_path, monkeypatch):
     from runs import arguments
 
