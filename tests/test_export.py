@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import SMALL, rest_slow
+from runs import SMALL
 
 from recbole_gr.generation.beam_search import NEVER
 from recbole_gr.serving import export as module
