@@ -83,3 +83,9 @@ def count_targets(dataset, rows, n_targets):
             )
             counted[key] = counted.get(key, 0) + 1
     return counted
+
+
+def rows_by_user(loader):
+    """The rows behind a loader in the order of user and item, in which ranks are told."""
+    rows = loader._dataset.inter_feat
+    return rows[np.lexsort((rows["item_id"], rows["user_id"]))]

@@ -16,6 +16,7 @@ from recbole_gr.data import (
     create_dataset,
     data_preparation,
 )
+from recbole_gr.data.evaluation_loader import GenerativeEvalLoader
 from recbole_gr.data.verbatim import exact
 from recbole_gr.errors import ConfigError
 
@@ -71,13 +72,53 @@ def test_a_model_with_a_data_set_class_of_its_own_gets_that(tiny_folder):
     assert type(create_dataset(config)) is exact(recbole_datasets.DIENDataset)
 
 
-def test_generative_models_get_ours_for_training_and_recboles_for_evaluation(tiny_folder):
+def test_generative_models_get_our_loaders(tiny_folder):
     config = make_config(tiny_folder)
     dataset = create_dataset(config)
     train, valid, test = data_preparation(config, dataset)
     assert type(dataset) is GenerativeDataset and type(train) is GenerativeTrainLoader
-    assert type(valid) is type(test) is dataloader.FullSortEvalDataLoader
+    assert type(valid) is type(test) is GenerativeEvalLoader
     assert len(valid.dataset) == len(test.dataset) == dataset.user_num - 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 59, 60, 100])
+def test_evaluation_goes_by_length_through_the_rows_of_recbole(tiny_folder, batch_size):
+    config = make_config(tiny_folder, eval_batch_size=batch_size, MAX_ITEM_LIST_LENGTH=6)
+    test = data_preparation(config, create_dataset(config))[2]
+    rows, widths = [], []
+    for batch, history, row, item in test:
+        lengths, lists = batch["item_length"], batch["item_id_list"]
+        assert history is None and row.tolist() == list(range(len(batch)))
+        assert torch.equal(item, batch["item_id"]) and lists.shape[1] == lengths.max()
+        widths.append((int(lengths.min()), int(lengths.max())))
+        for user, length, items, target in zip(batch["user_id"], lengths, lists, item):
+            rows.append((int(user), int(target), items[:length].tolist()))
+    theirs = dataloader.FullSortEvalDataLoader(config, test._dataset, None)
+    expected = [
+        (int(user), int(target), items[:length].tolist())
+        for batch, *_ in theirs
+        for user, length, items, target in zip(
+            batch["user_id"], batch["item_length"], batch["item_id_list"], batch["item_id"]
+        )
+    ]
+    assert sorted(rows) == sorted(expected) and len(test) == len(theirs) == len(widths)
+    falling = widths[::2] + widths[1::2][::-1]  # the longest first, then from both ends
+    assert all(first[0] >= second[1] for first, second in zip(falling, falling[1:]))
+
+
+def test_the_order_and_padding_of_users_change_no_ranking(parts):
+    """Of a trained model: metrics, and each user's ranked items."""
+    trainer, train, _, test = parts(eval_batch_size=16, MAX_ITEM_LIST_LENGTH=20)[1:]
+    trainer._train_epoch(train, 0)
+    plain = dataloader.FullSortEvalDataLoader(trainer.config, test._dataset, None)
+    found = []
+    for loader in (test, plain):
+        ranked = {}
+        for batch, *_ in loader:
+            items, _ = trainer.model.eval().generate(batch, 10, 20)
+            ranked |= dict(zip(batch["user_id"].tolist(), items.tolist()))
+        found.append((trainer.evaluate(loader, load_best_model=False), ranked))
+    assert found[0] == found[1] and len(found[0][1]) == 60
 
 
 def test_pickled_caches_are_neither_read_nor_written(tiny_folder, tmp_path, caplog):

@@ -7,7 +7,7 @@ import numpy as np
 import process_bodies
 import pytest
 import torch
-from data_helpers import RATIO
+from data_helpers import RATIO, rows_by_user
 from recbole.trainer import Trainer
 from runs import RUNS, arguments
 from tiny import read_sequences, write_tiny_dataset
@@ -168,7 +168,7 @@ def test_a_beam_over_all_items_gives_the_ranks_of_the_exact_scores(
     options = {**OWN[model], **DIGITS, "beam_size": EVERY, "eval_exact": True}
     config, trainer, *loaders = parts(shared, model, **options, eval_batch_size=17)
     result, ranks, without = evaluated(trainer, config, loaders)
-    test = loaders[-1]._dataset.inter_feat
+    test = rows_by_user(loaders[-1])
     with torch.no_grad():
         scores = trainer.model.exact(test)
     rows = torch.arange(len(test))
@@ -200,7 +200,7 @@ def test_intrr_that_scores_all_items_ranks_all_of_them_with_few_beams(parts, exc
     options = {**OWN["IntRR"], **DIGITS, "decoding": "exact", "exclude_history": exclude}
     config, trainer, *loaders = parts(model="IntRR", **options, eval_exact=asked)
     result, ranks, without = evaluated(trainer, config, loaders)
-    test = loaders[-1]._dataset.inter_feat
+    test = rows_by_user(loaders[-1])
     with torch.no_grad():
         scores = trainer.model.exact(test)
     rows = torch.arange(len(test))
@@ -217,19 +217,21 @@ def test_intrr_that_scores_all_items_ranks_all_of_them_with_few_beams(parts, exc
 
 def test_items_that_pit_fills_its_list_with_have_their_places_too(parts):
     config, trainer, *loaders = parts(model="PIT", **OWN["PIT"])
-    model, search, found = trainer.model, trainer.model.search, []
+    model, search, found = trainer.model, trainer.model.search, {}
 
     def two_beams(batch, beam_size=None):
         nodes, scores, codes = search(batch, beam_size)
         dead = torch.arange(nodes.shape[1]) >= 2
-        found.extend(model.trie.items(nodes[:, :2])[..., 0].tolist())
+        first = model.trie.items(nodes[:, :2])[..., 0]
+        found.update(zip(batch["user_id"].tolist(), first.tolist()))
         return Beams(nodes.masked_fill(dead, -1), scores.masked_fill(dead, -math.inf), codes)
 
     model.search = two_beams
     _, ranks, _ = evaluated(trainer, config, loaders)
-    test = loaders[-1]._dataset.inter_feat
+    test = rows_by_user(loaders[-1])
     histories = test["item_id_list"].tolist()
-    for row, (first, item) in enumerate(zip(found, test["item_id"].tolist())):
+    for row, (user, item) in enumerate(zip(test["user_id"].tolist(), test["item_id"].tolist())):
+        first = found[user]
         tail = [other for other in model.tail.tolist() if other not in first]
         listed = [*first, *tail][: model.beam_size]
         new = [other for other in listed if other not in histories[row]]

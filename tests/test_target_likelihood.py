@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from data_helpers import rows_by_user
 from runs import RUNS
 
 from recbole_gr import registry
@@ -35,7 +36,7 @@ def likelihood_of(tiny_folder, tmp_path, monkeypatch):
         model = build_model(config, loaders[0]._dataset).eval()
         trainer = registry.get_trainer(config, config.model_class)(config, model)
         ranks = evaluated(config, trainer, *loaders)[1]
-        rows = loaders[-1]._dataset.inter_feat
+        rows = rows_by_user(loaders[-1])
         with torch.no_grad():
             return ranks.get("log_likelihood"), model.full_sort_predict(rows), rows["item_id"]
 
@@ -78,7 +79,7 @@ def test_of_generative_models_it_is_that_of_the_exact_scores(model, shared, metr
     config["eval_likelihood"] = True
     same, ranks = evaluated(config, trainer, *loaders)
     assert same == figures and "log_likelihood" not in none
-    rows = loaders[-1]._dataset.inter_feat
+    rows = rows_by_user(loaders[-1])
     with torch.no_grad():
         exact = trainer.model.exact(rows)
     expected = exact[torch.arange(len(rows)), rows["item_id"]].numpy()

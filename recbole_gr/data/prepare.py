@@ -8,6 +8,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, TypeAlias
 
 import recbole.data.dataset as recbole_datasets
+from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
 from recbole.utils import ModelType, init_seed
@@ -16,6 +17,7 @@ from recbole_gr.data.checks import check_catalogue, check_inter_files, check_mod
 from recbole_gr.data.context import ContextDataset
 from recbole_gr.data.continual import continual, is_continual
 from recbole_gr.data.dataset import GenerativeDataset
+from recbole_gr.data.evaluation_loader import GenerativeEvalLoader
 from recbole_gr.data.loader import GenerativeTrainLoader, WholeSequenceLoader
 from recbole_gr.data.ties import Ties, tied_text
 from recbole_gr.data.verbatim import exact
@@ -133,7 +135,8 @@ def data_preparation(config: Config, dataset: Dataset) -> Loaders:
     """Split a data set and make its loaders.
 
     RecBole's loaders for everything, save that a generative model trains on a
-    `GenerativeTrainLoader`. RecBole's saved (pickled) loaders are neither read nor written.
+    `GenerativeTrainLoader` and is evaluated on a `GenerativeEvalLoader`. RecBole's saved (pickled)
+    loaders are neither read nor written.
 
     Args:
         config (Config): the configuration of one run.
@@ -180,8 +183,13 @@ def _prepared(config: Config, dataset: Dataset) -> Loaders:
         extra = [KGSampler(dataset, negatives["distribution"], negatives["alpha"])]
     shuffle = True if extra else config["shuffle"]
     train = train_class(config, splits[0], samplers[0], *extra, shuffle=shuffle)
+
+    def eval_class(phase: str) -> Callable[..., AbstractDataLoader]:
+        kind = get_dataloader(named, phase)
+        return GenerativeEvalLoader if generative and kind is FullSortEvalDataLoader else kind
+
     valid, test = (
-        get_dataloader(named, phase)(config, split, sampler, shuffle=False)
+        eval_class(phase)(config, split, sampler, shuffle=False)
         for phase, split, sampler in zip(("valid", "test"), splits[1:], samplers[1:])
     )
     getLogger().info(

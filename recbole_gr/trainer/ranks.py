@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
@@ -154,7 +155,8 @@ class TargetRanks:
         self._kept = dict(zip(self._kept, gather_lists(*self._kept.values())))
 
     def arrays(self, dataset: Dataset) -> dict[str, np.ndarray] | None:
-        """What was collected, one entry a target in the order of the evaluation.
+        """What was collected, one entry a target in the order of users and items, whatever the
+        order of the evaluation was.
 
         Args:
             dataset: for the tokens of users and items.
@@ -171,6 +173,8 @@ class TargetRanks:
         if not self._kept["user"]:
             return None
         kept = {name: torch.cat(v).cpu() for name, v in self._kept.items() if "row" not in name}
+        order = torch.from_numpy(np.lexsort((kept["item"].numpy(), kept["user"].numpy())))
+        kept = {name: values[order] for name, values in kept.items()}
         arrays = {
             name: (value if value.is_floating_point() else value.int()).numpy()
             for name, value in kept.items()
@@ -232,4 +236,7 @@ def exact_in_parts(model: Any, interaction: Interaction) -> Tensor:
 
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    if parts[0].dim() > 1:  # histories are as wide as the longest of their batch
+        width = max(part.shape[1] for part in parts)
+        parts = tuple(F.pad(part, (0, width - part.shape[1])) for part in parts)
     return parts[0] if len(parts) == 1 else torch.cat(parts)
