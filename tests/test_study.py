@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -131,6 +132,40 @@ def test_changed_data_are_never_answered_with_old_results(file, runs, tmp_path, 
     assert len(runs()) == 4
     (data / "tiny.item").write_text(text.replace("hill", "river"))
     assert study(file(settings=settings), workers=here)["found"] == 4
+
+
+def test_a_run_from_before_a_key_existed_is_found_where_the_key_has_its_default(
+    file, runs, tiny_folder
+):
+    """Adding a key to the program makes no study be run again; giving it a value does."""
+
+    def as_of_then(key, **others):
+        for folder in Path("saved/studies/mine/tiny").iterdir():
+            task = json.loads((folder / "task.json").read_text())
+            task["inputs"]["settings"].pop(key)
+            task["inputs"] |= others
+            result = json.loads((folder / "result.json").read_text())
+            task["key"] = result["key"] = "of then"
+            (folder / "task.json").write_text(json.dumps(task))
+            (folder / "result.json").write_text(json.dumps(result))
+            folder.rename(folder.with_name(folder.name[:-16] + "0" * 16))
+
+    one = {"models": {"SASRec": CE}, "seeds": [1]}
+    assert study(file(**one), workers=here)["done"] == len(runs()) == 1
+    as_of_then("n_layers")
+    again = study(file(**one), workers=here)
+    assert (again["found"], runs()) == (1, []) and "recall@10" in json.dumps(again["report"])
+    settings = {**SETTINGS, "data_path": str(tiny_folder), "n_layers": 1}
+    assert study(file(**one, settings=settings), workers=here)["done"] == len(runs()) == 1
+    shutil.rmtree("saved")
+    study(file(**one), workers=here)
+    as_of_then("train_batch_size")  # which has no default of its own: the study gives it
+    assert study(file(**one), workers=here)["done"] == 1 and len(runs()) == 2
+    for changed in ({"version": 0}, {"files": {}}):
+        shutil.rmtree("saved")
+        study(file(**one), workers=here)
+        as_of_then("n_layers", **changed)
+        assert study(file(**one), workers=here)["done"] == 1 and len(runs()) == 2
 
 
 def test_a_run_that_fails_is_a_line_of_the_report_and_tried_again(file, runs, capsys):

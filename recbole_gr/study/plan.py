@@ -15,7 +15,7 @@ from recbole_gr.config import Config
 from recbole_gr.config.known_keys import RUN_KEYS
 from recbole_gr.config.parsing import file_list, parse_value, read_yaml
 from recbole_gr.config.user_settings import Source, UserSettings
-from recbole_gr.data.sources import settings_digest, sources_of
+from recbole_gr.data.sources import settings_digest, settings_that_count, sources_of
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.search.space import Params, parameter
 from recbole_gr.storage.checkpoint import plain
@@ -51,6 +51,7 @@ class Cell:
             bytes of its files, and `RESULTS_VERSION`.
         trial: its number among the trials of the row there; None of a run of the table. Equal
             settings are one run, whichever it is.
+        inputs: what the key is the hash of: `version`, `settings` and `files`.
     """
 
     row: str
@@ -60,6 +61,7 @@ class Cell:
     settings: dict[str, Any] = field(compare=False)  # the key has them
     key: str
     trial: int | None = field(default=None, compare=False)
+    inputs: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -158,8 +160,11 @@ class Study:
         """
         config, settings = self._config(row, dataset, seed, more)
         files = {name: file["sha256"] for name, file in sources_of(config, file_hash).items()}
-        key = digest_of(RESULTS_VERSION, settings_digest(config), files)
-        return Cell(row, self.rows[row]["model"], dataset, seed, settings, key, trial), config
+        counted = settings_that_count(config)
+        key = digest_of(RESULTS_VERSION, settings_digest(counted), files)
+        inputs = {"version": RESULTS_VERSION, "settings": counted, "files": files}
+        model = self.rows[row]["model"]
+        return Cell(row, model, dataset, seed, settings, key, trial, inputs), config
 
     def _config(
         self, row: str, dataset: str, seed: int, more: Mapping[str, Any] | None = None

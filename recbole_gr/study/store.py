@@ -9,6 +9,7 @@ from typing import Any
 from recbole_gr.errors import ConfigError
 from recbole_gr.storage.checkpoint import stopped_beside
 from recbole_gr.storage.json_files import load_json, save_json
+from recbole_gr.study.earlier import is_run_of, siblings
 from recbole_gr.study.plan import Cell
 from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS, TIED, load_ranks, save_ranks
 from recbole_gr.untrusted.shapes import OrNone, at_least, require
@@ -44,16 +45,17 @@ RESULT_KEYS = (
 @dataclass(frozen=True)
 class Finished:
     """What a run gave: plain figures, and the rank of each user's target, None where its model
-    ranks nothing."""
+    ranks nothing; `folder` where it stands."""
 
     result: dict[str, Any]
     ranks: dict[str, Any] | None
+    folder: Path | None = None
 
 
 def prepare(folder: Path, cell: Cell) -> None:
     """Write down what is to be run in a folder; what a run before it left to go on from stays."""
     task = {"model": cell.model, "dataset": cell.dataset, "key": cell.key}
-    save_json(folder / TASK, {**task, "settings": cell.settings})
+    save_json(folder / TASK, {**task, "settings": cell.settings, "inputs": cell.inputs})
     (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -85,19 +87,29 @@ def keep(folder: Path, result: dict[str, Any], key: str, resumed: bool) -> None:
 
 
 def finished(folder: Path, cell: Cell) -> Finished | None:
-    """What the run of a cell gave; None where it is not finished.
+    """What the run of a cell gave, in its folder or, by an earlier version of the program, in one
+    beside it; None where it is not finished.
 
     Raises:
         ConfigError: a file of it is damaged or of something else; names it.
     """
+    if (folder / RESULT).is_file():
+        return _finished(folder, cell.key)
+    for other in siblings(folder):
+        if (other / RESULT).is_file() and (other / TASK).is_file():
+            task = load_json(other / TASK, remedy=_REMEDY)
+            if isinstance(task, dict) and is_run_of(task.get("inputs"), cell):
+                return _finished(other, str(task.get("key")))
+    return None
+
+
+def _finished(folder: Path, key: str) -> Finished:
     file = folder / RESULT
-    if not file.is_file():
-        return None
     result = load_json(file, remedy=_REMEDY)
     require(result, SHAPE, file, _REMEDY)
-    if result["key"] != cell.key:
+    if result["key"] != key:
         raise ConfigError(f"'{file}' is of another run. {_REMEDY}")
-    return Finished(result, load_ranks(folder / RANKS) if result["ranks"] else None)
+    return Finished(result, load_ranks(folder / RANKS) if result["ranks"] else None, folder)
 
 
 def note_failure(folder: Path, reason: str) -> None:

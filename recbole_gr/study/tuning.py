@@ -53,9 +53,11 @@ class Trials:
         best = self.best(results)
         trials: list[dict[str, Any]] = []
         for number, (params, cell) in enumerate(zip(self.params, self.cells)):
-            score = self.score(results.get(cell))
+            kept = results.get(cell)
+            score = self.score(kept)
             trial = {"number": number, "params": params, "score": score}
-            trial["folder"] = cell.folder.as_posix()
+            where = kept.folder if kept is not None and kept.folder is not None else cell.folder
+            trial["folder"] = cell.folder.with_name(where.name).as_posix()
             if score is None:
                 trial["message"] = failed.get(str(cell), "its validation gave no score")
             trials.append(trial)
