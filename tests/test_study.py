@@ -1,5 +1,6 @@
 """Studies: what is run and what is found again, and that the report says no more than it can."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from recbole.trainer import Trainer
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.run import model as run
+from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
 from recbole_gr.study.cell import run_cell
@@ -79,7 +81,8 @@ def runs(monkeypatch):
             "test_buckets": {"6+": {"targets": 50, "recall@5": 0.25}},
             "test_targets": {"count": 50, "digest": tested, "tied": 0},
             "epochs_run": 2, "seconds_per_epoch": 0.1, "seconds_total": 0.5, "parameters": 12,
-            "peak_memory_bytes": 2**30, "config": {"dataset": "tiny", "data_path": "tiny"},
+            "peak_memory_bytes": 2**30,
+            "config": {key: config[key] for key in ("dataset", "data_path")},
             "test_ranks": {
                 "user": order.astype(np.int32), "user_token": users[order],
                 "item": np.zeros(50, np.int32), "item_token": np.full(50, "i1"),
@@ -198,7 +201,7 @@ def test_pairs_by_user_what_models_tested_in_different_orders(file, runs):
         assert difference["verdict"] == "not distinguishable at this power"
 
 
-def test_the_files_of_a_report(file, runs):
+def test_the_files_of_a_report(file, runs, tiny_folder):
     outcome = study(file(), workers=here)
     page, rows = (Path(outcome["files"][kind]).read_text() for kind in ("md", "csv"))
     assert "0.2500 ± 0.0000" in page and "Minus SASRec, paired:" in page
@@ -208,6 +211,12 @@ def test_the_files_of_a_report(file, runs):
     text = Path(outcome["files"]["json"]).read_text()
     report = json.loads(text, parse_constant=lambda name: pytest.fail(name))  # no NaN
     assert report["datasets"]["tiny"]["metrics"]["with_history"]["small"]["ndcg@10"]["mean"] == 0.25
+    made_of = report["provenance"]
+    bytes_of = (tiny_folder / "tiny" / "tiny.inter").read_bytes()
+    assert made_of["data"]["tiny"]["tiny.inter"] == hashlib.sha256(bytes_of).hexdigest()
+    (made_on,) = made_of["made_on"]
+    assert made_of["runs"] == made_on["runs"] == 4 and made_on["versions"] == versions()
+    assert f"4 with recbole_gr {versions()['recbole_gr']}" in page
     one = study(file(seeds=[1]), workers=here)
     assert "one seed does not tell" in one["table"] and "±" not in one["table"]
     alone = study(file(baseline=None), workers=here)

@@ -14,6 +14,7 @@ from recbole_gr.report.table import Column, table_text, write_files
 from recbole_gr.study.buckets import Bucket, by_frequency, by_ties
 from recbole_gr.study.comparison import Comparison, compare
 from recbole_gr.study.plan import Cell, Study
+from recbole_gr.study.provenance import provenance_text
 from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS
 from recbole_gr.study.statistics import Difference, spread
 from recbole_gr.study.store import Finished
@@ -45,6 +46,7 @@ def write_study_report(
     failed: Mapping[str, str],
     folder: Path,
     tuning: Mapping[str, Mapping[str, Any]],
+    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `report.md`, `.csv`, `.json` and `.png` into the folder of a study.
 
@@ -55,6 +57,7 @@ def write_study_report(
         folder: of the study.
         tuning: by data set and row what trials have come to
             (:meth:`recbole_gr.study.tuning.Trials.outcome`).
+        provenance: of the runs (:func:`recbole_gr.study.provenance.provenance_of`).
 
     Returns:
         dict: `table` (markdown), `report` (what the JSON holds) and `files` by "md", "csv", "json",
@@ -85,8 +88,10 @@ def write_study_report(
     report = {
         "study": study.name, "baseline": study.baseline, "seeds": study.seeds,
         "rows": study.rows, "settings": study.settings, "datasets": sets, "failed": dict(failed),
+        "provenance": provenance,
     }  # fmt: skip
-    page = "\n\n".join([*parts, _ABOUT]) + "\n"
+    about = [_ABOUT] if provenance is None else [_ABOUT, provenance_text(provenance)]
+    page = "\n\n".join([*parts, *about]) + "\n"
     figure = plot_differences(comparisons, study.baseline)
     files = write_files(folder, "report", md=page, rows=lines, data=report, figure=figure)
     return {

@@ -14,6 +14,7 @@ from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import store
 from recbole_gr.study.plan import Cell, read_study
+from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
 from recbole_gr.study.store import Finished
 from recbole_gr.study.tuning import trials_of
@@ -78,7 +79,8 @@ def study(
             save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
         failed |= runs.do(cells, "runs")
         results = {cell: runs.results[cell] for cell in cells if cell in runs.results}
-        report = write_study_report(plan, results, failed, root, tuning)
+        made_of = provenance_of(runs.results)
+        report = write_study_report(plan, results, failed, root, tuning, made_of)
         if tune:
             report["files"]["chosen"] = str(root / CHOSEN)
     return {**report, "done": runs.done, "found": runs.found, "failed": failed}
