@@ -92,7 +92,7 @@ class Side:
         files = options.config_files
         config = Config(model, options.dataset, files, settings, other_models=others)
         init_seed(config["seed"], True)
-        self.loader, _, _ = data_preparation(config, create_dataset(config))
+        self.loader, _, self.test = data_preparation(config, create_dataset(config))
         dataset = self.loader._dataset
         parts = [config, dataset]
         if train_sample:

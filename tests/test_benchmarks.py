@@ -8,6 +8,7 @@ import dact_published
 import decode_vs_huggingface
 import evaluate_oracle
 import evaluation_memory
+import evaluation_time
 import intrr_cost
 import numpy as np
 import paired
@@ -98,6 +99,14 @@ def test_train_speed_times_all_sides_on_the_same_targets(settings, capsys):
     n_targets = [sum(int(b["n_targets"].sum()) for b in side) for side in (sequence, prefix)]
     assert {*n_targets, sum(len(b) for b in sasrec)} == {sequence.targets} == {sasrec.targets}
     assert len(sequence) < len(prefix) and sequence.scale == 1
+
+
+def test_evaluation_time_stands_beside_the_epochs_of_all_models(settings, capsys):
+    small = "--beam 15 --users 20 --batches 2 --repeats 1 --warm_up 0 --batch_size 8".split()
+    figures = evaluation_time.main([*settings, *small])
+    assert set(figures) == {"TIGER", "PIT", "IntRR"}
+    assert all(len(times) == 1 and times[0] > 0 for f in figures.values() for times in f.values())
+    assert len(ratio_lines(capsys)) == 1
 
 
 def test_baseline_epoch_times_both_on_the_same_targets_in_batches_of_as_many(settings, capsys):
