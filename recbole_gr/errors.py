@@ -21,6 +21,10 @@ class ProcessKilled(RuntimeError):
     """A process of a run was ended by a signal that it could not answer."""
 
 
+class MachineLost(RuntimeError):
+    """Another machine of a run was cut off, or its processes were killed."""
+
+
 class ModelsFailed(RuntimeError):
     """Some models of a run failed; the others finished and are in the report.
 
