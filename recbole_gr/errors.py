@@ -22,7 +22,13 @@ class ProcessKilled(RuntimeError):
 
 
 class MachineLost(RuntimeError):
-    """Another machine of a run was cut off, or its processes were killed."""
+    """Another machine of a run was cut off, or its processes were killed.
+
+    Attributes:
+        is_cut (bool): the connection gave no answer any more, rather than being closed.
+    """
+
+    is_cut = False
 
 
 class ModelsFailed(RuntimeError):

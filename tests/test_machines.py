@@ -70,7 +70,7 @@ class Machines:
                 own = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2",
                        "--nproc_per_node=1", "--rdzv_backend=c10d",
                        f"--rdzv_endpoint={ADDRESSES[0]}:5679",
-                       f"--rdzv_conf=is_host={1 - side},read_timeout={ALLOWANCE}", f"--local_addr={ADDRESSES[side]}",
+                       f"--rdzv_conf=is_host={1 - side}", f"--local_addr={ADDRESSES[side]}",
                        program, *command]  # fmt: skip
             self.log.append(place / "output")
             with open(self.log[-1], "wb") as output:

@@ -1,6 +1,8 @@
 """Failures of a run's processes, as files in a folder of the process that started them."""
 
+import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from recbole_gr.distributed.rendezvous import RankInfo
@@ -80,12 +83,24 @@ def end_lost(error: MachineLost, info: RankInfo) -> None:
             f"If the first machine has {file}, put it here too, and --resume={file} goes on from "
             "the best epoch so far."
         )
-    error = MachineLost(f"{error} {hint}".strip())
+    is_cut, error = error.is_cut, MachineLost(f"{error} {hint}".strip())
     if _folder is not None:
         keep_error(Path(_folder, f"error-{info.local_rank}"), info.rank, error)
     else:  # torchrun has started this process
         print(f"error: {error}", file=sys.stderr, flush=True)
+        if is_cut and info.first_rank:
+            _end_torchrun()
     os._exit(1)
+
+
+def _end_torchrun() -> None:
+    """Kill torchrun on a machine that is cut off from its rendezvous, which it would wait for
+    without end, in a call that no other signal ends."""
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process().parent()
+        words = " ".join(parent.cmdline()) if parent is not None else ""
+        if parent is not None and re.search(r"torchrun|torch\.distributed", words):
+            parent.kill()
 
 
 def keep_error(file: Path, rank: int, error: BaseException) -> None:

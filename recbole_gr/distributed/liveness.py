@@ -95,12 +95,14 @@ class Liveness:
         with selectors.DefaultSelector() as selector:
             for rank, peer in self._peers.items():
                 selector.register(peer, selectors.EVENT_READ, rank)
+            is_cut = False
             while selector.get_map():
                 gone = []
                 for key, _ in selector.select():
                     try:
                         news = key.fileobj.recv(1)  # type: ignore[union-attr]
-                    except OSError:
+                    except OSError as error:
+                        is_cut = is_cut or not isinstance(error, ConnectionResetError)
                         news = b""
                     selector.unregister(key.fileobj)
                     if not news:
@@ -108,7 +110,9 @@ class Liveness:
                 if self._closed:
                     return
                 if gone:
-                    self._lost(self._error(gone))
+                    error = self._error(gone)
+                    error.is_cut = is_cut
+                    self._lost(error)
                     return
 
     def _error(self, gone: list[int]) -> MachineLost:
