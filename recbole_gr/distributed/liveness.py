@@ -101,8 +101,8 @@ class Liveness:
                 for key, _ in selector.select():
                     try:
                         news = key.fileobj.recv(1)  # type: ignore[union-attr]
-                    except OSError as error:
-                        is_cut = is_cut or not isinstance(error, ConnectionResetError)
+                    except OSError as failure:
+                        is_cut = is_cut or not isinstance(failure, ConnectionResetError)
                         news = b""
                     selector.unregister(key.fileobj)
                     if not news:
