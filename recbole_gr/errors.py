@@ -21,6 +21,16 @@ class ProcessKilled(RuntimeError):
     """A process of a run was ended by a signal that it could not answer."""
 
 
+class MachineLost(RuntimeError):
+    """Another machine of a run was cut off, or its processes were killed.
+
+    Attributes:
+        is_cut (bool): the connection gave no answer any more, rather than being closed.
+    """
+
+    is_cut = False
+
+
 class ModelsFailed(RuntimeError):
     """Some models of a run failed; the others finished and are in the report.
 

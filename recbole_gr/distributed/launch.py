@@ -46,6 +46,7 @@ def run_processes(fn: Callable, args: tuple, settings: dict, check: Callable | N
     Raises:
         ConfigError: the layout cannot be used, or ``fn`` raised one.
         KeyboardInterrupt: a signal to stop came, to this process or to one of those it started.
+        MachineLost: another machine was cut off, or its processes killed; tells how to go on.
         ProcessKilled: one of the processes was, by the system; names the signal and what is left.
         RuntimeError: ``fn`` raised something else, with its traceback; the others were ended.
     """
@@ -138,13 +139,16 @@ def _worker(
     # As many threads in all as a run of one process has; torchrun leaves each process one.
     torch.set_num_threads(max(1, n_threads // layout.nproc))
     file = None if layout.port else str(Path(folder, "store"))
-    processes.set_rank(RankInfo(rank, layout.world_size, index, layout.ip, layout.port, file))
+    n = layout.nproc
+    processes.set_rank(RankInfo(rank, layout.world_size, index, layout.ip, layout.port, file, n))
     try:
         with stopped_as_by_ctrl_c():
             outcome = fn(*args)
         if rank == 0:
             torch.save(encode(outcome), Path(folder, "outcome"))
     except BaseException as error:
+        if not isinstance(error, (ConfigError, KeyboardInterrupt)):
+            processes.await_verdict()
         failures.keep_error(Path(folder, f"error-{index}"), rank, error)
         sys.exit(1)
     finally:
@@ -163,9 +167,13 @@ def _under_torchrun(fn: Callable, args: tuple, settings: dict) -> Any:
                 f"{key}: {given} was asked for, but torchrun has started {started}; leave --{key} "
                 "out under torchrun"
             )
-    processes.set_rank(RankInfo(rank, size, local_rank))
+    processes.set_rank(RankInfo(rank, size, local_rank, n_local=here))
     try:
         outcome = fn(*args)
+    except Exception as error:
+        if not isinstance(error, ConfigError):
+            processes.await_verdict()
+        raise
     finally:
         processes.destroy_process_group()
     return outcome if rank == 0 else None

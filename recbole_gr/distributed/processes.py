@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from recbole_gr.distributed.failures import end_lost
+from recbole_gr.distributed.liveness import Liveness, choose_interface
 from recbole_gr.distributed.rendezvous import RankInfo, store_of
 from recbole_gr.errors import ConfigError
 
@@ -27,6 +29,7 @@ COLLECTIVE_TIMEOUT = timedelta(days=30)
 _NOT_LAUNCHED = RankInfo(0, 1, 0)
 _rank_info = _NOT_LAUNCHED  # of this process
 _is_single = False  # inside of `single_process`
+_liveness: Liveness | None = None  # where other machines take part
 _gloo_group: Any = None  # for values, also where gradients take nccl
 
 
@@ -51,7 +54,7 @@ def init_process_group(kind: str) -> torch.device:
         ConfigError: no GPU of its own for this process, a port in use, a rank given twice, or not
             all came.
     """
-    global _gloo_group
+    global _gloo_group, _liveness
     local_rank, device = _rank_info.local_rank, torch.device(kind)
     if kind == "cuda":
         if local_rank >= torch.cuda.device_count():
@@ -63,6 +66,7 @@ def init_process_group(kind: str) -> torch.device:
         device = torch.device(kind, local_rank)
         torch.cuda.set_device(device)
     if _gloo_group is None:
+        choose_interface(_rank_info)
         store = store_of(_rank_info)  # None: torchrun's, as -1 is its ranks
         own, size = (-1, -1) if store is None else _rank_info[:2]
         backend, timeout = ("nccl", None) if kind == "cuda" else ("gloo", COLLECTIVE_TIMEOUT)
@@ -70,15 +74,26 @@ def init_process_group(kind: str) -> torch.device:
         _gloo_group = dist.group.WORLD
         if kind == "cuda":
             _gloo_group = dist.new_group(None, COLLECTIVE_TIMEOUT, "gloo")
+        if (info := _rank_info).spans_machines:
+            _liveness = Liveness(info, broadcast_object, lambda error: end_lost(error, info))
     return device
 
 
 def destroy_process_group() -> None:
     """Close the connections to the other processes."""
-    global _rank_info, _gloo_group
+    global _rank_info, _gloo_group, _liveness
+    if _liveness is not None:
+        _liveness.close()
+        _liveness = None
     if dist.is_initialized():
         dist.destroy_process_group()
     _rank_info, _gloo_group = _NOT_LAUNCHED, None
+
+
+def await_verdict() -> None:
+    """Call this where the run has failed: the process ends if a lost machine is the cause."""
+    if _liveness is not None:
+        _liveness.await_verdict()
 
 
 def rank() -> int:

@@ -20,6 +20,7 @@ class RankInfo(NamedTuple):
         ip, port: address of rank 0's store; None takes what torchrun says.
         file: a store in its place, where all are on one machine. A port that was free when the
             processes were started could be taken by the time they meet.
+        n_local: number of processes on this machine; None: all of them.
     """
 
     rank: int
@@ -28,6 +29,22 @@ class RankInfo(NamedTuple):
     ip: str | None = None
     port: int | None = None
     file: str | None = None
+    n_local: int | None = None
+
+    @property
+    def local_size(self) -> int:
+        """Number of processes on this machine."""
+        return self.world_size if self.n_local is None else self.n_local
+
+    @property
+    def first_rank(self) -> int:
+        """Rank of this machine's first process."""
+        return self.rank - self.local_rank
+
+    @property
+    def spans_machines(self) -> bool:
+        """Whether other machines have processes of the run."""
+        return self.local_size < self.world_size
 
 
 def store_of(info: RankInfo) -> dist.Store | None:
@@ -36,7 +53,7 @@ def store_of(info: RankInfo) -> dist.Store | None:
     Raises:
         ConfigError: a port in use, no store at the address, a rank given twice, or not all came.
     """
-    rank, size, _, ip, port, file = info
+    rank, size, _, ip, port, file, _ = info
     if file is not None:
         shared = dist.FileStore(file, size)
         shared.set_timeout(RENDEZVOUS_TIMEOUT)

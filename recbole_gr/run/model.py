@@ -83,8 +83,8 @@ def run_model(config: Config, saved: bool = True, start: WarmStart = WarmStart()
             if processes.is_rank_zero():  # it has the name, and tells the others
                 file = until_tested.enter_context(own_checkpoint(config))
             file = processes.broadcast_object(lambda: file)
-        if processes.is_rank_zero():
-            note_resume(file if start.checkpoint is None else None, config["resume"])
+        kept = file if start.checkpoint is None else None
+        note_resume(kept, config["resume"], processes.is_rank_zero())
         return _run_model(config, saved, start, file)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.errors import ConfigError, ModelsFailed, ProcessKilled
+from recbole_gr.errors import ConfigError, MachineLost, ModelsFailed, ProcessKilled
 from recbole_gr.terminal.log import show, with_level
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def run_command(
 
     Returns:
         int: exit code, 2 where something given cannot be used, 1 where some of several models
-        failed or a process was killed, that of `exit_code` where it was stopped.
+        failed, a process was killed or a machine lost, that of `exit_code` where it was stopped.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     asked_help = [argument for argument in arguments if argument in ("--help", "-h")]
@@ -143,7 +143,7 @@ def run_command(
     except ConfigError as error:
         print(f"error: {error}{takes.remark(error, arguments)}", file=sys.stderr)
         return 2
-    except (ModelsFailed, ProcessKilled) as error:
+    except (MachineLost, ModelsFailed, ProcessKilled) as error:
         if isinstance(error, ModelsFailed):
             print(error.table)
         print(f"error: {error}", file=sys.stderr)
