@@ -50,7 +50,8 @@ def in_process(objective: Objective, jobs: list[Job], done: Done) -> None:
 
 def by_ray(objective: Objective, jobs: list[Job], done: Done, most: int | None = None) -> None:
     """Run jobs on the nodes of a cluster, `most` at a time; `done` takes each record at once: a
-    kill loses no more than those that run. See :func:`recbole_gr.distributed.ray_cluster.on_ray`."""
+    kill loses no more than those that run. See
+    :func:`recbole_gr.distributed.ray_cluster.on_ray`."""
     shared = Path(jobs[0].task.checkpoints).parent
     shared.mkdir(parents=True, exist_ok=True)
     ended = on_ray(partial(_at_a_node, objective), jobs, shared, most)
