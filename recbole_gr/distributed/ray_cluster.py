@@ -99,7 +99,8 @@ def on_ray(
                     reference = remote.remote(*given, threads, lost[number] > 0)
                     running[reference.future()] = reference, number
                 # Not ray.wait, which makes every signal a plain KeyboardInterrupt.
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                ended = wait(running, return_when=FIRST_COMPLETED).done
+                for future in sorted(ended, key=lambda each: running[each][1]):
                     _, number = running.pop(future)
                     error = future.exception()
                     if error is None:
