@@ -1,5 +1,6 @@
 """What tests have run by Ray: in modules that its processes find."""
 
+import os
 import time
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from recbole.model.sequential_recommender import SASRec
 HOLD = Path("hold")  # while it is there, runs stop in the middle
 
 
-def held():
-    """Wait until the test takes its file away."""
+def held(number, process):
+    """Note a number and the process of Ray's, and wait until the test takes its file away."""
+    if HOLD.exists():
+        with open("begun", "a") as file:
+            file.write(f"{number} {process}\n")
     last = time.monotonic() + 60
     while HOLD.exists():
         assert time.monotonic() < last
@@ -21,15 +25,15 @@ class Held(SASRec):
 
     def calculate_loss(self, interaction):
         if any(Path("saved/studies/nodes").glob("**/model.pth")):
-            held()
+            held(0, os.getppid())
         return super().calculate_loss(interaction)
 
 
 def trial(job):
-    """Notes that it began, by its number, and waits."""
-    with open("begun", "a") as file:
-        file.write(f"{job.number}\n")
-    held()
+    """Notes its number, and waits."""
+    with open("ran", "a") as file:
+        file.write(f"{job.number} ")
+    held(job.number, os.getpid())
     if job.number == 1:
         raise RuntimeError("out of memory")
     score = 1 / (1 + job.params["n_layers"])
