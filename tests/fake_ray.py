@@ -22,10 +22,9 @@ class Reference:
     def __init__(self, ray, function, args):
         self.ray, self._future = ray, Future()
         ray.given.append(args[1])
-        if args[1] in ray.hang:
+        if any(args[1] is task for task in ray.hang):
             return
-        if ray.lost.get(args[1], 0) > 0:
-            ray.lost[args[1]] -= 1
+        if ray.dies(args[1]):
             self._future.set_exception(RayError("its node died\nin many lines"))
             return
         try:
@@ -52,6 +51,13 @@ class FakeRay(types.ModuleType):
         self.exceptions = types.SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
         self._nodes, self.lost, self.hang = nodes, dict(lost or {}), hang
         self.given, self.cancelled, self.options, self.up = [], 0, {}, False
+
+    def dies(self, task):
+        """Whether its node dies, this time."""
+        if not self.lost or not self.lost.get(task):
+            return False
+        self.lost[task] -= 1
+        return True
 
     def is_initialized(self):
         return False
