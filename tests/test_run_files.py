@@ -257,3 +257,22 @@ def test_temporary_files_are_known_as_such(tmp_path):
     with atomic_write(tmp_path / "a.b.tokenizer.pth") as temporary:
         temporary.touch()
         assert files._LEFTOVER.fullmatch(temporary.name)["here"] == files._here()
+
+
+def test_a_name_of_the_dead_is_taken_where_nothing_else_lets_go_of_it(tmp_path, monkeypatch):
+    name = tmp_path / "a"
+    with run_files.held(name, "wait"):  # it lives: its lock says so
+        run_files.take_from_the_dead(name, 0.3)
+        assert run_files.in_use(name).exists()
+    run_files.in_use(name).touch()  # of one that was killed: the name is free as it is
+    run_files.take_from_the_dead(name, 60)
+
+    def none(*_):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(run_files.fcntl, "flock", none)
+    with pytest.raises(ConfigError, match="in use"), run_files.held(name, "wait"):
+        pass
+    run_files.take_from_the_dead(name, 0.3)
+    with run_files.held(name, "wait"):
+        pass

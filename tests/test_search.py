@@ -7,11 +7,11 @@ import shlex
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import optuna
 import pytest
+from fake_ray import FakeRay
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import create_trial
@@ -654,61 +654,26 @@ def read_records(path, study="trials"):
 # Ray
 
 
-def test_without_ray_tune_trials_run_one_by_one(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
+def test_without_ray_trials_run_one_by_one(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
     assert workers.choose_workers("auto") is workers.in_process
     with pytest.raises(ConfigError, match="--tool=ray: .*recbole_gr.ray."):
         workers.choose_workers("ray")
 
 
-def test_ray_tune_runs_what_is_left(monkeypatch, find):
-    fake = types.ModuleType("ray")
-    fake.tune = types.ModuleType("ray.tune")
-    fake.is_initialized, fake.init = (lambda: False), (lambda **_: None)
-    fake.tune.Callback = object
-    fake.tune.grid_search = lambda values: values
-    fake.tune.with_parameters = lambda function, **fixed: (function, fixed)
-    calls = []
-
-    def run(trainable, config, callbacks, **options):
-        function, fixed = trainable
-        calls.append(len(config["job"]))
-        for number in reversed(config["job"]):  # they end in any order
-            result = function({"job": number}, **fixed)
-            trial = types.SimpleNamespace(last_result=result, config={"job": number})
-            if fixed["jobs"][number].number == 1:
-                callbacks[0].on_trial_error(0, [], trial)
-            else:
-                callbacks[0].on_trial_complete(0, [], trial)
-
-    fake.tune.run = run
-    for name, module in (("ray", fake), ("ray.tune", fake.tune), ("pyarrow", fake)):
-        monkeypatch.setitem(sys.modules, name, module)
+def test_ray_runs_what_is_left(monkeypatch, find):
     alone = find(Stub(), options={"output_file": "alone.jsonl"})
     with pytest.raises(KeyboardInterrupt):
         find(Stub(stop=2))
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
     outcome = find(Stub(), options={"tool": "ray"})
-    assert calls == [4]
+    assert [job.number for job in ray.given] == [2, 3, 4, 5]
     assert plain(outcome["trials"]) == plain(alone["trials"])
+    ray.dies = lambda job: job.number == 1
     lost = find(Stub(), options={"tool": "auto", "output_file": "ray.jsonl"})
-    assert calls == [4, 6] and lost["trials"][1]["message"] == "its process ended, see ray_log"
+    assert "lost 3 times by Ray" in lost["trials"][1]["message"]
     assert [t["params"] for t in lost["trials"]] == [t["params"] for t in alone["trials"]]
-
-
-def test_ray_itself_gives_what_a_process_gives(find, monkeypatch):
-    pytest.importorskip("ray.tune", reason="Ray is for Python up to 3.11")
-    pytest.importorskip("pyarrow", reason="Ray Tune needs pyarrow, recbole_gr[ray]")
-    import ray
-
-    alone = find(Stub(fail=(1,)), options={"max_evals": 3, "output_file": "alone.jsonl"})
-    here = Path(__file__).parent  # where Ray's processes find the stub
-    monkeypatch.setenv("PYTHONPATH", f"{here}:{here.parent}")
-    try:
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-        outcome = find(Stub(fail=(1,)), options={"max_evals": 3, "tool": "ray"})
-    finally:
-        ray.shutdown()
-    assert plain(outcome["trials"]) == plain(alone["trials"])
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,12 @@ ARGUMENTS.add("keep_tokenizers", "N", "how many", "int >= 1", default=3)
 ARGUMENTS.add("max_tokenizers", "N", "most to fit; all, or 20 of random ones", "int >= 1")
 ARGUMENTS.add("tokenizer_criterion", "NAME", "figure of the SID report that ranks them (collision)")
 ARGUMENTS.add(
-    "tool", "NAME", "ray (Ray Tune), optuna (one trial after another), or auto: ray where it is "
-    "installed whole (default)",
+    "tool", "NAME", "ray (on the nodes of a cluster), optuna (one trial after another), or auto: "
+    "ray where it is installed (default)",
+)  # fmt: skip
+ARGUMENTS.add(
+    "jobs", "N", "trials side by side by Ray, at most; as many as its cluster has room for",
+    "int >= 1",
 )  # fmt: skip
 ARGUMENTS.add("parallel", "N", "with bayes, trials that are proposed together", "int >= 1", 1)
 ARGUMENTS.add(

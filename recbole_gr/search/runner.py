@@ -40,6 +40,7 @@ def search(
     max_tokenizers: int | None = None,
     tokenizer_criterion: str = "collision",
     tool: str = "auto",
+    jobs: int | None = None,
     parallel: int = 1,
     output_file: str | os.PathLike | None = None,
     keep_checkpoints: bool = False,
@@ -65,8 +66,9 @@ def search(
         tokenizer_criterion: figure of the SID report that ranks tokenizers, collapsed ones being
             out: `collision`, `distinct`, `gini`, `utilisation`, `perplexity`, `sc`, `sc_content`,
             `pd` or `neighbours`.
-        tool: `ray` runs trials by Ray Tune, `optuna` one after another in this process, `auto` by
-            Ray where it is installed whole.
+        tool: `ray` runs trials on a cluster by Ray, `optuna` one after another in this process,
+            `auto` by Ray where it is installed.
+        jobs: trials at a time by Ray, at most; None is as many as there is room for.
         parallel: with `bayes`, trials that are proposed together.
         output_file: of the trials; None takes `saved/search/<model>-<dataset>-<params_file>.jsonl`.
             The tables lie beside it.
@@ -84,19 +86,24 @@ def search(
     algo = check_algorithm(algo)
     criterion = two_stages.check_criterion(tokenizer_criterion)
     counts = {"max_evals": max_evals, "keep_tokenizers": keep_tokenizers, "parallel": parallel}
-    _check_counts({**counts, "max_tokenizers": max_tokenizers}, least=1)
+    _check_counts({**counts, "max_tokenizers": max_tokenizers, "jobs": jobs}, least=1)
     _check_counts({"search_seed": search_seed}, least=0)
     space = read_space(params_file)
     given = UserSettings.read(config_file_list, config_dict, cmd_args)
     task = make_task(space, model, dataset, given)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     config = check_task(task, space, params_file)
+    if visible is None:  # RecBole's Config sets it, and a Ray that starts here is to see all GPUs
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
     own, rest = two_stages.divided(space, task, config) if two_stage else ([], space)
     if algo == "exhaustive":  # before anything is fitted
         try:
             grid(space)
         except ConfigError as error:
             raise ConfigError(f"{params_file}, {error}") from error
-    workers = choose_workers(tool)
+    workers = choose_workers(tool, jobs)
     counted = {"keep_tokenizers": keep_tokenizers, "max_tokenizers": max_tokenizers}
     header = {
         "model": task.model,

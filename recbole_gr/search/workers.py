@@ -1,12 +1,14 @@
-"""Workers of a search: trials one after another in this process, or by RecBole's Ray Tune."""
+"""Workers of a search: trials one after another in this process, or by Ray on a cluster."""
 
-import os
+from __future__ import annotations
+
+import contextlib
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from recbole_gr.distributed.ray_cluster import Place, on_ray, require_ray
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.search.trial import FAILED, Job, Record, record_of, recorded
 from recbole_gr.terminal.log import say
@@ -17,27 +19,27 @@ Done = Callable[[Record], None]
 Workers = Callable[[Objective, list[Job], Done], None]
 
 
-def choose_workers(tool: str) -> Workers:
+def choose_workers(tool: str, jobs: int | None = None) -> Workers:
     """What runs trials: `ray`, `optuna` (in this process), or `auto`: Ray where it can be used.
 
+    Args:
+        jobs: trials at a time by Ray, at most.
+
     Raises:
-        ConfigError: no such tool, or Ray Tune cannot be imported though it is asked for.
+        ConfigError: no such tool, or Ray cannot be used though it is asked for.
     """
     if tool not in TOOLS:
         raise ConfigError(f"--tool={tool}: none of {', '.join(TOOLS)}{did_you_mean(tool, TOOLS)}")
     if tool == "optuna":
         return in_process
     try:
-        import pyarrow  # noqa: F401 (Ray Tune ends every search with it)
-        import ray.tune  # noqa: F401
-    except ImportError as error:
+        require_ray()
+    except ConfigError as error:
         if tool == "ray":
-            raise ConfigError(
-                f'--tool=ray: {error}. pip install "recbole_gr[ray]", or take --tool=optuna'
-            ) from error
-        say("Ray Tune cannot be used (%s): trials run one by one", error)
+            raise ConfigError(f"--tool=ray: {error}, or take --tool=optuna") from error
+        say("Trials run one by one. %s", error)
         return in_process
-    return with_ray
+    return partial(by_ray, most=jobs)
 
 
 def in_process(objective: Objective, jobs: list[Job], done: Done) -> None:
@@ -46,37 +48,21 @@ def in_process(objective: Objective, jobs: list[Job], done: Done) -> None:
         done(recorded(objective, job))
 
 
-def with_ray(objective: Objective, jobs: list[Job], done: Done) -> None:
-    """Run jobs as RecBole does, by `ray.tune.run`: as many at once as there are GPUs (or cores).
-
-    An existing cluster is taken where `RAY_ADDRESS` names it.
-    """
-    import ray
-    from ray import tune
-
-    class Keep(tune.Callback):
-        """Notes each trial at once: a kill loses no more than those that run."""
-
-        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            done(trial.last_result["record"])
-
-        def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-            lost = {"status": FAILED, "message": "its process ended, see ray_log"}
-            done(record_of(jobs[trial.config["job"]], lost, None))
-
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False)
-    tune.run(
-        tune.with_parameters(_ray_trial, objective=objective, jobs=jobs, folder=os.getcwd()),
-        config={"job": tune.grid_search(list(range(len(jobs))))},
-        resources_per_trial={"cpu": 1, "gpu": 1 if torch.cuda.is_available() else 0},
-        callbacks=[Keep()],
-        storage_path=str(Path("ray_log").absolute()),
-        raise_on_failed_trial=False,
-        verbose=0,
-    )
+def by_ray(objective: Objective, jobs: list[Job], done: Done, most: int | None = None) -> None:
+    """Run jobs on the nodes of a cluster, `most` at a time; `done` takes each record at once: a
+    kill loses no more than those that run. See
+    :func:`recbole_gr.distributed.ray_cluster.on_ray`."""
+    shared = Path(jobs[0].task.checkpoints).parent
+    shared.mkdir(parents=True, exist_ok=True)
+    ended = on_ray(partial(_at_a_node, objective), jobs, shared, most)
+    with contextlib.closing(ended):
+        for job, record, reason in ended:
+            if record is None:
+                record = record_of(job, {"status": FAILED, "message": reason}, None)
+            done(record)
 
 
-def _ray_trial(config: dict, objective: Objective, jobs: list[Job], folder: str) -> dict:
-    os.chdir(folder)  # Ray starts it in a folder of its own; data paths may be relative
-    return {"record": recorded(objective, jobs[config["job"]])}
+def _at_a_node(objective: Objective, job: Job, place: Place) -> Record:
+    gpus = {} if place.gpu is None else {"gpu_id": place.gpu}
+    task = replace(job.task, settings={**gpus, **job.task.settings})
+    return recorded(objective, replace(job, task=task))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from recbole_gr.errors import ConfigError
@@ -115,6 +116,32 @@ def held(path: str | os.PathLike[str], remedy: str) -> Iterator[None]:
         yield
     finally:
         _release(path, descriptor)
+
+
+def take_from_the_dead(path: str | os.PathLike[str], patience: float) -> None:
+    """Wait, so many seconds at most, until a name is free whose holder is on a machine that died,
+    or is ending.
+
+    The system lets go of a lock by itself, NFS when the lease of a machine has run out. On a file
+    system without locks nobody does: there the name is free at the end.
+    """
+    mark, last, without_locks = in_use(path), monotonic() + patience, False
+    while monotonic() < last:
+        try:
+            with open(mark, "rb+") as file:
+                if fcntl is None:
+                    raise OSError("there are no locks here")
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            without_locks = False
+        except OSError:
+            without_locks = True
+        sleep(0.2)
+    if without_locks:
+        mark.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,9 @@ from recbole_gr.study import store
 from recbole_gr.terminal.command_line import exit_code, stopped_as_by_ctrl_c
 from recbole_gr.terminal.log import show
 
-PATIENCE = 60  # seconds for a run whose study was killed to save its place and end
+#: Seconds for a run whose study or node was killed to save its place and end; NFS lets go of the
+#: locks of a machine that died after 90.
+PATIENCE = 120
 
 
 def run_cell(folder: Path, gpu: str | None = None) -> None:
@@ -64,7 +66,8 @@ def work(argv: list[str]) -> int:
     show(logging.INFO)
     try:
         with stopped_as_by_ctrl_c(), _alone_in(folder):
-            run_cell(folder, *argv[1:])
+            if not (folder / store.RESULT).is_file():  # by one that was waited for
+                run_cell(folder, *argv[1:])
     except KeyboardInterrupt as stop:
         print(f"Stopped. {stop}".strip(), file=sys.stderr)
         return exit_code(stop)

@@ -9,7 +9,7 @@ from recbole_gr.terminal.command_line import run_command
 
 ARGUMENTS = Arguments(
     "study",
-    "FILE.yaml [--jobs=N] [--tune=N] [--key=value ...]",
+    "FILE.yaml [--jobs=N] [--tool=ray] [--tune=N] [--key=value ...]",
     "losses.yaml --jobs=2",
     """\
 Runs the models of a file on its data sets with its seeds, and ends in tables of means, spreads and
@@ -19,7 +19,14 @@ is not done or what has changed. Settings are those of every row; a row's own wi
     models=None,
 )
 ARGUMENTS.add_file("study", "a YAML file with models, datasets, seeds, settings, baseline, tune")
-ARGUMENTS.add("jobs", "N", "runs side by side, each with its share of threads", "int >= 1", 1)
+ARGUMENTS.add(
+    "jobs", "N", "runs side by side, each with its share of threads: one, by Ray as many as its "
+    "cluster has room for", "int >= 1",
+)  # fmt: skip
+ARGUMENTS.add(
+    "tool", "NAME", "what runs them: processes of this machine, or ray, on the nodes of a cluster",
+    "processes | ray", "processes",
+)  # fmt: skip
 ARGUMENTS.add("tune", "N", "trials of every row over its space (tune: in the file)", "int >= 1")
 
 
@@ -33,8 +40,11 @@ def main(argv: list[str] | None = None) -> int:
 def _run(own: dict[str, Any], rest: list[str]) -> int:
     from recbole_gr.config.parsing import parse_arguments
     from recbole_gr.study.runner import study
+    from recbole_gr.study.workers import by_ray, in_processes
 
-    outcome = study(own["study"], own["jobs"], parse_arguments(rest), tune=own.get("tune"))
+    workers = by_ray if own["tool"] == "ray" else in_processes
+    settings = parse_arguments(rest)
+    outcome = study(own["study"], own.get("jobs"), settings, workers, own.get("tune"))
     print(outcome["table"])
     print(f"Report: {outcome['files']['md']} and beside it.")
     for run, reason in outcome["failed"].items():

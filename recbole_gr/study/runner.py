@@ -27,7 +27,7 @@ CHOSEN = "chosen.json"
 
 def study(
     file: str | os.PathLike[str],
-    jobs: int = 1,
+    jobs: int | None = None,
     settings: Mapping[str, Any] | None = None,
     workers: Workers = in_processes,
     tune: int | None = None,
@@ -40,9 +40,9 @@ def study(
 
     Args:
         file: the study, see :func:`recbole_gr.study.plan.read_study`.
-        jobs: runs side by side.
+        jobs: runs side by side; None is one, with `by_ray` as many as there is room for.
         settings: of every row, beside those of the file.
-        workers: where runs take place.
+        workers: where runs take place: `in_processes` or `by_ray` of `recbole_gr.study.workers`.
         tune: how many settings of its space every row tries first on each data set, with the first
             seed; the best by the validation targets are then those of the row there, and are kept
             in `chosen.json`. None: rows run as they are.
@@ -90,7 +90,7 @@ class _Runs:
     """Runs of a study, with what they gave by cell in `results`: those that were `found`, and those
     that were `done`."""
 
-    def __init__(self, name: str, root: Path, jobs: int, workers: Workers):
+    def __init__(self, name: str, root: Path, jobs: int | None, workers: Workers):
         self.results: dict[Cell, Finished] = {}
         self.found = self.done = 0
         self._name, self._root, self._jobs, self._workers = name, root, jobs, workers
