@@ -9,7 +9,7 @@ from pages import PAGES, ROOT, text_of
 
 PACKAGE = ROOT / "recbole_gr"
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-TOPS = "recbole_gr properties tests benchmarks docs .ci".split()
+TOPS = "recbole_gr properties tests benchmarks studies docs .ci".split()
 # Where every path is one of the project; elsewhere many are files that runs read and write.
 OF_THE_HOUSE = ("ARCHITECTURE.md", "CONTRIBUTING.md")
 
