@@ -29,6 +29,7 @@ from recbole.utils import init_seed
 
 from recbole_gr.config import Config
 from recbole_gr.data import create_dataset, data_preparation
+from recbole_gr.pipeline.item_sids import item_sids
 from recbole_gr.registry import get_trainer
 from recbole_gr.sid.sizes import codebook_sizes
 
@@ -95,7 +96,9 @@ class Side:
         self.loader, _, self.test = data_preparation(config, create_dataset(config))
         dataset = self.loader._dataset
         parts = [config, dataset]
-        if train_sample:
+        if getattr(options, "learn_sids", False):
+            parts.append(item_sids(config, dataset).table)
+        elif train_sample:
             # The speed does not depend on which SID an item has, so none are learned.
             levels = config["sid_levels"]
             size = codebook_sizes(config["codebook_size"], levels)[0]

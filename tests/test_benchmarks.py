@@ -19,6 +19,7 @@ import tokenizer_cost
 import tokenizer_study
 import torch
 import train_speed
+import trie_loss
 import trie_scale
 import yaml
 from runs import SMALL
@@ -106,6 +107,16 @@ def test_evaluation_time_stands_beside_the_epochs_of_all_models(settings, capsys
     figures = evaluation_time.main([*settings, *small])
     assert set(figures) == {"TIGER", "PIT", "IntRR"}
     assert all(len(times) == 1 and times[0] > 0 for f in figures.values() for times in f.values())
+    assert len(ratio_lines(capsys)) == 1
+
+
+def test_the_cost_of_the_loss_over_the_trie_is_that_of_one_model_on_the_same_batches(
+    settings, capsys
+):
+    small = "--batches 2 --repeats 1 --warm_up 0 --batch_size 8".split()
+    figures = trie_loss.main([*settings, *small])
+    assert set(figures) == {"TIGER", "PIT", "IntRR"}
+    assert all(set(found) == {"codebook", "trie"} for found in figures.values())
     assert len(ratio_lines(capsys)) == 1
 
 
