@@ -74,7 +74,7 @@ def sizes(options):
     settings = {}
     for file in options.preset or ():
         settings.update(read_yaml(file))
-    for key in ("model", "train_batch_size"):
+    for key in ("model", "train_batch_size", "train_sample", "accumulation_steps"):
         settings.pop(key, None)
     if options.backbone is not None:
         settings["backbone"] = options.backbone

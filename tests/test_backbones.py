@@ -95,12 +95,10 @@ def slow_transformer(stack, x):
     def norm(module, y):
         return module.weight * y / (y.square().mean(1, keepdim=True) + 1e-6).sqrt()
 
-    size = stack.blocks[0].attention.head_size
     for block in stack.blocks:
         attention = block.attention
-        weight = attention.query_key_value.weight.clone()
-        weight[: len(weight) // 3] /= size**0.5  # where the scale of T5's logits is kept
-        q, k, v = slow_heads(attention, norm(block.attention_norm, x) @ weight.T, 3)
+        normed = norm(block.attention_norm, x)
+        q, k, v = slow_heads(attention, normed @ attention.query_key_value.weight.T, 3)
         rows = []
         for t in range(len(x)):
             place = torch.arange(t + 1)

@@ -312,6 +312,9 @@ def test_a_preset_of_two_models_runs_one_of_them_alone():
     intrr = Config("IntRR", "ml-100k", [file])
     assert intrr["ran_hidden_size"] == 512 and intrr["initializer_range"] is None
     assert Config("TIGER", "ml-100k", [file])["architecture"] == "decoder_only"
+    for key in ("codebook_size", "suffix_size"):  # one size for all levels
+        assert intrr[key] == 128
+    assert intrr["train_sample"] == "prefix" and intrr["MAX_ITEM_LIST_LENGTH"] == 19
     with pytest.raises(ConfigError, match="'architectur'.*did you mean 'architecture'"):
         Config("IntRR", "ml-100k", [file], {"architectur": "decoder_only"})
     with pytest.raises(ConfigError, match="Unknown key 'initializer_range' .config_dict"):

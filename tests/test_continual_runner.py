@@ -483,7 +483,7 @@ def test_collapsed_sids_stop_the_run_before_its_recommender_trains(settings, tmp
 
 
 def test_a_suffix_level_too_small_is_named(settings):
-    with pytest.raises(ConfigError, match="continual_suffix_size: 1 codes do not tell apart"):
+    with pytest.raises(ConfigError, match="continual_suffix_size: 1 codes, and the items on"):
         run(settings, continual_suffix_size=1, codebook_size=2)
 
 

@@ -8,6 +8,8 @@ import torch
 from models import random_batch, random_table, small_intrr, small_tiger
 from pit_models import ENCODER, LAZY, evolving, small_pit, whole_batch
 
+from recbole_gr.config import Config
+from recbole_gr.config.parsing import properties_dir
 from recbole_gr.errors import ConfigError
 from recbole_gr.sid.likelihood import code_losses, level_losses
 from recbole_gr.sid.table import SIDTable
@@ -249,11 +251,29 @@ def test_item_to_token_is_not_trained_against_codes_that_no_item_has():
 def test_decoding_follows_the_loss(make, caplog):
     with caplog.at_level(logging.WARNING):
         assert make(**OVER_TRIE).renormalise
-        assert make().renormalise == (make is small_intrr)  # as released
+        assert not make().renormalise
+        assert make(renormalise=False).renormalise is False
+        assert make(**OVER_TRIE, renormalise=True).renormalise
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         assert not make(**OVER_TRIE, renormalise=False).renormalise
     assert "renormalise: False after a loss with loss_normalisation: trie" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert make(renormalise=True).renormalise
+    assert "renormalise: True after a loss with loss_normalisation: codebook" in caplog.text
+
+
+def test_decoding_other_than_the_loss_is_warned_of_where_a_file_makes_it(tiny_folder, caplog):
+    preset = properties_dir() / "preset" / "intrr_paper.yaml"
+    for model in ("IntRR", "TIGER"):
+        caplog.clear()
+        given = {"data_path": str(tiny_folder), "model": model}
+        Config(model, "tiny", [str(preset)], given)
+        assert "renormalise: True after a loss with loss_normalisation: codebook" in caplog.text
+        caplog.clear()
+        Config(model, "tiny", config_dict=given)
+        assert "renormalise" not in caplog.text
 
 
 @pytest.mark.parametrize("make", [small_tiger, small_intrr, small_pit])

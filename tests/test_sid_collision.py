@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.sid.collision import add_suffix, resolve, sinkhorn
+from recbole_gr.sid.collision import resolve, sinkhorn
+from recbole_gr.sid.suffix import add_suffix
 
 
 def sids(codes):

@@ -1,5 +1,6 @@
 """GenerationTrainer: evaluation, schedule, accumulation and resuming, on a generated data set."""
 
+import logging
 import math
 import shutil
 
@@ -148,6 +149,21 @@ def test_mixed_precision_and_compiled_loss_train(parts):
     _, half, train, valid, _ = parts(enable_amp=True, epochs=1)
     score, _ = half.fit(train, valid, saved=False)
     assert half.train_loss_dict[0] > 0 and score >= 0
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"enable_amp": True, "hidden_size": 128}, True),
+        ({"enable_amp": True, "hidden_size": 144}, False),
+        ({"enable_amp": False, "hidden_size": 128}, False),
+    ],
+    ids=str,
+)
+def test_mixed_precision_that_seldom_pays_on_a_cpu_is_spoken_of(parts, caplog, options, said):
+    with caplog.at_level(logging.INFO):
+        parts(**options)
+    assert caplog.text.count("enable_amp seldom pays on a CPU at hidden_size 128") == said
 
 
 def learning_rates(trainer, train, epochs):

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.user_settings import option
 from recbole_gr.continual.methods import DRIFT_AWARE, FILES, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json
 from recbole_gr.data.content import ItemContent, item_content
@@ -20,9 +21,9 @@ from recbole_gr.pipeline.sids import fitted_table, read_sid_file
 from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
-from recbole_gr.sid.collision import add_suffix
 from recbole_gr.sid.reassign import churn_of, reassign
 from recbole_gr.sid.sizes import AUTO, LARGEST
+from recbole_gr.sid.suffix import add_suffix
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.cache import cached
 from recbole_gr.storage.json_files import save_json
@@ -186,7 +187,8 @@ class TokenizerChain:
                 items.config, self.tokenizer, items.content, signals, behaviour
             )
             if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
-                codes, sizes = add_suffix(table.codes[1:], table.sizes)
+                numbering = self.tokenizer.options["suffix_numbering"]
+                codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
                 table = SIDTable.from_item_codes(codes, sizes, table.meta)
             return self._widened(table), {"churn": None, "fit": fit.figures}
         learned = None
@@ -199,11 +201,12 @@ class TokenizerChain:
         assert self.table is not None
         raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]
         keep = {FROZEN: 0, DRIFT_AWARE: self.config["keep_depth"]}.get(self.how)
-        sizes = self.tokenizer.sizes
+        sizes, numbering = self.tokenizer.sizes, self.tokenizer.options["suffix_numbering"]
         if keep is None:  # every item takes its new codes
-            new, sizes, _ = reassign(raw, old[:0], sizes)
+            new, sizes, _ = reassign(raw, old[:0], sizes, numbering=numbering)
         else:
-            new, sizes, _ = reassign(raw, old, sizes, keep, self.config["suffix_mode"])
+            mode = self.config["suffix_mode"]
+            new, sizes, _ = reassign(raw, old, sizes, keep, mode, numbering)
         meta = {
             "tokenizer": type(self.tokenizer).__name__,
             "options": dict(self.tokenizer.options),
@@ -224,6 +227,7 @@ class TokenizerChain:
         given = {
             "sid_file": path, "collision": "suffix", "dataset": self.config["dataset"],
             "data_path": self.config["data_path"],
+            "suffix_numbering": option(self.config, "suffix_numbering"),
         }  # fmt: skip
         table = self._widened(read_sid_file(given, items.content.item_tokens))
         churn = None
@@ -243,8 +247,8 @@ class TokenizerChain:
         size = self.config["continual_suffix_size"]
         if table.sizes[-1] > size:
             raise ConfigError(
-                f"continual_suffix_size: {size} codes do not tell apart the {table.sizes[-1]} "
-                "items on one SID; raise it, or use larger codebooks"
+                f"continual_suffix_size: {size} codes, and the items on one SID need "
+                f"{table.sizes[-1]}; raise it, or use larger codebooks"
             )
         sizes = table.sizes[:-1]
         if self.how == FILES:  # most state no codebooks, and a later one may use more codes

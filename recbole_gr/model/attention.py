@@ -15,16 +15,25 @@ from recbole_gr.model.position import Rotation, rotate
 class Attention(nn.Module):
     """Multi-head attention without biases; head size free of the model width, as in T5.
 
-    The logits are scaled by ``1 / sqrt(head_size)``. (T5 leaves the scale out and folds it into
-    the initial weights; its weights load here with the query rows multiplied by the root.)
+    Args:
+        scaled: the logits are scaled by ``1 / sqrt(head_size)``. T5 leaves the scale out. Queries
+            times the root give the same logits, and not the same training: Adam moves every weight
+            by about the learning rate, and the logits then go by that over the root.
     """
 
     def __init__(
-        self, size: int, n_heads: int, head_size: int, dropout: float, cross: bool = False
+        self,
+        size: int,
+        n_heads: int,
+        head_size: int,
+        dropout: float,
+        cross: bool = False,
+        scaled: bool = True,
     ):
         super().__init__()
         inner = n_heads * head_size
         self.n_heads, self.head_size, self.dropout = n_heads, head_size, dropout
+        self.scale = None if scaled else 1.0  # None: see scaled_attention
         if cross:
             self.query = nn.Linear(size, inner, bias=False)
             self.key_value = nn.Linear(size, 2 * inner, bias=False)
@@ -54,7 +63,7 @@ class Attention(nn.Module):
         keys after the query.
         """
         dropout = self.dropout if self.training else 0.0
-        out = scaled_attention(q, k, v, bias, causal, dropout)
+        out = scaled_attention(q, k, v, bias, causal, dropout, self.scale)
         return self.out(out.transpose(1, 2).flatten(2))
 
     def cross(self, x: Tensor, keys_values: tuple[Tensor, Tensor], bias: Tensor | None) -> Tensor:
@@ -79,7 +88,7 @@ class Attention(nn.Module):
         Returns:
             ``[B, W, d]``.
         """
-        q = q * self.head_size**-0.5
+        q = q * (self.head_size**-0.5 if self.scale is None else self.scale)
         logits = own.logits(q)  # [B, H, W, t]
         if own_bias is not None:
             logits = logits + own_bias
@@ -101,8 +110,9 @@ def scaled_attention(
     bias: Tensor | None = None,
     causal: bool = False,
     dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Tensor:
-    """``softmax(q k^T / sqrt(dh) + bias) v`` by whichever kernel is fastest.
+    """``softmax(scale q k^T + bias) v`` by whichever kernel is fastest.
 
     Args:
         q: ``[B, H, T, dh]``.
@@ -110,22 +120,26 @@ def scaled_attention(
         bias: additive, broadcasts to ``[B, H, T, S]``; -inf hides a key.
         causal: hide the keys after the query (without a bias).
         dropout: rate on the attention weights.
+        scale: of the logits; None is ``1 / sqrt(dh)``.
 
     Returns:
         ``[B, H, T, dh]``.
     """
     bias = None if bias is None else bias.to(q.dtype)
     if q.device.type == "cpu" and q.dtype != torch.float32 and not dropout:
-        return _plain_attention(q, k, v, bias, causal)
+        return _plain_attention(q, k, v, bias, causal, scale)
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal
+        q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal, scale=scale
     )
 
 
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
+def _plain_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool,
+    scale: float | None = None,
+) -> Tensor:
     # The fused CPU kernel's backward pass in bfloat16 takes three times as long as these lines
     # (torch 2.13, 128 sequences of 80 tokens: 122 ms against 33 ms).
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(2, 3)
     if causal:
         future = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)
         logits = logits.masked_fill(future, float("-inf"))

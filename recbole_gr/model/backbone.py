@@ -19,6 +19,8 @@ from recbole_gr.model.layers import Stack
 if TYPE_CHECKING:
     from recbole.config import Config
 
+_QUERIES = "attention.query_key_value.weight"  # ends their name; the first third of the rows
+
 
 class Backbone(nn.Module):
     """A causal sequence encoder, base class of all backbones. The constructor of a subclass takes
@@ -98,10 +100,12 @@ def backbone_class(name: str, model: str, needs: Sequence[str] = ("forward",)) -
 
 class Transformer(Stack, Backbone):
     """A T5 decoder without cross-attention, as IntRR's released configuration has it: relative
-    position bias shared by the layers, RMS normalisation, a feed-forward layer of
-    ``feed_forward_depth`` hidden layers."""
+    position bias shared by the layers, logits without a scale, RMS normalisation, a feed-forward
+    layer of ``feed_forward_depth`` hidden layers. With ``position: rotary`` the logits are scaled,
+    as is usual there."""
 
     def __init__(self, config: Config):
+        unscaled = config["position"] == "relative_bias"
         super().__init__(
             config["n_layers"],
             config["hidden_size"],
@@ -112,10 +116,20 @@ class Transformer(Stack, Backbone):
             config["attention_dropout"],
             position=config["position"],
             depth=config["feed_forward_depth"],
+            scaled=not unscaled,
         )
-        # T5 does not scale its logits by 1 / sqrt(head_size), and the released code keeps torch's
-        # own initial weights; the queries' rows make up for the scale of our attention.
-        with torch.no_grad():
-            for block in self.blocks:
-                weight = block.attention.query_key_value.weight
-                weight[: len(weight) // 3] *= config["head_size"] ** 0.5
+        self.since_format = 2 if unscaled else 1
+        if not unscaled:  # torch's own initial weights are meant for logits without a scale
+            with torch.no_grad():
+                for name, weight in self.state_dict(keep_vars=True).items():
+                    if name.endswith(_QUERIES):
+                        weight[: len(weight) // 3] *= config["head_size"] ** 0.5
+
+    def upgrade(self, weights: dict[str, Tensor], prefix: str) -> None:
+        """Format 1 scaled the logits, and its queries had learned to make up for it."""
+        root = self.blocks[0].attention.head_size ** 0.5
+        for name in self.state_dict():
+            if name.endswith(_QUERIES) and prefix + name in weights:
+                weight = weights[prefix + name].clone()
+                weight[: len(weight) // 3] /= root
+                weights[prefix + name] = weight

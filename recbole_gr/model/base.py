@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from logging import getLogger
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import Beams, Step, beam_search
 from recbole_gr.generation.exact import exact_scores
 from recbole_gr.generation.ranking import Generated, rank_items
-from recbole_gr.sid.likelihood import code_losses, level_losses
+from recbole_gr.sid.likelihood import check_normalisation, code_losses, level_losses
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 
@@ -282,16 +281,6 @@ class GenerativeRecommender(SequentialRecommender):
         place = torch.arange(interaction[self.ITEM_SEQ].shape[1], device=length.device)
         n_targets = interaction["n_targets"].unsqueeze(1) if "n_targets" in interaction else 1
         return (place < length) & (place >= length - n_targets)
-
-
-def check_normalisation(config: dict) -> None:
-    """Warn where ``renormalise`` contradicts ``loss_normalisation``."""
-    if config["loss_normalisation"] == "trie" and config["renormalise"] is False:
-        getLogger().warning(
-            "renormalise: False after a loss with loss_normalisation: trie. Codes that lead to no "
-            "item were never trained against, and now take probability from those that do; leave "
-            "renormalise out."
-        )
 
 
 def resolve_train_sample(config: dict, causal: str) -> None:

@@ -65,13 +65,14 @@ class Block(nn.Module):
         attention_dropout: float,
         cross: bool,
         depth: int = 1,
+        scaled: bool = True,
     ):
         super().__init__()
         heads = (size, n_heads, head_size, attention_dropout)
         self.attention_norm = RMSNorm(size)
-        self.attention = Attention(*heads)
+        self.attention = Attention(*heads, scaled=scaled)
         self.cross_norm = RMSNorm(size) if cross else None
-        self.cross = Attention(*heads, cross=True) if cross else None
+        self.cross = Attention(*heads, cross=True, scaled=scaled) if cross else None
         self.feed_forward_norm = RMSNorm(size)
         self.feed_forward = feed_forward(size, inner, dropout, depth)
         self.dropout = Dropout(dropout)
@@ -123,6 +124,7 @@ class Stack(nn.Module):
 
     ``relative_bias``: T5's learned bias by distance, shared by all blocks. ``rotary``: rotated
     queries and keys, several times faster to train where it lets the fused kernel run.
+    ``scaled``: see :class:`~recbole_gr.model.attention.Attention`.
     """
 
     blocks: Sequence[Block]
@@ -140,9 +142,10 @@ class Stack(nn.Module):
         cross: bool = False,
         position: str = "relative_bias",
         depth: int = 1,
+        scaled: bool = True,
     ):
         super().__init__()
-        block = (size, n_heads, head_size, inner, dropout, attention_dropout, cross, depth)
+        block = (size, n_heads, head_size, inner, dropout, attention_dropout, cross, depth, scaled)
         blocks = (Block(*block) for _ in range(n_layers))
         self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
         rotary = position == "rotary"

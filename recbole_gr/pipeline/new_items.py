@@ -89,8 +89,8 @@ def kept_tokenizer(
 def new_item_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor) -> torch.Tensor:
     """SIDs of new items that no item has, new or old.
 
-    The tokenizer gives the codes of its own levels. A suffix is the least one that is free; under
-    the policy ``share`` none is needed. The old items keep their SIDs.
+    The tokenizer gives the codes of its own levels. A suffix is the least one that is free, as the
+    old items are numbered; under the policy ``share`` none is needed. The old items keep theirs.
 
     Args:
         tokenizer: of :func:`kept_tokenizer`.
@@ -108,7 +108,9 @@ def new_item_codes(tokenizer: Tokenizer, table: SIDTable, content: torch.Tensor)
     codes = tokenizer.encode(content.float()).cpu()
     if table.n_levels == levels + 1:
         raw = torch.cat([old[:, :levels], codes])
-        codes = reassign(raw, old, table.sizes[:levels], keep_depth=0)[0][len(old) :]
+        numbering = table.meta.get("options", {}).get("suffix_numbering")
+        together = reassign(raw, old, table.sizes[:levels], keep_depth=0, numbering=numbering)
+        codes = together[0][len(old) :]
         full = codes[:, -1] >= table.sizes[-1]
         if bool(full.any()):
             raise ConfigError(

@@ -19,6 +19,7 @@ from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer
 from recbole_gr.sid.collision import resolve
 from recbole_gr.sid.exchange import read_json, read_npy, write_json, write_npy
+from recbole_gr.sid.suffix import FROM_ZERO
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.cache import cached
 from recbole_gr.storage.files import atomic_write
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
 _VERSION = 3
+# Options that came since, with what was before: tables of then are found.
+_BEFORE = {"suffix_numbering": FROM_ZERO, "suffix_size": None}
 
 
 def prepare_sid(
@@ -109,8 +112,12 @@ def read_sid_file(config: Settings, item_tokens: Sequence[str]) -> SIDTable:
     before = collision_figures(table.codes[1:], table.sizes)
     if not before["collision_rate"]:
         return table
-    codes, sizes = resolve(table.codes[1:], table.sizes, option(config, "collision") or "suffix")
-    meta = {**table.meta, "before_policy": before, "content_levels": table.content_levels}
+    policy, numbering = option(config, "collision") or "suffix", option(config, "suffix_numbering")
+    numbers = {"numbering": numbering, "suffix_size": option(config, "suffix_size")}
+    codes, sizes = resolve(table.codes[1:], table.sizes, policy, **numbers)
+    options = {**table.meta.get("options", {}), "suffix_numbering": numbering}
+    meta = {**table.meta, "options": options, "before_policy": before}
+    meta["content_levels"] = table.content_levels
     return SIDTable.from_item_codes(codes, sizes, meta)
 
 
@@ -296,7 +303,9 @@ def _cache_name(
     name = type(tokenizer).__name__
     # Training and k-means of another release, or on another kind of device, give other codes.
     by = [installed("torch", "faiss"), torch.device(option(config, "device") or "cpu").type]
-    made_by = [type(tokenizer).__module__, name, tokenizer.options, by]
+    given = tokenizer.options.items()
+    options = {k: value for k, value in given if k not in _BEFORE or value != _BEFORE[k]}
+    made_by = [type(tokenizer).__module__, name, options, by]
     tokens = list(map(str, content.item_tokens))
     digest = digest_of(_VERSION, made_by, content.digest, tokens, dict(signals), seen)
     return f"{option(config, 'dataset') or 'items'}-{name}-{digest[:16]}.npz"

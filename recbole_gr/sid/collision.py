@@ -16,6 +16,7 @@ from typing import TypeAlias
 import torch
 
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.sid.suffix import add_suffix, position_in_group
 from recbole_gr.sid.table import sid_keys
 
 POLICIES = ("suffix", "sinkhorn", "share")
@@ -34,6 +35,8 @@ def resolve(
     last_level_distances: Distances | None = None,
     epsilon: float = 0.003,
     iterations: int = 50,
+    numbering: str | None = None,
+    suffix_size: int | None = None,
 ) -> tuple[torch.Tensor, tuple[int, ...]]:
     """Apply collision policies to SIDs.
 
@@ -46,6 +49,7 @@ def resolve(
             ``[n, sizes[-1]]`` of these items to the codes of the last level, given their other
             codes; needed by ``sinkhorn``.
         epsilon, iterations: see :func:`sinkhorn`.
+        numbering, suffix_size: see :func:`~recbole_gr.sid.suffix.add_suffix`.
 
     Returns:
         tuple: LongTensor ``[N, L]`` (``L + 1`` after ``suffix``) and the codebook sizes.
@@ -60,7 +64,7 @@ def resolve(
                 f"Policies: {', '.join(POLICIES)}"
             )
         if name == "suffix":
-            codes, sizes = add_suffix(codes, sizes)
+            codes, sizes = add_suffix(codes, sizes, numbering, suffix_size)
         elif name == "sinkhorn":
             if last_level_distances is None:
                 raise ConfigError(
@@ -69,20 +73,6 @@ def resolve(
                 )
             codes = reassign_last_level(codes, sizes, last_level_distances, epsilon, iterations)
     return codes, tuple(sizes)
-
-
-def add_suffix(codes: torch.Tensor, sizes: Sequence[int]) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Append a level that numbers the items of each SID (TIGER, section 3.1).
-
-    The first item of a SID, by item id, gets 0, the next 1, and so on. The level is added even
-    where no item collides, so that the number of levels does not depend on luck; its codebook is
-    as large as the largest group.
-
-    Returns:
-        tuple: LongTensor ``[N, L + 1]`` and the sizes with the new level's.
-    """
-    digits = _position_in_group(sid_keys(codes, sizes))
-    return torch.cat([codes, digits[:, None]], 1), (*sizes, int(digits.max()) + 1)
 
 
 def reassign_last_level(
@@ -113,10 +103,10 @@ def reassign_last_level(
     # SIDs are relieved first.
     order = rank.argsort(descending=True, stable=True)
     chosen = torch.zeros_like(rank, dtype=torch.bool)
-    chosen[order] = _position_in_group(prefixes[order]) < free[prefixes[order]]
+    chosen[order] = position_in_group(prefixes[order]) < free[prefixes[order]]
     left = int((~chosen).sum())
     movers, prefixes = movers[chosen], prefixes[chosen]
-    position = _position_in_group(prefixes)
+    position = position_in_group(prefixes)
     counts = torch.bincount(prefixes, minlength=len(free))
     for group in _chunks_of_equal_size(counts, size):
         in_group = torch.full_like(counts, -1)
@@ -201,19 +191,6 @@ def _round_plan(plan: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     return assigned
 
 
-def _position_in_group(keys: torch.Tensor) -> torch.Tensor:
-    """0 for the first row of each distinct key, 1 for the second, ... in row order."""
-    order = keys.argsort(stable=True)
-    ordered = keys[order]
-    rank = torch.arange(len(keys), device=keys.device)
-    is_start = torch.ones_like(ordered, dtype=torch.bool)
-    is_start[1:] = ordered[1:] != ordered[:-1]
-    start = torch.where(is_start, rank, 0).cummax(0).values
-    position = torch.empty_like(keys)
-    position[order] = rank - start
-    return position
-
-
 def _movers(
     codes: torch.Tensor, sizes: Sequence[int], last_level_distances: Distances
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -237,7 +214,7 @@ def _movers(
     # Nearest first inside each group; rows are ascending, so equal distances keep item order.
     order = own.argsort(stable=True)
     position = torch.empty_like(rows)
-    position[order] = _position_in_group(group[rows[order]])
+    position[order] = position_in_group(group[rows[order]])
     movers, rank = rows[position > 0], position[position > 0]
     prefixes = sid_keys(codes[movers][:, :-1], sizes[:-1])
     return movers, torch.unique(prefixes, return_inverse=True)[1], rank

@@ -5,7 +5,9 @@ tree of SIDs it is taken over the codes that may follow the prefix, so that the 
 SIDs sum to 1 and ``-log P`` is the loss of exactly what decoding with ``renormalise`` ranks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from logging import getLogger
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -145,3 +147,22 @@ def allowed_logits(options: tuple[Tensor | None, Tensor], logits: Tensor) -> Ten
     if codes is not None:
         logits = logits.gather(-1, codes.expand(*logits.shape[:-1], -1))
     return logits + closed
+
+
+def check_normalisation(config: Mapping[str, Any]) -> None:
+    """Warn where ``renormalise``, given or by default, contradicts ``loss_normalisation``."""
+    over_trie, renormalise = config["loss_normalisation"] == "trie", config["renormalise"]
+    if renormalise in (None, over_trie):
+        return
+    why = (
+        "Codes that lead to no item were never trained against, and now take probability from "
+        "those that do"
+        if over_trie
+        else "What was learned against codes that lead to no item is left out of the scores (the "
+        "released IntRR has it so)"
+    )
+    getLogger().warning(
+        f"renormalise: {renormalise} after a loss with loss_normalisation: "
+        f"{config['loss_normalisation']}. {why}; leave renormalise out, and decoding follows the "
+        "loss."
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.sid.collision import add_suffix
+from recbole_gr.sid.suffix import add_suffix, counts_from_one
 from recbole_gr.sid.table import sid_keys
 
 SUFFIX_MODES = ("unique", "repo")
@@ -40,6 +40,7 @@ def reassign(
     sizes: Sequence[int],
     keep_depth: int = 1,
     suffix_mode: str = "unique",
+    numbering: str | None = None,
 ) -> tuple[torch.Tensor, tuple[int, ...], Churn]:
     """Merge the codes of a new tokenizer with the SIDs that items already have.
 
@@ -50,7 +51,8 @@ def reassign(
     Suffixes: ``unique`` gives each item that does not keep its SID, in item-id order, the least
     suffix that no other item under its codes has. ``repo`` numbers the raw codes of all items and
     then puts the kept SIDs over them, as the authors' code does: a kept and a changed item may end
-    on one SID (3 pairs in their published table).
+    on one SID (3 pairs in their published table). With the numbering ``alone_is_zero`` the least
+    suffix is 1, and 0 where no other item is under the codes.
 
     Args:
         raw: LongTensor ``[N, L]`` codes of all items by the new tokenizer, in item-id order.
@@ -58,6 +60,7 @@ def reassign(
         sizes: codebook sizes of the ``L`` levels.
         keep_depth: 1 in DACT; 0 freezes all old SIDs; ``L`` keeps exact matches alone.
         suffix_mode: ``unique`` or ``repo``.
+        numbering: see :func:`~recbole_gr.sid.suffix.add_suffix`.
 
     Returns:
         tuple: LongTensor ``[N, L + 1]``, its codebook sizes, and :class:`Churn`.
@@ -81,9 +84,10 @@ def reassign(
     stored = torch.nn.functional.pad(old, (0, 0, 0, len(raw) - n_old))
     codes = torch.where(kept.unsqueeze(1), stored[:, :-1], raw)
     if suffix_mode == "repo":
-        suffix = add_suffix(raw, sizes)[0][:, -1]
+        suffix = add_suffix(raw, sizes, numbering)[0][:, -1]
     else:
-        suffix = _free_suffixes(sid_keys(codes, sizes), stored[:, -1], kept)
+        first = int(counts_from_one(numbering))
+        suffix = _free_suffixes(sid_keys(codes, sizes), stored[:, -1], kept, first)
     suffix = torch.where(kept, stored[:, -1], suffix)
     new = torch.cat([codes, suffix.unsqueeze(1)], 1)
     size = max(int(suffix.max()), int(old[:, -1].max()) if n_old else 0) + 1
@@ -96,8 +100,11 @@ def churn_of(raw: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> Churn:
     return Churn(_shares(changed), _share(changed.any(1)), _shares(final), _share(final.any(1)))
 
 
-def _free_suffixes(group: torch.Tensor, suffix: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """For the rows that are not ``kept``, in order, the least suffixes free in their groups.
+def _free_suffixes(
+    group: torch.Tensor, suffix: torch.Tensor, kept: torch.Tensor, first: int
+) -> torch.Tensor:
+    """For the rows that are not ``kept``, in order, the least suffixes free in their groups, from
+    ``first`` on; 0 for a row that is a group of its own.
 
     The j-th new item of a group takes the j-th number that no kept row of it has: that number is
     ``j`` plus the kept ones that lie below it.
@@ -106,8 +113,11 @@ def _free_suffixes(group: torch.Tensor, suffix: torch.Tensor, kept: torch.Tensor
         group: LongTensor ``[N]`` equal where codes are equal.
         suffix: LongTensor ``[N]`` of the kept rows.
         kept: BoolTensor ``[N]``.
+        first: 0 or 1.
     """
-    _, group = torch.unique(group, return_inverse=True)
+    _, group, counts = torch.unique(group, return_inverse=True, return_counts=True)
+    new_items = (~kept).nonzero().squeeze(1)
+    kept, suffix = kept & (suffix >= first), suffix - first
     n_groups = int(group.max()) + 1
     # Free numbers come before a kept suffix s: s minus the kept ones below it.
     order = torch.argsort(suffix[kept], stable=True)
@@ -116,15 +126,14 @@ def _free_suffixes(group: torch.Tensor, suffix: torch.Tensor, kept: torch.Tensor
     below = _place_in_group(group[rows])
     span = int(suffix.max()) + len(group) + 2
     free_before = group[rows] * span + suffix[rows] - below
-    new_items = (~kept).nonzero().squeeze(1)
     new_items = new_items[torch.argsort(group[new_items], stable=True)]
     place = _place_in_group(group[new_items])  # j
     # The kept rows with at most j free numbers before them push the j-th free number up by one.
     passed = torch.searchsorted(free_before, group[new_items] * span + place, right=True)
     starts = torch.searchsorted(group[rows], torch.arange(n_groups))
     result = torch.zeros_like(suffix)
-    result[new_items] = place + passed - starts[group[new_items]]
-    return result
+    result[new_items] = place + passed - starts[group[new_items]] + first
+    return torch.where(counts[group] > 1, result, 0)
 
 
 def _place_in_group(sorted_groups: torch.Tensor) -> torch.Tensor:

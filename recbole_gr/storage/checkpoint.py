@@ -26,7 +26,7 @@ from recbole_gr.untrusted.shapes import require_version
 if TYPE_CHECKING:
     from recbole.config import Config
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 was before T5's logits without a scale, see model/backbone.py
 _PLAIN = (str, int, float, bool, type(None))
 _KIND = "__kind__"
 

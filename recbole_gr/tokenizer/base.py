@@ -205,6 +205,8 @@ class Tokenizer(nn.Module):
             last_level_distances=lambda rows: self.last_level_distances(items[rows], codes[rows]),
             epsilon=self.options["sinkhorn_epsilon"],
             iterations=self.options["sinkhorn_iterations"],
+            numbering=self.options["suffix_numbering"],
+            suffix_size=self.options["suffix_size"],
         )
         meta = {
             "tokenizer": type(self).__name__,

@@ -38,7 +38,7 @@ from recbole_gr.trainer.epoch_lines import EpochLines
 from recbole_gr.trainer.interrupt import Interrupt, Progress, Steps, best_beside, restore_random_of
 from recbole_gr.trainer.outcome import Outcome
 from recbole_gr.trainer.tensorboard import of_main_alone
-from recbole_gr.trainer.weights import load_checkpoint_of, load_weights
+from recbole_gr.trainer.weights import load_checkpoint_of, load_weights, require_resumable
 from recbole_gr.untrusted.shapes import Shape, require, taking
 
 if TYPE_CHECKING:
@@ -233,6 +233,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         self.saved_model_file = str(resume_file)
         state = self._load_model(resume_file)
         require(state, self.resumes_with, resume_file, REMEDY)
+        require_resumable(self.model, state, resume_file)
         check_sources(state, self.config, resume_file)
         self.start_epoch = state["epoch"] + 1
         self.cur_step = state["cur_step"]

@@ -15,6 +15,7 @@ from recbole_gr.distributed import processes
 from recbole_gr.distributed.sharding import ShardedBatches
 from recbole_gr.storage.checkpoint import plain
 from recbole_gr.terminal.bars import Bar
+from recbole_gr.terminal.log import say
 from recbole_gr.trainer.base import SafeTrainerMixin
 from recbole_gr.trainer.batches import fused, to_device
 from recbole_gr.trainer.contents import GENERATIVE
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from recbole_gr.generation.beam_search import Beams
     from recbole_gr.model.base import GenerativeRecommender
 
+NARROW = 128  # hidden_size up to which enable_amp makes no epoch on a CPU shorter, docs/speed.md
 SHOW_EVERY = 20  # batches between two figures in the progress bar: reading one waits for the device
 
 
@@ -59,6 +61,12 @@ class _GenerationSteps(Outcome, Trainer):
         self.warmup = config["warmup_steps"]
         self.accumulation = config["accumulation_steps"]
         self.amp_dtype = amp_dtype(config)
+        width = config["hidden_size"]
+        if config["enable_amp"] and self.device.type == "cpu" and width and width <= NARROW:
+            say(
+                "enable_amp seldom pays on a CPU at hidden_size %d (any up to %d): an epoch may "
+                "take up to twice as long. Compare one without it.", width, NARROW,
+            )  # fmt: skip
         self.valid_users = config["valid_users"]
         self.n_steps = 0  # optimiser steps made
         self.generation_figures: dict[str, float] = {}

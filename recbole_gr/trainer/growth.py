@@ -9,7 +9,7 @@ import torch
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import is_generative
 from recbole_gr.trainer.contents import REMEDY
-from recbole_gr.trainer.weights import load_checkpoint_of
+from recbole_gr.trainer.weights import current_weights, load_checkpoint_of
 from recbole_gr.untrusted.shapes import taking
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
     Raises:
         ConfigError: the checkpoint is of another model or data set, or does not fit otherwise.
     """
-    saved = load_checkpoint_of(config, file, map_location=config["device"])["state_dict"]
+    saved = load_checkpoint_of(config, file, map_location=config["device"])
     with taking("weights", file, REMEDY):
-        _take_over(model, saved, file)
+        _take_over(model, current_weights(model, saved), file)
 
 
 def _take_over(model: AbstractRecommender, saved: dict[str, torch.Tensor], file: str) -> None:

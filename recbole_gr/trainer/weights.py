@@ -12,13 +12,48 @@ from torch import nn
 
 from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.storage.checkpoint import decode, load_checkpoint
+from recbole_gr.storage.checkpoint import FORMAT_VERSION, decode, load_checkpoint
 from recbole_gr.trainer.contents import REMEDY, require_weights
 from recbole_gr.untrusted.shapes import taking
 
 if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.model.abstract_recommender import AbstractRecommender
+
+
+def outdated(model: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of a model whose weights mean something else in the checkpoint `state`, by the prefix
+    of their names: those with a `since_format` later than its own. They have a method `upgrade`."""
+    version = state.get("format_version", FORMAT_VERSION)  # not there before it is saved
+    return {
+        f"{name}." if name else "": part
+        for name, part in model.named_modules()
+        if getattr(part, "since_format", 1) > version
+    }
+
+
+def current_weights(model: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights of the checkpoint `state` as this version of a model takes them."""
+    weights = dict(state["state_dict"])
+    for prefix, part in outdated(model, state).items():
+        part.upgrade(weights, prefix)
+    return weights
+
+
+def require_resumable(
+    model: nn.Module, state: Mapping[str, Any], file: str | os.PathLike[str]
+) -> None:
+    """See that the training of the checkpoint `state` is one that this version would go on with.
+
+    Raises:
+        ConfigError: a part of the model is trained in another way by now.
+    """
+    for prefix in outdated(model, state):
+        raise ConfigError(
+            f"'{file}' is of an earlier version, which trained {prefix.rstrip('.') or 'it'} in "
+            "another way: its training cannot go on. It is tested, and answers, as before; for a "
+            "model of this version train again."
+        )
 
 
 def load_weights(
@@ -32,7 +67,7 @@ def load_weights(
     """
     with taking("state_dict", file, REMEDY):
         try:
-            model.load_state_dict(state["state_dict"])
+            model.load_state_dict(current_weights(model, state))
         except RuntimeError as error:
             raise ConfigError(
                 f"The weights in '{file}' do not fit this model: it was saved with other settings "
