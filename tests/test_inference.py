@@ -38,7 +38,8 @@ def test_histories_get_the_lists_that_the_evaluation_ranks(name, trained, recomm
     trainer = registry.get_trainer(own.config, type(own.model))(own.config, own.model)
     trainer.buckets = ranked = Ranked()
     trainer.evaluate(test, load_best_model=False)
-    users = dataset.id2token("user_id", test._dataset.inter_feat["user_id"].numpy())
+    order = test._order  # by the length of histories
+    users = dataset.id2token("user_id", test._dataset.inter_feat["user_id"][order].numpy())
     answers = own.recommend(histories=[sequences[user][:-1] for user in users], k=10)
     assert [answer.items for answer in answers] == [
         [own.item_tokens[item] for item in row if item] for row in ranked.items

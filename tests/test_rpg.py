@@ -9,6 +9,7 @@ from models import SMALL, random_batch, random_table
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import best
+from recbole_gr.model.norm import unit
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 
@@ -196,6 +197,12 @@ def test_codes_of_one_level_are_a_softmax_over_items():
         state.unsqueeze(1), model.code_embedding.weight.unsqueeze(0), dim=2
     )
     assert torch.allclose(model.exact(batch)[:, 1:], (cosine / 0.03).log_softmax(1), atol=1e-4)
+
+
+def test_the_gradient_of_vectors_of_length_one_is_that_of_autograd():
+    x = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.allclose(unit(x), x / x.norm(dim=-1, keepdim=True))
+    assert torch.autograd.gradcheck(unit, x)
 
 
 def test_mixed_precision_keeps_the_cosines_in_single_precision():

@@ -23,6 +23,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.exact import ExactRecommender
 from recbole_gr.model.layers import init_weights
+from recbole_gr.model.norm import unit
 from recbole_gr.sid.trie import SIDTrie
 
 if TYPE_CHECKING:
@@ -100,8 +101,8 @@ class RPG(ExactRecommender):
         """
         own = F.silu(self.heads(hidden)).unflatten(-1, (self.n_levels, -1)) + hidden.unsqueeze(-2)
         with torch.autocast(hidden.device.type, enabled=False):
-            own = F.normalize(own.float(), dim=-1)  # [..., L, d]
-            books = F.normalize(self.code_embedding.weight.float(), dim=-1) / self.temperature
+            own = unit(own.float())  # [..., L, d]
+            books = unit(self.code_embedding.weight.float()) / self.temperature
             levels = zip(own.unbind(-2), books.split(self.sizes))
             return [head @ book.T for head, book in levels]
 
