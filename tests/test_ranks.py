@@ -24,7 +24,8 @@ from recbole_gr.trainer.ranks import ranks_for
 
 EVERY = 100  # more beams than SIDs
 DIGITS = {"metric_decimal_place": 12, "metrics": ["Recall", "NDCG", "MRR", "Hit"]}
-OWN = {"IntRR": {"uid_size": 12, "ran_hidden_size": 24}, "PIT": RUNS["PIT"][1], "RPG": {}, "TIGER": {}}
+OWN = {"IntRR": {"uid_size": 12, "ran_hidden_size": 24}, "PIT": RUNS["PIT"][1]}
+OWN |= {"RPG": {}, "TIGER": {}}
 
 
 def place(scores, item, without=()):

@@ -12,7 +12,8 @@ from recbole_gr.data import create_dataset, data_preparation
 from recbole_gr.run.model import build_model
 from recbole_gr.trainer.ranks import ranks_for
 
-OWN = {"TIGER": {}, "RPG": {}, "IntRR": {"uid_size": 12, "ran_hidden_size": 24}, "PIT": RUNS["PIT"][1]}
+OWN = {"TIGER": {}, "IntRR": {"uid_size": 12, "ran_hidden_size": 24}, "PIT": RUNS["PIT"][1]}
+OWN["RPG"] = {}
 ASKED = {"eval_likelihood": True}
 
 
