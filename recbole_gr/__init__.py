@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recbole_gr.model.base import GenerativeRecommender as GenerativeRecommender
     from recbole_gr.model.intrr.model import IntRR as IntRR
     from recbole_gr.model.pit.model import PIT as PIT
+    from recbole_gr.model.rpg import RPG as RPG
     from recbole_gr.model.tiger import TIGER as TIGER
     from recbole_gr.quick_start import run_recbole_gr as run_recbole_gr
     from recbole_gr.registry import register_backbone as register_backbone
@@ -55,6 +56,7 @@ _MODULES = {  # public name -> the module that it is in, as above for type check
     "PIT": "model.pit.model",
     "R3VAE": "tokenizer.r3vae.model",
     "RKMeans": "tokenizer.rkmeans",
+    "RPG": "model.rpg",
     "RQVAE": "tokenizer.rqvae",
     "RVQ": "tokenizer.rvq",
     "Recommender": "serving.recommender",

@@ -1,8 +1,8 @@
 """Names of models, tokenizers and backbones, and the classes behind them.
 
-A name maps to `"package.module:Class"`; the module is imported when the name is asked for, so a run
-imports the one model it uses. RecBole's own models need no entry here. What belongs to a class, its
-trainer for example, is said in the class, where subclasses inherit it.
+A name maps to `"package.module:Class"`, imported when it is asked for, so a run imports the one
+model it uses. RecBole's own models need no entry here. What belongs to a class, its trainer for
+example, is said in the class, where subclasses inherit it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ MODELS: dict[str, str | type] = {
     "PIT": "recbole_gr.model.pit.model:PIT",
     "R3VAE": "recbole_gr.model.r3vae:R3VAE",
     "IntRR": "recbole_gr.model.intrr.model:IntRR",
+    "RPG": "recbole_gr.model.rpg:RPG",
     "DACT": "recbole_gr.continual.model:DACT",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
@@ -63,8 +64,7 @@ def register_model(name: str, target: str | type, trainer: str | type | None = N
     Args:
         name (str): the name for `--model=`.
         target (str | type): the class, or `"package.module:Class"` to import it on demand.
-        trainer (str | type | None): a trainer class of its own, given in the same way, for a class
-            that does not name it in its attribute `trainer`.
+        trainer (str | type | None): likewise its trainer, if its attribute `trainer` names none.
     """
     MODELS[name] = target
     if trainer is not None:

@@ -21,7 +21,7 @@ SMALL = {
 
 def arguments(model, folder, name="tiny", **settings):
     """A command line for `model` on the data set `name` in `folder`; 8 codes a level for ours."""
-    if any(name in model for name in ("TIGER", "PIT", "IntRR")):
+    if any(name in model for name in ("TIGER", "PIT", "IntRR", "RPG")):
         settings = {**SMALL, "epochs": 1, "codebook_size": 8, "content_dim": 8, **settings}
     settings = {"epochs": 1, "show_progress": False, "data_path": folder, **settings}
     pairs = [f"--{key}={value}" for key, value in settings.items()]
@@ -45,6 +45,7 @@ RUNS = {
         {**SMALL, **SIDS, **PIT, "warmup_epochs": 1, "architecture": "encoder_decoder"},
     ),
     "IntRR": ("IntRR", {**SMALL, **SIDS, "uid_size": 12, "ran_hidden_size": 24}),
+    "RPG": ("RPG", {**SMALL, **SIDS, "codebook_size": 4}),  # some share their SIDs
     "R3VAE": ("R3VAE", {**SMALL, **SIDS, "tokenizer_steps": 4, "sid_gate": "off"}),
     "SASRec": ("SASRec", SHORT),
     "SASRec-BPR": (

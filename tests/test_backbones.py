@@ -202,7 +202,7 @@ def test_a_registered_backbone_is_as_good_as_one_of_ours(monkeypatch):
     assert type(model.backbone) is GRU and model.calculate_loss(random_batch(4, 6, 30)) > 0
 
 
-@pytest.mark.parametrize("model", ["TIGER", "IntRR"])
+@pytest.mark.parametrize("model", ["TIGER", "IntRR", "RPG"])
 def test_a_backbone_of_ones_own_trains_and_is_evaluated(model, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name, settings = RUNS[model]

@@ -17,7 +17,7 @@ from recbole_gr.trainer.divergence import overflow_as
 from recbole_gr.trainer.trees import SafeTreeMixin
 from run_recbole_gr import main
 
-NAMES = ("TIGER", "PIT", "IntRR", "SASRec", "SASRec-BPR")
+NAMES = ("TIGER", "PIT", "IntRR", "RPG", "SASRec", "SASRec-BPR")
 
 
 @pytest.fixture

@@ -60,6 +60,9 @@ EXPORTS = {
     "IntRR-exact": ("IntRR", {"decoding": "exact"}),
     "IntRR-exact-excluding": ("IntRR", {"decoding": "exact", "exclude_history": True}),
     "IntRR-exact-bf16": ("IntRR", {"decoding": "exact", "enable_amp": True}),
+    "RPG": ("RPG", {}),
+    "RPG-excluding": ("RPG", {"exclude_history": True}),
+    "RPG-bf16": ("RPG", {"enable_amp": True}),
     "R3VAE": ("R3VAE", {}),
 }
 K = 7

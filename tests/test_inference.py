@@ -13,7 +13,7 @@ from recbole_gr.serving.queries import token_lists, user_tokens
 from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
 
 SEQUENTIAL = [name for name in RUNS if name != "Pop"]
-GENERATIVE = ["TIGER", "TIGER-encoder", "TIGER-share", "PIT", "IntRR", "R3VAE"]
+GENERATIVE = ["TIGER", "TIGER-encoder", "TIGER-share", "PIT", "IntRR", "RPG", "R3VAE"]
 WIDE = {"beam_size": 200}  # more than there are SIDs
 
 

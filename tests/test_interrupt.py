@@ -63,7 +63,7 @@ def count(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["Pop", *rest_slow("SASRec", "SASRec-whole", "TIGER", "TIGER-share", "PIT", "IntRR")],
+    ["Pop", *rest_slow("SASRec", "SASRec-whole", "TIGER", "TIGER-share", "PIT", "IntRR", "RPG")],
 )
 def test_a_run_goes_on_after_the_step_in_which_it_was_stopped(
     name, settings, count, monkeypatch, tmp_path

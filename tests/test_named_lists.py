@@ -29,7 +29,7 @@ def test_the_comment_of_the_key_tokenizer_lists_every_tokenizer_and_no_other():
     assert listed.split(" | ") == list(registry.TOKENIZERS)
 
 
-@pytest.mark.parametrize("model", ["TIGER", "IntRR"])
+@pytest.mark.parametrize("model", ["TIGER", "IntRR", "RPG"])
 def test_the_comment_of_the_key_backbone_lists_every_backbone_and_no_other(model):
     text = comment(f"model/{model}.yaml", "backbone")
     listed = [

@@ -34,7 +34,7 @@ ODD = {"eval_batch_size": 7, "eval_buckets": "[0,3,8]"}
 SAMPLED = "{'split':{'LS':'valid_and_test'},'mode':'uni20'}"
 LABELLED = "{'split':{'RS':[0.8,0.1,0.1]},'order':'RO','mode':'labeled'}"
 SHARED = {
-    **{name: RUNS[name] for name in ("TIGER", "PIT", "IntRR", "R3VAE", "SASRec", "Pop")},
+    **{name: RUNS[name] for name in ("TIGER", "PIT", "IntRR", "RPG", "R3VAE", "SASRec", "Pop")},
     "PIT-trie": ("PIT", {**RUNS["PIT"][1], "loss_normalisation": "trie"}),
     "TIGER-one-batch": (
         "TIGER",
@@ -58,6 +58,7 @@ STILL = {**SMALL, "dropout": 0, "learner": "sgd", "learning_rate": 0.3, "codeboo
          "sid_levels": 2, "content_dim": 8, "epochs": 2, "train_batch_size": 13}  # fmt: skip
 FITS = {
     "TIGER": ("TIGER", {**STILL, "clip_grad_norm": "{'max_norm': 0.5}", "accumulation_steps": 2}),
+    "RPG": ("RPG", {**STILL, "codebook_size": 4}),
     "IntRR": ("IntRR", {**STILL, "uid_size": 12, "ran_hidden_size": 24, "lambda_aln": 0.5}),
     "PIT": (
         "PIT",

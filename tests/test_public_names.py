@@ -70,5 +70,5 @@ def test_type_checkers_see_the_same_names_in_the_same_modules():
 def test_every_tokenizer_and_every_model_with_a_network_of_its_own_is_at_the_top():
     for name in registry.TOKENIZERS:
         assert getattr(recbole_gr, name) is registry.get_tokenizer(name)
-    for name in ("TIGER", "PIT", "IntRR"):
+    for name in ("TIGER", "PIT", "IntRR", "RPG"):
         assert getattr(recbole_gr, name) is registry.get_model(name)

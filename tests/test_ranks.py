@@ -24,7 +24,8 @@ from recbole_gr.trainer.ranks import ranks_for
 
 EVERY = 100  # more beams than SIDs
 DIGITS = {"metric_decimal_place": 12, "metrics": ["Recall", "NDCG", "MRR", "Hit"]}
-OWN = {"IntRR": {"uid_size": 12, "ran_hidden_size": 24}, "PIT": RUNS["PIT"][1], "TIGER": {}}
+OWN = {"IntRR": {"uid_size": 12, "ran_hidden_size": 24}, "PIT": RUNS["PIT"][1]}
+OWN |= {"RPG": {}, "TIGER": {}}
 
 
 def place(scores, item, without=()):
@@ -179,8 +180,8 @@ def test_a_beam_over_all_items_gives_the_ranks_of_the_exact_scores(
         assert ranks[f"exact_{name}"].tolist() == values
         if not shared:
             assert ranks[name].tolist() == values
-    # Of items that share their SIDs the list holds as many as there are beams.
-    listed = [value if value < 20 else -1 for value in expected[0]]
+    # Of items that share their SIDs the list holds as many as there are beams; RPG has all scores.
+    listed = [value if value < 20 or model == "RPG" else -1 for value in expected[0]]
     assert not shared or model == "PIT" or ranks["with_history"].tolist() == listed
     assert result == measures(ranks["with_history"])
     assert without == measures(ranks["without_history"])

@@ -15,7 +15,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.tokenizer.base import Tokenizer
 
-MODELS = ("TIGER", "PIT", "IntRR", "R3VAE", "DACT")
+MODELS = ("TIGER", "PIT", "IntRR", "RPG", "R3VAE", "DACT")
 RANKING = ("Pop", "BPR", "LightGCN", "SASRec", "GRU4Rec", "BERT4Rec", "DeepFM", "KGAT")
 FOLDERS = (".", "model", "tokenizer", "dataset")
 NONSENSE = {"a word": "plenty", "a wrong boolean": "maybe", "a negative": "-3", "no list": "[]"}

@@ -259,6 +259,16 @@ def test_levels_that_carry_nothing_stop_a_run_with_the_size_that_helps(caplog):
     assert "level b carries nothing" in caplog.text
 
 
+def test_no_level_is_idle_where_codes_are_not_predicted_one_after_the_other():
+    class Run(dict):
+        model_class = registry.get_model("RPG")
+
+    apart = torch.stack([torch.arange(200), torch.zeros(200).long()], 1)
+    apply_gate(Run(SETTINGS), report_of(apart, (200, 1), **LEARNED))
+    with pytest.raises(ConfigError, match="1 of 200 codes"):
+        apply_gate(Run(SETTINGS), report_of(apart.flip(1), (200, 200), **LEARNED))
+
+
 def test_a_collision_policy_does_not_hide_the_collapse():
     suffix = torch.stack([torch.zeros(50), torch.arange(50)], 1).long()
     before = {"distinct": 1, "collision_rate": 1.0, "duplicate_rate": 0.98, "largest_group": 50}

@@ -13,6 +13,7 @@ from recbole_gr.run.model import build_model
 from recbole_gr.trainer.ranks import ranks_for
 
 OWN = {"TIGER": {}, "IntRR": {"uid_size": 12, "ran_hidden_size": 24}, "PIT": RUNS["PIT"][1]}
+OWN["RPG"] = {}
 ASKED = {"eval_likelihood": True}
 
 

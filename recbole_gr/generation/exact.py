@@ -1,11 +1,15 @@
 """Scores of all items without a search: what a beam search is measured against."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from recbole_gr.generation.beam_search import NEVER, Step, best
+from recbole_gr.generation.beam_search import NEVER, ExcludedPrefixes, Step, best
 from recbole_gr.generation.ranking import Generated
 from recbole_gr.sid.trie import SIDTrie
+
+AT_ONCE = 2**26  # numbers that an exact scorer may hold at once
 
 
 def exact_scores(
@@ -48,6 +52,34 @@ def exact_scores(
         return top
     total = torch.zeros_like(top).scatter_add(1, column, (by_entry - top[:, item]).exp())
     return torch.where(total > 0, top + total.log(), top)
+
+
+def best_leaves(
+    trie: SIDTrie, scores: Tensor, n: int, exclude: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The SIDs with the highest scores, best first, ties by their lowest item.
+
+    Args:
+        scores: ``[B, n_leaves]`` in the order of the trie.
+        n: how many.
+        exclude: ``[B, H]`` items that may not be returned (0 = none).
+
+    Returns:
+        ``(nodes, scores)``, both ``[B, W]`` with ``W`` at most ``n``; -inf where no more are left.
+    """
+    excluded = None if exclude is None else ExcludedPrefixes(trie, exclude)
+    width = min(n, scores.shape[1])
+    spare = 0 if excluded is None else excluded.spare()
+    ties = partial(_lowest_items, trie, scores.shape[0])
+    scores, nodes = best(scores, ties, min(width + spare, scores.shape[1]))
+    if excluded is not None:
+        scores, keep = excluded.leave_out(trie.n_levels - 1, nodes, scores, width)
+        nodes = nodes.gather(1, keep)
+    return nodes, scores
+
+
+def _lowest_items(trie: SIDTrie, n_rows: int) -> Tensor:
+    return trie.leaf_item[trie.leaf_start[:-1].long()].expand(n_rows, -1)
 
 
 def beam_regret(generated: Generated, exact: Tensor, k: int) -> Tensor:

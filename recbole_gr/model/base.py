@@ -42,14 +42,14 @@ class GenerativeRecommender(SequentialRecommender):
         needs_content: the constructor takes the item content ``[n_items, d]`` as its last argument,
             and ``saved_content`` gives it back from the weights of a checkpoint.
         weights_per_item: a new item would need training.
+        codes_in_order: a code of a SID is predicted from those before it.
         tokenizes_items: :meth:`add_items` codes new items, in the place of the fitted tokenizer.
         of_sids: how the names of weights begin that are learned of the SIDs of single items.
         history_fields: interaction fields that it reads of a history, beside the item; None: all.
         codes: ``[n_items, L]`` SIDs, row 0 (padding) zeros; part of the checkpoint.
         trie: the same SIDs as a :class:`SIDTrie`; rebuilt, not saved.
         sizes: codebook size of each level.
-        batch_share: of the targets of the present batch, those in this process's rows; the
-            trainer's to keep.
+        batch_share: share of the batch's targets in this process's rows; the trainer's to keep.
     """
 
     input_type = InputType.POINTWISE
@@ -58,6 +58,7 @@ class GenerativeRecommender(SequentialRecommender):
     continual = False
     needs_content = False
     weights_per_item = False
+    codes_in_order = True
     tokenizes_items = False
     of_sids: tuple[str, ...] = ()
     history_fields: tuple[str, ...] | None = ()
@@ -76,7 +77,7 @@ class GenerativeRecommender(SequentialRecommender):
         self.sizes, self.n_levels = tuple(sid.sizes), len(sid.sizes)
         self.sid_meta = dict(sid.meta)
         self.register_buffer("codes", sid.codes.clamp_min(0))
-        self.trie = SIDTrie.from_table(sid)
+        self.trie = self.tree_of(sid)
         self.beam_size = config["beam_size"]
         self.over_trie = config["loss_normalisation"] == "trie"
         renormalise = config["renormalise"]  # where it is not given, as the loss
@@ -111,6 +112,11 @@ class GenerativeRecommender(SequentialRecommender):
         """Per level, the mean loss of the codes of the targets, normalised as
         ``loss_normalisation`` says (see :func:`recbole_gr.sid.likelihood.level_losses`)."""
         return level_losses(logits, codes, counted, self.loss_trie, label_smoothing)
+
+    @staticmethod
+    def tree_of(table: SIDTable) -> SIDTrie:
+        """The tree of SIDs that a search goes along."""
+        return SIDTrie.from_table(table)
 
     def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
         """Constrained beam search for a batch of users, on SIDs."""
@@ -150,7 +156,7 @@ class GenerativeRecommender(SequentialRecommender):
         ids = torch.arange(self.n_items, self.n_items + len(new), device=new.device)
         self.codes = torch.cat([self.codes, new])
         self.n_items += len(new)
-        self.trie = SIDTrie.from_table(self.sid_table()).to(new.device)
+        self.trie = self.tree_of(self.sid_table()).to(new.device)
         return ids
 
     def add_items(self, content: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Root mean square normalisation with a cheap backward pass."""
+"""Root mean square normalisation, and vectors of length 1, with a cheap backward pass."""
 
 from typing import Any
 
@@ -46,3 +46,28 @@ class _RMSNorm(torch.autograd.Function):
         scaled = grad * weight
         along = (scaled * normed).mean(-1, keepdim=True)
         return (scaled - normed * along).mul_(inverse), grad_weight, None
+
+
+def unit(x: Tensor) -> Tensor:
+    """``x / |x|`` over the last dimension; on a CPU with the gradient written out, as above."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return F.normalize(x, dim=-1)
+    return _Unit.apply(x)
+
+
+class _Unit(torch.autograd.Function):
+    """With ``u = x / |x|`` and the upstream gradient ``g``: ``dx = (g - u (g u)) / |x|``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norm.clamp_min_(1e-12).reciprocal_()  # [..., 1]
+        direction = x * inverse
+        ctx.save_for_backward(direction, inverse)
+        return direction
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        direction, inverse = ctx.saved_tensors
+        along = torch.linalg.vecdot(grad, direction).unsqueeze(-1)
+        return torch.addcmul(grad, direction, along, value=-1).mul_(inverse)

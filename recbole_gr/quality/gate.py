@@ -19,7 +19,7 @@ ONE_IN = 1000  # SIDs that a later level must make more
 
 
 def collapse_reasons(
-    report: QualityReport, min_distinct: float, min_utilisation: float
+    report: QualityReport, min_distinct: float, min_utilisation: float, in_order: bool = True
 ) -> list[str]:
     """Why a SID table is collapsed, or has levels that carry nothing; empty where it is fit.
 
@@ -32,6 +32,7 @@ def collapse_reasons(
         report: :class:`~recbole_gr.quality.measures.QualityReport`.
         min_distinct: least share of the possible SIDs that must be in use.
         min_utilisation: least share of every level's codes that must be in use.
+        in_order: whether codes are predicted one after the other, so that a level can be idle.
     """
     levels, possible = report.levels[: report.content_levels], report.n_items
     if report.distinct_content:
@@ -57,7 +58,7 @@ def collapse_reasons(
             )
     # Of items that cannot be told apart, or are not, no level is to blame.
     named = {reason.partition(" uses ")[0] for reason in reasons}
-    idle = idle_levels(report) if min(possible, distinct) > 1 else {}
+    idle = idle_levels(report) if in_order and min(possible, distinct) > 1 else {}
     return reasons + [f"{level} {why}" for level, why in idle.items() if level not in named]
 
 
@@ -94,6 +95,11 @@ def idle_levels(report: QualityReport) -> dict[str, str]:
     return found
 
 
+def codes_in_order(config: Settings) -> bool:
+    """Whether the model of a run, if it has one, predicts codes one after the other."""
+    return getattr(getattr(config, "model_class", None), "codes_in_order", True)
+
+
 def apply_gate(config: Settings, report: QualityReport) -> None:
     """Stop a run on collapsed SIDs, or warn of them, as ``sid_gate`` says.
 
@@ -102,7 +108,8 @@ def apply_gate(config: Settings, report: QualityReport) -> None:
     """
     mode = config["sid_gate"]
     shares = config["sid_min_distinct"], config["sid_min_utilisation"]
-    reasons = [] if mode == "off" else collapse_reasons(report, *shares)
+    in_order = codes_in_order(config)
+    reasons = [] if mode == "off" else collapse_reasons(report, *shares, in_order)
     if not reasons:
         return
     message = verdict(config, report, reasons)

@@ -74,7 +74,7 @@ def fit_tokenizer(job: Job) -> Record:
         of the gate and of dead codes, whatever `sid_gate` says) and `sid_digest`.
     """
     from recbole_gr.pipeline.item_sids import learned_sids
-    from recbole_gr.quality.gate import collapse_reasons
+    from recbole_gr.quality.gate import codes_in_order, collapse_reasons
     from recbole_gr.report.tokenizers import comparison_row
 
     config = job.task.config(job.params)
@@ -82,7 +82,7 @@ def fit_tokenizer(job: Job) -> Record:
     limits = config["sid_min_distinct"], config["sid_min_utilisation"]
     return {
         "figures": comparison_row(sids.report),
-        "collapsed": collapse_reasons(sids.report, *limits),
+        "collapsed": collapse_reasons(sids.report, *limits, codes_in_order(config)),
         "sid_digest": sids.table.digest(),
     }
 

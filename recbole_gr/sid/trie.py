@@ -91,6 +91,13 @@ class SIDTrie(Leaves):
         items = torch.arange(1, len(table.codes))
         return cls(table.codes[1:].cpu(), items, table.sizes, dense_limit)
 
+    @classmethod
+    def flat(cls, table: SIDTable) -> SIDTrie:
+        """A tree of one level whose codes are the numbers of the distinct SIDs in lexicographic
+        order: the leaves of :meth:`from_table` alone, for models that score whole SIDs."""
+        leaf, counts = table.groups()
+        return cls(leaf.unsqueeze(1).cpu(), torch.arange(1, len(table.codes)), (len(counts),))
+
     def options(self, level: int, nodes: Tensor) -> tuple[Tensor | None, Tensor]:
         """The codes that may extend ``nodes`` of depth ``level``, in places ``0 .. K - 1``.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recbole_gr.data.ties import tied_pairs
 from recbole_gr.distributed.sharding import gather_lists
+from recbole_gr.generation.exact import AT_ONCE
 from recbole_gr.registry import is_generative
 from recbole_gr.sid.counting import counts_of
 from recbole_gr.trainer.batches import to_device
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("with_history", "without_history")
 TOGETHER = 256  # rows that are ranked at once, where batches are small
-AT_ONCE = 2**26  # numbers that an exact scorer may hold at once
 
 
 class TargetRanks:

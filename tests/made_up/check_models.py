@@ -264,7 +264,7 @@ EPOCHS = options(
     {"enable_scaler": True, "enable_amp": True, "amp_dtype": "float16",
      "clip_grad_norm": {"max_norm": 1.0}},
     {"learner": "sgd"}, {"architecture": "encoder_decoder"},
-    {"model": "IntRR", "uid_size": 12, "ran_hidden_size": 24}, {"model": "PIT"},
+    {"model": "IntRR", "uid_size": 12, "ran_hidden_size": 24}, {"model": "PIT"}, {"model": "RPG"},
     {"shared": True, "exclude_history": True},
 )  # fmt: skip
 

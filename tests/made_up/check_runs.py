@@ -49,8 +49,9 @@ def there(monkeypatch):
 @made_up_device.needed
 @pytest.mark.parametrize(("name", "more"), [
     ("TIGER", {"exclude_history": True}), ("TIGER-share", {}), ("PIT", {"epochs": 1}),
-    ("IntRR", {"decoding": "exact"}), ("R3VAE", {}), ("SASRec", {}), ("SASRec-BPR", {}),
-    ("Pop", {}), ("TIGER", {"metrics": "[Recall,GAUC]", "valid_metric": "Recall@10"}),
+    ("IntRR", {"decoding": "exact"}), ("RPG", {}), ("R3VAE", {}), ("SASRec", {}),
+    ("SASRec-BPR", {}), ("Pop", {}),
+    ("TIGER", {"metrics": "[Recall,GAUC]", "valid_metric": "Recall@10"}),
 ])  # fmt: skip
 def test_a_run_is_trained_resumed_restored_and_asked_there(
     there, tiny_folder, tmp_path, monkeypatch, name, more

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from recbole_gr.compat.tracing import exporting
-from recbole_gr.generation.beam_search import ExcludedPrefixes, best
 from recbole_gr.model.intrr.ran import Level, follow
 from recbole_gr.sid.trie import SIDTrie
 
@@ -37,34 +36,6 @@ def leaf_scores(
         return score(first, *guided)
     parts = zip(*(rows.split(USERS) for rows in (first, *guided)))
     return torch.cat([score(*part) for part in parts])
-
-
-def best_leaves(
-    trie: SIDTrie, scores: Tensor, n: int, exclude: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The SIDs with the highest scores, best first, ties by their lowest item.
-
-    Args:
-        scores: ``[B, n_leaves]`` from :func:`leaf_scores`.
-        n: how many.
-        exclude: ``[B, H]`` items that may not be returned (0 = none).
-
-    Returns:
-        ``(nodes, scores)``, both ``[B, W]`` with ``W`` at most ``n``; -inf where no more are left.
-    """
-    excluded = None if exclude is None else ExcludedPrefixes(trie, exclude)
-    width = min(n, scores.shape[1])
-    spare = 0 if excluded is None else excluded.spare()
-    ties = partial(_lowest_items, trie, scores.shape[0])
-    scores, nodes = best(scores, ties, min(width + spare, scores.shape[1]))
-    if excluded is not None:
-        scores, keep = excluded.leave_out(trie.n_levels - 1, nodes, scores, width)
-        nodes = nodes.gather(1, keep)
-    return nodes, scores
-
-
-def _lowest_items(trie: SIDTrie, n_rows: int) -> Tensor:
-    return trie.leaf_item[trie.leaf_start[:-1].long()].expand(n_rows, -1)
 
 
 def _scores(

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from recbole_gr.compat.tracing import exporting
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation.beam_search import NEVER, Beams, Step
+from recbole_gr.generation.beam_search import Step
 from recbole_gr.model.backbone import backbone_class
-from recbole_gr.model.base import GenerativeRecommender
+from recbole_gr.model.exact import ExactRecommender
 from recbole_gr.model.intrr import settings as options
-from recbole_gr.model.intrr.exact import best_leaves, leaf_scores
+from recbole_gr.model.intrr.exact import leaf_scores
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
 from recbole_gr.model.intrr.redistribution import alike_items, assignment_figures, described
 
@@ -36,7 +36,7 @@ class Served(NamedTuple):
     levels: list[Level]
 
 
-class IntRR(GenerativeRecommender):
+class IntRR(ExactRecommender):
     """One token per item, made by the network that also decodes (arXiv 2602.20704).
 
     Every item has an embedding of its own (its *UID*). A :class:`RecursiveAssignment` network turns
@@ -117,7 +117,7 @@ class IntRR(GenerativeRecommender):
         tokens, alignment = self._read_items(interaction[self.ITEM_SEQ], counted, items, where)
         hidden = self.backbone(tokens)  # [B, T, d]
         if self.one_target:  # a prefix sample: the last position of a row is enough
-            hidden = self._last(hidden, interaction)
+            hidden = self.last_of(hidden, interaction)
             target, which = self.codes[interaction[self.ITEM_ID]], None  # [B, L]
         else:
             target, which = self.codes[self.sequence(interaction)[:, 1:]], counted  # [B, T, L]
@@ -188,7 +188,7 @@ class IntRR(GenerativeRecommender):
     def user_state(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the backbone's state after the last item of each history."""
         tokens = self.served().tokens[interaction[self.ITEM_SEQ]]
-        return self._last(self.backbone(tokens), interaction)
+        return self.last_of(self.backbone(tokens), interaction)
 
     def served(self) -> Served:
         """What scoring needs that no user changes: computed once and kept until weights change.
@@ -228,66 +228,15 @@ class IntRR(GenerativeRecommender):
         self._served = None
         return super().train(mode)
 
-    def _last(self, hidden: Tensor, interaction: Interaction) -> Tensor:
-        rows = torch.arange(hidden.shape[0], device=hidden.device)
-        return hidden[rows, interaction[self.ITEM_SEQ_LEN] - 1]
-
     def start(self, interaction: Interaction) -> Step:
         """The backbone runs once; every level after that is the RAN alone."""
         return _Decoding(self, interaction)
 
-    def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
-        """Constrained beam search, or with ``decoding: exact`` the best SIDs of all of them."""
-        if self.decoding == "beam":
-            return super().search(interaction, beam_size)
-        return self._best_leaves(self._leaf_scores(interaction), interaction, beam_size)
-
-    def search_and_score(self, interaction: Interaction) -> tuple[Beams, Tensor | None]:
-        """As of any model; the search of ``decoding: exact`` comes by all scores."""
-        if self.decoding == "beam":
-            return super().search_and_score(interaction)
-        by_leaf = self._leaf_scores(interaction)
-        return self._best_leaves(by_leaf, interaction), self._by_item(by_leaf)
-
-    def _best_leaves(self, by_leaf: Tensor, batch: Interaction, n: int | None = None) -> Beams:
-        excluded = self._excluded(batch)
-        nodes, scores = best_leaves(self.trie, by_leaf, n or self.beam_size, excluded)
-        codes = self.codes[self.trie.items(nodes)[..., 0]]
-        return Beams(nodes.masked_fill(scores == NEVER, -1), scores, codes)
-
-    def _leaf_scores(self, interaction: Interaction) -> Tensor:
-        user = self.user_state(interaction)
-        first, guided = self.ran.first(user), self.ran.guide(user)
+    def sid_scores(self, users: Tensor) -> Tensor:
+        """Log-probability of every SID, ``[B, n_leaves]``, from one table of logits per level and
+        user."""
+        first, guided = self.ran.first(users), self.ran.guide(users)
         return leaf_scores(first, guided, self.served().levels, self.trie, self.renormalise)
-
-    @torch.no_grad()
-    def exact(self, interaction: Interaction) -> Tensor:
-        """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), from one table of
-        logits per level and user. With ``renormalise`` the catalogue has probability 1."""
-        return self._by_item(self._leaf_scores(interaction))
-
-    def _by_item(self, by_leaf: Tensor) -> Tensor:
-        leaf, item = self.trie.entries()
-        by_item = by_leaf.new_full((len(by_leaf), self.n_items), NEVER)
-        return by_item.index_copy(1, item, by_leaf[:, leaf] + self.trie.entry_log_share())
-
-    def exact_width(self) -> int:
-        """As of any model; the tables of its levels are made of a few users at a time."""
-        return self.n_items
-
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """``[B, n_items]`` for RecBole's dense path: of all items with ``decoding: exact``, else
-        of the generated ones."""
-        if self.decoding == "exact":
-            scores = self.exact(interaction)
-            excluded = self._excluded(interaction)
-            return scores if excluded is None else scores.scatter(1, excluded, NEVER)
-        return super().full_sort_predict(interaction)
-
-    @torch.no_grad()
-    def predict(self, interaction: Interaction) -> Tensor:
-        """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
-        return self.exact(interaction).gather(1, interaction[self.ITEM_ID].unsqueeze(1))[:, 0]
 
 
 def _distinct(history: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,104 @@
+"""Generative recommenders that score every SID of the catalogue, so that nothing is searched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from recbole_gr.compat.tracing import exporting
+from recbole_gr.generation.beam_search import NEVER, Beams
+from recbole_gr.generation.exact import AT_ONCE, best_leaves
+from recbole_gr.model.base import GenerativeRecommender
+
+if TYPE_CHECKING:
+    from recbole.data.interaction import Interaction
+
+
+class ExactRecommender(GenerativeRecommender):
+    """A generative recommender that ranks by the scores of all SIDs.
+
+    A subclass implements :meth:`user_state` and :meth:`sid_scores` in the place of ``start``; one
+    that has ``start`` too may set ``decoding`` to ``beam``, which searches prefix by prefix.
+    """
+
+    decoding = "exact"
+
+    def user_state(self, interaction: Interaction) -> Tensor:
+        """``[B, ...]`` what is known of each user of a batch."""
+        raise NotImplementedError
+
+    def last_of(self, hidden: Tensor, interaction: Interaction) -> Tensor:
+        """``[B, T, d]`` -> ``[B, d]`` at the last item of each history."""
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        return hidden[rows, interaction[self.ITEM_SEQ_LEN] - 1]
+
+    def sid_scores(self, users: Tensor) -> Tensor:
+        """Log-probability of every SID, ``[B, n_leaves]`` in the order of the trie.
+
+        Args:
+            users: ``[B, ...]`` of :meth:`user_state`.
+        """
+        raise NotImplementedError
+
+    def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
+        """The best SIDs of all, made of as many users at once as memory is meant for."""
+        if self.decoding == "beam":
+            return super().search(interaction, beam_size)
+        users, excluded = self.user_state(interaction), self._excluded(interaction)
+        if exporting():  # a graph for any number of users has no number of parts
+            return self._best_leaves(self.sid_scores(users), excluded, beam_size)
+        n_users = self._at_once()
+        parts = users.split(n_users)
+        left_out = [None] * len(parts) if excluded is None else excluded.split(n_users)
+        found = [
+            self._best_leaves(self.sid_scores(part), out, beam_size)
+            for part, out in zip(parts, left_out)
+        ]
+        return Beams(*map(torch.cat, zip(*found)))
+
+    def search_and_score(self, interaction: Interaction) -> tuple[Beams, Tensor | None]:
+        """As of any model; the search comes by all scores."""
+        if self.decoding == "beam":
+            return super().search_and_score(interaction)
+        scores = self.sid_scores(self.user_state(interaction))
+        return self._best_leaves(scores, self._excluded(interaction)), self._by_item(scores)
+
+    def _best_leaves(self, scores: Tensor, excluded: Tensor | None, n: int | None = None) -> Beams:
+        nodes, scores = best_leaves(self.trie, scores, n or self.beam_size, excluded)
+        codes = self.codes[self.trie.items(nodes)[..., 0]]
+        return Beams(nodes.masked_fill(scores == NEVER, -1), scores, codes)
+
+    @torch.no_grad()
+    def exact(self, interaction: Interaction) -> Tensor:
+        """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), without a search. With
+        ``renormalise`` the catalogue has probability 1."""
+        return self._by_item(self.sid_scores(self.user_state(interaction)))
+
+    def _by_item(self, scores: Tensor) -> Tensor:
+        leaf, item = self.trie.entries()
+        by_item = scores.new_full((len(scores), self.n_items), NEVER)
+        return by_item.index_copy(1, item, scores[:, leaf] + self.trie.entry_log_share())
+
+    def exact_width(self) -> int:
+        """As of any model: the scores themselves."""
+        return self.n_items
+
+    def _at_once(self) -> int:
+        return max(1, AT_ONCE // self.exact_width())
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """``[B, n_items]`` for RecBole's dense path: of all items, unless ``decoding`` is beam."""
+        if self.decoding == "beam":
+            return super().full_sort_predict(interaction)
+        scores, excluded = self.exact(interaction), self._excluded(interaction)
+        return scores if excluded is None else scores.scatter(1, excluded, NEVER)
+
+    @torch.no_grad()
+    def predict(self, interaction: Interaction) -> Tensor:
+        """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
+        users, items = self.user_state(interaction), interaction[self.ITEM_ID].unsqueeze(1)
+        parts = zip(users.split(self._at_once()), items.split(self._at_once()))
+        own = [self._by_item(self.sid_scores(part)).gather(1, item) for part, item in parts]
+        return torch.cat(own)[:, 0]
