@@ -13,6 +13,7 @@ import yaml
 from recbole.trainer import Trainer
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.model.intrr.model import IntRR
 from recbole_gr.run import model as run
 from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
@@ -169,6 +170,14 @@ def test_a_run_from_before_a_key_existed_is_found_where_the_key_has_its_default(
         study(file(**one), workers=here)
         as_of_then("n_layers", **changed)
         assert study(file(**one), workers=here)["done"] == 1 and len(runs()) == 2
+
+
+def test_a_models_own_version_of_results_makes_its_runs_others(file, monkeypatch):
+    path = file(models={"IntRR": {}, "SASRec": CE}, seeds=[1])
+    before = [cell.key for cell in read_study(path).cells()]
+    monkeypatch.setattr(IntRR, "results_version", 9)
+    after = [cell.key for cell in read_study(path).cells()]
+    assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_a_run_that_fails_is_a_line_of_the_report_and_tried_again(file, runs, capsys):

@@ -43,6 +43,7 @@ class GenerativeRecommender(SequentialRecommender):
             and ``saved_content`` gives it back from the weights of a checkpoint.
         weights_per_item: a new item would need training.
         codes_in_order: a code of a SID is predicted from those before it.
+        results_version: counted up when the same settings and data give other results than before.
         tokenizes_items: :meth:`add_items` codes new items, in the place of the fitted tokenizer.
         of_sids: how the names of weights begin that are learned of the SIDs of single items.
         history_fields: interaction fields that it reads of a history, beside the item; None: all.
@@ -59,6 +60,7 @@ class GenerativeRecommender(SequentialRecommender):
     needs_content = False
     weights_per_item = False
     codes_in_order = True
+    results_version = 0
     tokenizes_items = False
     of_sids: tuple[str, ...] = ()
     history_fields: tuple[str, ...] | None = ()

@@ -41,6 +41,8 @@ class TIGER(GenerativeRecommender):
     See the module's docstring; sizes and switches are in ``properties/model/TIGER.yaml``.
     """
 
+    results_version = 1  # since T5's logits have no scale in the forward pass
+
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
         super().__init__(config, dataset, sid)
         size = config["hidden_size"]

@@ -22,7 +22,8 @@ from recbole_gr.storage.checkpoint import plain
 from recbole_gr.storage.hashes import digest_of, sha256
 
 KEYS = ("name", "models", "datasets", "seeds", "settings", "baseline", "tune")
-#: Counted up when the same settings and data give other results than before.
+#: Counted up when the same settings and data give other results than before, whatever the model;
+#: `results_version` of a model's class is its own.
 RESULTS_VERSION = 1
 _STUDY_KEYS = {
     "dataset": "write it under datasets",
@@ -160,9 +161,9 @@ class Study:
         """
         config, settings = self._config(row, dataset, seed, more)
         files = {name: file["sha256"] for name, file in sources_of(config, file_hash).items()}
-        counted = settings_that_count(config)
-        key = digest_of(RESULTS_VERSION, settings_digest(counted), files)
-        inputs = {"version": RESULTS_VERSION, "settings": counted, "files": files}
+        counted, version = settings_that_count(config), _version(config.model_class)
+        key = digest_of(version, settings_digest(counted), files)
+        inputs = {"version": version, "settings": counted, "files": files}
         model = self.rows[row]["model"]
         return Cell(row, model, dataset, seed, settings, key, trial, inputs), config
 
@@ -227,6 +228,11 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return study
+
+
+def _version(model_class: type) -> int | list[int]:
+    own = model_class.results_version if registry.is_generative(model_class) else 0
+    return [RESULTS_VERSION, own] if own else RESULTS_VERSION
 
 
 def _rows(models: Any) -> dict[str, dict[str, Any]]:

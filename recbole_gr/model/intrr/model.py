@@ -49,6 +49,7 @@ class IntRR(ExactRecommender):
 
     trainer = "recbole_gr.trainer.figures:FiguresTrainer"
     weights_per_item = True  # the UID embedding
+    results_version = 1  # since T5's logits have no scale in the forward pass
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
         super().__init__(config, dataset, sid)
