@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import yaml
 from recbole.trainer import Trainer
+from runs import here
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.run import model as run
 from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
-from recbole_gr.study.cell import run_cell
 from recbole_gr.study.command import main
 from recbole_gr.study.plan import read_study
 from recbole_gr.study.ranks import metric_of
@@ -27,13 +27,6 @@ from recbole_gr.study.workers import in_processes
 
 SETTINGS = {"epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "train_batch_size": 64, "topk": [5, 10]}
 CE = {"loss_type": "CE"}
-
-
-def here(folders, jobs):
-    """Runs in this process."""
-    for folder in folders:
-        run_cell(folder)
-        yield folder, 0
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole_gr import registry
 from recbole_gr.config import Config
+from recbole_gr.config.devices import visible_gpus_kept
 from recbole_gr.config.known_keys import RUN_KEYS
 from recbole_gr.config.parsing import file_list, parse_value, read_yaml
 from recbole_gr.config.user_settings import Source, UserSettings
@@ -127,18 +128,12 @@ class Study:
             ConfigError: what `make` raises, with the row's name.
         """
         found = {}
-        cuda = os.environ.get("CUDA_VISIBLE_DEVICES")
-        try:
-            for dataset in self.datasets:
-                for row in self.rows:
-                    try:
-                        found[row, dataset] = make(row, dataset)
-                    except ConfigError as error:
-                        raise ConfigError(f"{row} on {dataset}: {error}") from error
-        finally:  # RecBole's Config sets it
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            if cuda is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = cuda
+        with visible_gpus_kept():
+            for row, dataset in ((row, dataset) for dataset in self.datasets for row in self.rows):
+                try:
+                    found[row, dataset] = make(row, dataset)
+                except ConfigError as error:
+                    raise ConfigError(f"{row} on {dataset}: {error}") from error
         return found
 
     def cell(
