@@ -102,6 +102,7 @@ def test_each_row_has_as_many_trials_and_the_settings_of_its_best(tune, asked):
     assert "test" not in json.dumps(file) and "learning_rate=" in outcome["table"]
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_from_those_that_exist(tune, asked):
     tune(2)
     before = [rates(asked, model) for model in ("SASRec", "GRU4Rec")]
