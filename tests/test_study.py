@@ -247,6 +247,8 @@ def test_a_study_that_another_process_is_at_is_refused(file, runs):
         ({"tune": {"small": {"n_layer": "choice [1,2]"}}}, "small on tiny: .*n_layers"),
         ({"models": {"DACT": {}}, "baseline": None}, "runs over periods"),
         ({"models": []}, "models: write rows"),
+        ({"models": {"TIGER": {"sid_file": "no.json"}}, "baseline": None},
+          "TIGER on tiny: sid_file: there is no file 'no.json'"),
         ({"name": "../a"}, "name"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -255,6 +257,11 @@ def test_what_cannot_be_used_is_said_before_anything_is_run(file, runs, changes,
     with pytest.raises(ConfigError, match=message):
         study(file(**changes), workers=here)
     assert runs() == []
+
+
+def test_a_study_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="There is no study 'nothing.yaml'"):
+        study("nothing.yaml", workers=here)
 
 
 def test_a_row_has_the_settings_of_its_files_but_for_its_own(file, runs, tmp_path):

@@ -154,7 +154,11 @@ class Study:
             trial: its number, if it is one.
         """
         config, settings = self._config(row, dataset, seed, more)
-        files = {name: file["sha256"] for name, file in sources_of(config, file_hash).items()}
+        files = {}
+        for name, source in sources_of(config, file_hash).items():
+            if source["sha256"] is None:
+                raise ConfigError(f"{name}: there is no file '{source['path']}'")
+            files[name] = source["sha256"]
         counted = settings_that_count(config)
         key = digest_of(RESULTS_VERSION, settings_digest(counted), files)
         inputs = {"version": RESULTS_VERSION, "settings": counted, "files": files}
@@ -200,6 +204,8 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     Raises:
         ConfigError: it cannot be read, or holds something else; names the key.
     """
+    if not os.path.isfile(file):
+        raise ConfigError(f"There is no study '{file}': give the path of its YAML file.")
     found = read_yaml(file)
     if unknown := [key for key in found if key not in KEYS]:
         raise ConfigError(f"{file}: Unknown key '{unknown[0]}'{did_you_mean(unknown[0], KEYS)}")
