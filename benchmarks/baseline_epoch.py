@@ -71,8 +71,7 @@ def side(options, settings):
 
 def parser():
     """The command line: that of ``train_speed.py`` with the model and the sampled softmax."""
-    made = train_speed.parser(conflict_handler="resolve")
-    made.description = __doc__
+    made = train_speed.parser(__doc__)
     made.add_argument("--model", default="SASRec")
     made.add_argument("--negatives", type=int, default=0, help="adds a side of sampled softmax")
     made.add_argument("--history", type=int, help="MAX_ITEM_LIST_LENGTH")

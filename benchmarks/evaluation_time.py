@@ -60,11 +60,10 @@ def main(arguments=None):
 
 def parser():
     """The command line: that of ``train_speed.py`` with the beam and the users."""
-    made = train_speed.parser(conflict_handler="resolve")
-    made.description = __doc__
+    made = train_speed.parser(__doc__)
     made.add_argument("--beam", type=int, default=20, help="beam_size")
     made.add_argument("--users", type=int, default=4000, help="that are ranked in a round")
-    made.add_argument("--batch_size", type=int, default=64, help="windows in a batch")
+    made.set_defaults(batch_size=64)
     return made
 
 

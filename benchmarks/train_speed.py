@@ -147,10 +147,10 @@ class Side:
         return [self.scale * seconds + once for seconds in rounds]
 
 
-def parser(**options):
-    """The command line; ``options`` are passed to ``ArgumentParser``."""
+def parser(description=__doc__, **options):
+    """The command line, for a script of this description; ``options`` as of ``ArgumentParser``."""
     made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options
     )
     number = partial(made.add_argument, type=int)
     made.add_argument("--dataset", default="ml-100k")

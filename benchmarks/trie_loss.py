@@ -12,6 +12,7 @@ Run: ``python benchmarks/trie_loss.py --dataset Amazon_Beauty --data_path ../sha
 """
 
 import argparse
+from functools import partial
 from statistics import median
 
 import torch
@@ -33,17 +34,11 @@ def main(arguments=None):
     rows, gains, figures = [], [], {}
     for name in MODELS:
         side = train_speed.Side(name, "sequence", options.batch_size, argparse.Namespace(**own))
-        network = side.trainer.model
-
-        def epoch(loss, side=side, network=network):
-            network.over_trie = loss == "trie"
-            side.run()
-
-        runs = {loss: lambda loss=loss, epoch=epoch: epoch(loss) for loss in LOSSES}
+        runs = {loss: partial(epoch, side, loss) for loss in LOSSES}
         seconds = in_turns(runs, options.repeats, options.warm_up)
         figures[name] = {loss: side.epochs(seconds[loss]) for loss in LOSSES}
         share = ratio(figures[name]["trie"], figures[name]["codebook"]) - 1
-        widths = ", ".join(map(str, network.trie.width))
+        widths = ", ".join(map(str, side.trainer.model.trie.width))
         times = (spread(figures[name][loss], 1) for loss in LOSSES)
         rows.append((name, widths, *times, f"{share:+.1%}"))
         gains.append(f"{share:+.1%} ({name}, {median(figures[name]['trie']):.0f} s)")
@@ -53,11 +48,16 @@ def main(arguments=None):
     return figures
 
 
+def epoch(side, loss):
+    """The batches of a side once, with this loss."""
+    side.trainer.model.over_trie = loss == "trie"
+    side.run()
+
+
 def parser():
     """The command line: that of ``train_speed.py``."""
-    made = train_speed.parser(conflict_handler="resolve")
-    made.description = __doc__
-    made.add_argument("--batch_size", type=int, default=64, help="windows in a batch")
+    made = train_speed.parser(__doc__)
+    made.set_defaults(batch_size=64)
     return made
 
 

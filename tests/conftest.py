@@ -43,6 +43,13 @@ def signals_as_in_a_terminal():
         signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.fixture(autouse=True)
+def no_anomaly_detection():
+    """RecBole's SINE switches it on when a test's own use of RecBole imports it."""
+    with torch.autograd.set_detect_anomaly(False):
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """`data_path` with the data set `tiny`: 60 users, 40 items, written once for all tests."""

@@ -2,6 +2,8 @@
 
 import pytest
 
+from recbole_gr.study.cell import run_cell
+
 SMALL = {
     "hidden_size": 16,
     "n_layers": 1,
@@ -66,3 +68,10 @@ def rest_slow(first, *rest):
     """Cases of a parametrised test, of which the first stands for all in the fast tests."""
     cases = (case if isinstance(case, tuple) else (case,) for case in rest)
     return [first, *(pytest.param(*case, marks=pytest.mark.slow) for case in cases)]
+
+
+def here(folders, jobs):
+    """Workers of a study: its runs in this process."""
+    for folder in folders:
+        run_cell(folder)
+        yield folder, 0

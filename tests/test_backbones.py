@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from models import SMALL, random_batch, small_intrr, small_tiger
-from runs import RUNS, arguments
+from runs import RUNS, arguments, rest_slow
 
 from recbole_gr import registry
 from recbole_gr.errors import ConfigError
@@ -202,7 +202,7 @@ def test_a_registered_backbone_is_as_good_as_one_of_ours(monkeypatch):
     assert type(model.backbone) is GRU and model.calculate_loss(random_batch(4, 6, 30)) > 0
 
 
-@pytest.mark.parametrize("model", ["TIGER", "IntRR", "RPG"])
+@pytest.mark.parametrize("model", rest_slow("TIGER", "IntRR", "RPG"))
 def test_a_backbone_of_ones_own_trains_and_is_evaluated(model, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name, settings = RUNS[model]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from data_helpers import RATIO
 from recbole.evaluator import Evaluator
+from runs import rest_slow
 
 from recbole_gr.config import Config
 from recbole_gr.config.eval_buckets import bucket_names, check_edges
@@ -96,7 +97,7 @@ def test_general_and_sequential_models_count_the_same_training_interactions(
         assert counts[0] == {"[PAD]": 0, **{i: kept.count(i) for i in counts[0] if i != "[PAD]"}}
 
 
-@pytest.mark.parametrize("model", ["TIGER", "SASRec", "BPR", "Pop"])
+@pytest.mark.parametrize("model", rest_slow("TIGER", "SASRec", "BPR", "Pop"))
 def test_buckets_of_every_model_add_up_to_the_whole(model, tiny_folder, in_tmp):
     from runs import SMALL
 

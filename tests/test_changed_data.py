@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from runs import SMALL, arguments
+from runs import SMALL, arguments, rest_slow
 from tiny import write_tiny_dataset
 
 from recbole_gr.config import Config
@@ -182,7 +182,7 @@ def test_the_hashes_of_a_run_name_the_files_of_its_periods(data):
     assert hashes["continual_sid_files[1]"] == hashes["continual_cf_files[0]"] == sha256("cf.npy")
 
 
-@pytest.mark.parametrize("model", ["TIGER", "SASRec"])
+@pytest.mark.parametrize("model", rest_slow("TIGER", "SASRec"))
 def test_a_training_goes_on_with_the_data_it_began_with_alone(model, data, capsys, tmp_path):
     folders = {"checkpoint_dir": tmp_path / "saved", "result_dir": tmp_path / "results"}
     sizes = {"codebook_size": 4} if model == "TIGER" else {}  # for 20 items

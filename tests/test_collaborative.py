@@ -60,6 +60,7 @@ def test_vectors_are_the_item_embedding_fixed_by_the_seed_and_in_the_order_of_th
     assert torch.equal(first.vectors, other.vectors)
 
 
+@pytest.mark.slow
 def test_neighbours_in_sequences_become_neighbours_of_vectors(make):
     config = make(cf_epochs=60, cf_learning_rate=0.01)
     vectors = torch.nn.functional.normalize(train_item_vectors(config).vectors, dim=1)
@@ -154,6 +155,7 @@ def test_a_tokenizer_without_a_file_trains_its_vectors_once(make, name, caplog):
     assert torch.equal(first, train_item_vectors(config).vectors)
 
 
+@pytest.mark.slow
 def test_other_data_settings_or_starting_weights_are_trained_for_anew(make, tmp_path):
     def count():
         return len(list(tmp_path.rglob("tiny-itemcf-*.pth")))

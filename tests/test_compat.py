@@ -148,6 +148,7 @@ def unwrapped(function):
     return getattr(function, "__wrapped__", function)
 
 
+@pytest.mark.slow
 def test_a_run_needs_no_ray_and_never_imports_recboles_quick_start(tiny_folder, tmp_path):
     script = """
 import sys

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from data_helpers import Generative, GenerativeWithAllFields, make_config, write_random_inter
-from runs import SMALL
+from runs import SMALL, rest_slow
 
 from recbole_gr.data.continual import (
     HEAD,
@@ -296,7 +296,7 @@ def test_settings_that_contradict_each_other_are_refused(log, values, complaint)
         create_dataset(make_config(log[0], Generative, **settings))
 
 
-@pytest.mark.parametrize("model", ["TIGER", "SASRec", "BPR", "DeepFM"])
+@pytest.mark.parametrize("model", rest_slow("TIGER", "SASRec", "BPR", "DeepFM"))
 def test_any_model_runs_on_one_period(tiny_folder, tmp_path, monkeypatch, model):
     monkeypatch.chdir(tmp_path)
     labels = {"threshold": {"rating": 3}} if model == "DeepFM" else {}

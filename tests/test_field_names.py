@@ -63,10 +63,10 @@ def test_a_run_and_its_answers_do_not_depend_on_the_names(name, trained, renamed
 
 @pytest.mark.parametrize(
     "tokenizer, settings",
-    [
+    rest_slow(
         ("I2IRKMeans", {"i2i_epochs": 2}),
         ("LETTER", {"tokenizer_epochs": 2, "cf_epochs": 1, "rqvae_dim": 8}),
-    ],
+    ),
 )
 def test_tokenizers_that_read_interactions_learn_the_same(
     tokenizer, settings, tiny_folder, renamed_folder

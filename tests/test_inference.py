@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from runs import RUNS
+from runs import RUNS, rest_slow
 
 from recbole_gr import Recommender, load_data_and_model, registry
 from recbole_gr.data.content import item_content
@@ -30,7 +30,7 @@ class Ranked:
         """One process has them all."""
 
 
-@pytest.mark.parametrize("name", GENERATIVE)
+@pytest.mark.parametrize("name", rest_slow(*GENERATIVE))
 def test_histories_get_the_lists_that_the_evaluation_ranks(name, trained, recommender, sequences):
     own = recommender(name)
     file = trained(name)["checkpoint"]
@@ -63,7 +63,7 @@ def test_histories_get_what_recboles_models_score_highest(name, recommender, tra
         assert answer.scores == pytest.approx(expected.values[row].tolist(), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", SEQUENTIAL)
+@pytest.mark.parametrize("name", rest_slow(*SEQUENTIAL))
 def test_a_users_history_is_everything_up_to_the_last_interaction(name, recommender, sequences):
     own = recommender(name)
     users = ["u3", "u0", "u59", "u3"]

@@ -94,7 +94,7 @@ def test_a_run_goes_on_after_the_step_in_which_it_was_stopped(
 
 
 @pytest.mark.parametrize("name", ["SASRec", *rest_slow("TIGER", "PIT")])
-@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("twice", rest_slow(False, True))
 def test_validation_is_left_at_once_and_made_again(name, twice, settings, monkeypatch, tmp_path):
     given = settings(name)
     whole = run_recbole_gr(config_dict=given)
@@ -148,8 +148,8 @@ def test_stopped_while_the_best_checkpoint_is_written(settings, monkeypatch, tmp
     assert report["test_result"] == whole["test_result"]
 
 
-@pytest.mark.parametrize("name", ["TIGER", "SASRec"])
-@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "SASRec"))
+@pytest.mark.parametrize("twice", rest_slow(False, True))
 def test_stopped_between_two_epochs(name, twice, settings, count, monkeypatch, tmp_path):
     """Before the first batch of an epoch, and of one that was resumed in its middle."""
     given = settings(name, eval_step=3)
@@ -233,7 +233,7 @@ TAKES = Arguments("wait", "--a=N", "--a=1", "Waits.", settings=["run"])
 STOPS = {signal.SIGTERM: (Terminated, 143), signal.SIGHUP: (HungUp, 129)}
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", rest_slow(*STOPS))
 def test_schedulers_and_closed_terminals_do_what_ctrl_c_does(
     number, settings, count, monkeypatch, tmp_path, capsys
 ):

@@ -114,6 +114,7 @@ def test_the_optimiser_forgets_the_warm_up_at_the_bridge(pit):
     assert steps == {len(train)} and trainer.n_steps == len(train)
 
 
+@pytest.mark.slow
 def test_variants_of_the_co_evolution_start_from_one_warm_up(pit, tmp_path):
     first, train, valid, _ = pit(warmup_epochs=3, epochs=1)
     start, warm = first.model.start_co_evolution, {}

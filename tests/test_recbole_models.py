@@ -57,7 +57,7 @@ def build(arguments):
     return registry.get_trainer(config, config.model_class)(config, model), train, valid, test
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", rest_slow(*MODELS))
 def test_model_trains_saves_and_gives_equal_metrics_when_reloaded(model, arguments, tmp_path):
     assert main(arguments(model)) == 0
     (report,) = tmp_path.glob("results/*/results.json")

@@ -176,6 +176,7 @@ def test_two_tokenize_commands_do_not_write_one_folder(settings):
 
 
 @pytest.mark.usefixtures("one_second")
+@pytest.mark.slow
 def test_a_pretrained_model_that_another_run_writes_is_not_tested(settings, monkeypatch):
     own = {
         **settings, "model": "S3Rec", "train_stage": "pretrain", "pretrain_epochs": 1,

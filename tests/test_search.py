@@ -15,7 +15,7 @@ from fake_ray import FakeRay
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import create_trial
-from runs import SIDS, SMALL
+from runs import SIDS, SMALL, rest_slow
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.search import workers
@@ -224,6 +224,7 @@ with open_journal(path) as storage:
 """
 
 
+@pytest.mark.slow
 def test_a_search_killed_in_a_write_leaves_a_journal_that_goes_on_at_once(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
     done = subprocess.run([sys.executable, "-c", KILLED, str(path)])
@@ -349,7 +350,7 @@ def plain(records):
 @pytest.mark.parametrize(
     "algo, parallel", [("exhaustive", 1), ("random", 1), ("bayes", 1), ("bayes", 4)]
 )
-@pytest.mark.parametrize("stop", [0, 3, 13])
+@pytest.mark.parametrize("stop", rest_slow(3, 0, 13))
 def test_a_stopped_search_goes_on_to_the_same_end(algo, parallel, stop, find):
     text = "hidden_size choice [16,32]\nn_layers quniform 1,3,1\ndropout choice [0.1,0.2,0.3]"
     text = text if algo == "exhaustive" else SPACE
@@ -597,6 +598,7 @@ def test_two_stages_with_real_tokenizers_and_runs(find, tiny_folder):
 # A real run
 
 
+@pytest.mark.slow
 def test_a_real_search_goes_on_where_it_was_stopped(
     tmp_path, tiny_folder, monkeypatch, capsys
 ):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from recbole.trainer import Trainer
+from runs import here
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.model import IntRR
@@ -18,7 +19,6 @@ from recbole_gr.run import model as run
 from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
-from recbole_gr.study.cell import run_cell
 from recbole_gr.study.command import main
 from recbole_gr.study.plan import read_study
 from recbole_gr.study.ranks import metric_of
@@ -28,13 +28,6 @@ from recbole_gr.study.workers import in_processes
 
 SETTINGS = {"epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "train_batch_size": 64, "topk": [5, 10]}
 CE = {"loss_type": "CE"}
-
-
-def here(folders, jobs):
-    """Runs in this process."""
-    for folder in folders:
-        run_cell(folder)
-        yield folder, 0
 
 
 @pytest.fixture
@@ -263,6 +256,8 @@ def test_a_study_that_another_process_is_at_is_refused(file, runs):
         ({"tune": {"small": {"n_layer": "choice [1,2]"}}}, "small on tiny: .*n_layers"),
         ({"models": {"DACT": {}}, "baseline": None}, "runs over periods"),
         ({"models": []}, "models: write rows"),
+        ({"models": {"TIGER": {"sid_file": "no.json"}}, "baseline": None},
+          "TIGER on tiny: sid_file: there is no file 'no.json'"),
         ({"name": "../a"}, "name"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -271,6 +266,11 @@ def test_what_cannot_be_used_is_said_before_anything_is_run(file, runs, changes,
     with pytest.raises(ConfigError, match=message):
         study(file(**changes), workers=here)
     assert runs() == []
+
+
+def test_a_study_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="There is no study 'nothing.yaml'"):
+        study("nothing.yaml", workers=here)
 
 
 def test_a_row_has_the_settings_of_its_files_but_for_its_own(file, runs, tmp_path):

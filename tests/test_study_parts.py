@@ -1,6 +1,7 @@
 """What a study's report says beside its rankings: log-likelihoods, and targets tied in time."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from recbole_gr.study.buckets import by_ties
 from recbole_gr.study.comparison import compare
 from recbole_gr.study.plan import Cell, Study
+from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
 from recbole_gr.study.store import Finished, keep
 
@@ -45,7 +47,7 @@ def kept(tmp_path):
         from recbole_gr.study.ranks import load_ranks
 
         keep(tmp_path, result, "key", resumed=False)
-        return Finished(result, load_ranks(tmp_path / "ranks.npz"))
+        return Finished(result, load_ranks(tmp_path / "ranks.npz"), tmp_path)
 
     return kept
 
@@ -97,7 +99,7 @@ def test_targets_are_told_apart_by_ties(runs):
     assert values["log_likelihood"] == [pytest.approx(-1 - np.arange(40)[TIED].mean() / 8)] * 2
     n, values = lines["counts", "untied"]
     assert n == 30 and values == {"recall@1": [0, 0], "ndcg@2": [0, 0]}
-    assert by_ties({"row": {1: Finished(run_of(np.random.default_rng(0)), None)}}) == []
+    assert by_ties({"row": {1: Finished(run_of(np.random.default_rng(0)), None, Path())}}) == []
 
 
 def test_the_report_shows_both(runs, tmp_path):
@@ -108,7 +110,7 @@ def test_the_report_shows_both(runs, tmp_path):
         for row, by_seed in runs.items()
         for seed, kept in by_seed.items()
     }
-    report = write_study_report(study, results, {}, tmp_path, {})
+    report = write_study_report(study, results, {}, tmp_path, {}, provenance_of(results))
     assert "mean log-likelihood of the target in nats" in report["table"]
     assert "-3.4375 ± 0.0000" in report["table"] and "untied" in report["table"]
     with open(report["files"]["json"]) as file:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from runs import here
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.run import model as run
-from recbole_gr.study.cell import run_cell
 from recbole_gr.study.command import ARGUMENTS
 from recbole_gr.study.plan import Cell
 from recbole_gr.study.runner import study
@@ -18,13 +18,6 @@ from recbole_gr.study.tuning import Trials
 
 SPACE = {"learning_rate": "loguniform -8,-4"}
 ROWS = {"SASRec": {}, "GRU": {"model": "GRU4Rec"}}
-
-
-def here(folders, jobs):
-    """Runs in this process."""
-    for folder in folders:
-        run_cell(folder)
-        yield folder, 0
 
 
 @pytest.fixture
@@ -109,6 +102,7 @@ def test_each_row_has_as_many_trials_and_the_settings_of_its_best(tune, asked):
     assert "test" not in json.dumps(file) and "learning_rate=" in outcome["table"]
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_from_those_that_exist(tune, asked):
     tune(2)
     before = [rates(asked, model) for model in ("SASRec", "GRU4Rec")]
@@ -170,7 +164,7 @@ def test_nothing_but_the_validation_score_is_read_and_the_first_of_equals_is_bes
     def number(scores, bigger):
         cells = [Cell("row", "SASRec", "tiny", 1, {}, str(n), n) for n in range(len(scores))]
         results = {
-            cell: Finished(OnlyValidation(best_valid_score=score), None)
+            cell: Finished(OnlyValidation(best_valid_score=score), None, cell.folder)
             for cell, score in zip(cells, scores)
         }
         return Trials([{}] * len(cells), cells, "NDCG@10", bigger).best(results)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from models import random_batch, random_table, rows_of, small_tiger
 from recbole.data.interaction import Interaction
+from runs import rest_slow
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import best
@@ -49,7 +50,9 @@ def slow_item_scores(model, history, user):
 
 
 @BOTH
-@pytest.mark.parametrize("options", VARIANTS, ids=["plain", "user", "tied", "bias", "rotary"])
+@pytest.mark.parametrize(
+    "options", rest_slow(*VARIANTS), ids=["plain", "user", "tied", "bias", "rotary"]
+)
 @torch.no_grad()
 def test_cached_batched_decoding_equals_uncached_decoding_of_one_user(architecture, options):
     model = small_tiger(architecture=architecture, **options)

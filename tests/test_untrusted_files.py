@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from changes import DROPPED, WRONG, changed, paths, refused, variants
+from runs import rest_slow
 
 from recbole_gr import Recommender
 from recbole_gr.commands import verify
@@ -20,7 +21,7 @@ from recbole_gr.trainer.trees import with_trees
 from recbole_gr.untrusted.shapes import OrNone, Rule, require, taking
 
 
-@pytest.mark.parametrize("name", ["TIGER", "SASRec"])
+@pytest.mark.parametrize("name", rest_slow("TIGER", "SASRec"))
 def test_a_checkpoint_of_any_other_content_is_refused_in_words(name, trained, monkeypatch):
     state = load_checkpoint(trained(name)["checkpoint"])
     whole = ("config", "state_dict", "other_parameter", "sid", "data")

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recbole_gr.config.devices import visible_gpus_kept
 from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.data.sources import FILE_KEYS
 from recbole_gr.errors import ConfigError
@@ -91,12 +92,8 @@ def search(
     space = read_space(params_file)
     given = UserSettings.read(config_file_list, config_dict, cmd_args)
     task = make_task(space, model, dataset, given)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    config = check_task(task, space, params_file)
-    if visible is None:  # RecBole's Config sets it, and a Ray that starts here is to see all GPUs
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    else:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    with visible_gpus_kept():  # a Ray that starts here is to see all
+        config = check_task(task, space, params_file)
     own, rest = two_stages.divided(space, task, config) if two_stage else ([], space)
     if algo == "exhaustive":  # before anything is fitted
         try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole_gr import registry
 from recbole_gr.config import Config
+from recbole_gr.config.devices import visible_gpus_kept
 from recbole_gr.config.known_keys import RUN_KEYS
 from recbole_gr.config.parsing import file_list, parse_value, read_yaml
 from recbole_gr.config.user_settings import Source, UserSettings
@@ -128,18 +129,12 @@ class Study:
             ConfigError: what `make` raises, with the row's name.
         """
         found = {}
-        cuda = os.environ.get("CUDA_VISIBLE_DEVICES")
-        try:
-            for dataset in self.datasets:
-                for row in self.rows:
-                    try:
-                        found[row, dataset] = make(row, dataset)
-                    except ConfigError as error:
-                        raise ConfigError(f"{row} on {dataset}: {error}") from error
-        finally:  # RecBole's Config sets it
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            if cuda is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = cuda
+        with visible_gpus_kept():
+            for row, dataset in ((row, dataset) for dataset in self.datasets for row in self.rows):
+                try:
+                    found[row, dataset] = make(row, dataset)
+                except ConfigError as error:
+                    raise ConfigError(f"{row} on {dataset}: {error}") from error
         return found
 
     def cell(
@@ -160,7 +155,11 @@ class Study:
             trial: its number, if it is one.
         """
         config, settings = self._config(row, dataset, seed, more)
-        files = {name: file["sha256"] for name, file in sources_of(config, file_hash).items()}
+        files = {}
+        for name, source in sources_of(config, file_hash).items():
+            if source["sha256"] is None:
+                raise ConfigError(f"{name}: there is no file '{source['path']}'")
+            files[name] = source["sha256"]
         counted, version = settings_that_count(config), _version(config.model_class)
         key = digest_of(version, settings_digest(counted), files)
         inputs = {"version": version, "settings": counted, "files": files}
@@ -206,6 +205,8 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     Raises:
         ConfigError: it cannot be read, or holds something else; names the key.
     """
+    if not os.path.isfile(file):
+        raise ConfigError(f"There is no study '{file}': give the path of its YAML file.")
     found = read_yaml(file)
     if unknown := [key for key in found if key not in KEYS]:
         raise ConfigError(f"{file}: Unknown key '{unknown[0]}'{did_you_mean(unknown[0], KEYS)}")

@@ -27,7 +27,7 @@ def provenance_of(results: Mapping[Cell, Finished]) -> dict[str, Any]:
     data: dict[str, dict[str, str | None]] = {}
     made_on: list[dict[str, Any]] = []
     for cell, kept in results.items():
-        if kept.folder is None or not (kept.folder / NAME).is_file():
+        if not (kept.folder / NAME).is_file():
             continue
         manifest = read_manifest(kept.folder / NAME)
         for run in manifest["runs"]:

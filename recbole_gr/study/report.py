@@ -46,7 +46,7 @@ def write_study_report(
     failed: Mapping[str, str],
     folder: Path,
     tuning: Mapping[str, Mapping[str, Any]],
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write `report.md`, `.csv`, `.json` and `.png` into the folder of a study.
 
@@ -90,8 +90,7 @@ def write_study_report(
         "rows": study.rows, "settings": study.settings, "datasets": sets, "failed": dict(failed),
         "provenance": provenance,
     }  # fmt: skip
-    about = [_ABOUT] if provenance is None else [_ABOUT, provenance_text(provenance)]
-    page = "\n\n".join([*parts, *about]) + "\n"
+    page = "\n\n".join([*parts, _ABOUT, provenance_text(provenance)]) + "\n"
     figure = plot_differences(comparisons, study.baseline)
     files = write_files(folder, "report", md=page, rows=lines, data=report, figure=figure)
     return {

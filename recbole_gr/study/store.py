@@ -49,7 +49,7 @@ class Finished:
 
     result: dict[str, Any]
     ranks: dict[str, Any] | None
-    folder: Path | None = None
+    folder: Path
 
 
 def prepare(folder: Path, cell: Cell) -> None:

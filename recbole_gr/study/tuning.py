@@ -56,7 +56,7 @@ class Trials:
             kept = results.get(cell)
             score = self.score(kept)
             trial = {"number": number, "params": params, "score": score}
-            where = kept.folder if kept is not None and kept.folder is not None else cell.folder
+            where = cell.folder if kept is None else kept.folder
             trial["folder"] = cell.folder.with_name(where.name).as_posix()
             if score is None:
                 trial["message"] = failed.get(str(cell), "its validation gave no score")
