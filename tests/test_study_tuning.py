@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,25 @@ def test_spaces_that_cannot_be_used_are_named_before_anything_is_run(tune, asked
     with pytest.raises(ConfigError, match=message):
         tune(3, **changes)
     assert asked == []
+
+
+def test_other_data_sets_take_the_settings_of_the_one_tuned_on(
+    tune, asked, tiny_folder, tmp_path
+):
+    for name in ("tiny", "other"):
+        shutil.copytree(tiny_folder / "tiny", tmp_path / "data" / name)
+    for path in (tmp_path / "data" / "other").iterdir():
+        path.rename(path.with_name(path.name.replace("tiny", "other")))
+    settings = {"data_path": str(tmp_path / "data"), "epochs": 1, "MAX_ITEM_LIST_LENGTH": 5}
+    outcome = tune(3, datasets=["other", "tiny"], tune_on="tiny", settings=settings)
+    assert outcome["done"] == 2 * (3 + 1) + 2 * 2  # two rows: trials and a seed; two seeds
+    for row, model in (("SASRec", "SASRec"), ("GRU", "GRU4Rec")):
+        best = chosen()["datasets"]["tiny"][row]["chosen"]["learning_rate"]
+        assert asked.count((model, best, 1)) == asked.count((model, best, 2)) == 2
+    assert list(chosen()["datasets"]) == ["tiny"]
+    assert "Settings as chosen on tiny." in outcome["table"].split("## tiny")[0]
+    with pytest.raises(ConfigError, match="tune_on: tin is not .*tiny"):
+        tune(3, tune_on=["tin"])
 
 
 def test_a_row_with_nothing_to_tune_says_so(tune, asked):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from recbole_gr.search.space import Params, parameter
 from recbole_gr.storage.checkpoint import plain
 from recbole_gr.storage.hashes import digest_of, sha256
 
-KEYS = ("name", "models", "datasets", "seeds", "settings", "baseline", "tune")
+KEYS = ("name", "models", "datasets", "seeds", "settings", "baseline", "tune", "tune_on")
 #: Counted up when the same settings and data give other results than before, whatever the model;
 #: `results_version` of a model's class is its own.
 RESULTS_VERSION = 1
@@ -88,6 +89,7 @@ class Study:
         settings: of every row; the row's own win.
         baseline: the row that others are compared with; None for no comparison.
         tune: by row and key what to tune it over, in the words of a search's parameter file.
+        tune_on: data sets on which rows are tuned; the others take what the first of them chose.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Study:
     settings: dict[str, Any]
     baseline: str | None
     tune: dict[str, dict[str, str]]
+    tune_on: list[str]
 
     def cells(self, chosen: Mapping[Place, Params] | None = None) -> list[Cell]:
         """All runs, data sets first, seeds last.
@@ -122,15 +125,17 @@ class Study:
         found = self.of_each_place(cells_of)
         return [cell for cells in found.values() for cell in cells]
 
-    def of_each_place(self, make: Callable[[str, str], Any]) -> dict[Place, Any]:
-        """What is made of every row and data set, data sets first.
+    def of_each_place(
+        self, make: Callable[[str, str], Any], datasets: Sequence[str] | None = None
+    ) -> dict[Place, Any]:
+        """What is made of every row and data set (or these data sets), data sets first.
 
         Raises:
             ConfigError: what `make` raises, with the row's name.
         """
         found = {}
         with visible_gpus_kept():
-            for row, dataset in ((row, dataset) for dataset in self.datasets for row in self.rows):
+            for dataset, row in product(datasets or self.datasets, self.rows):
                 try:
                     found[row, dataset] = make(row, dataset)
                 except ConfigError as error:
@@ -199,7 +204,8 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
 
     Args:
         file: with `models` (settings by name of the row, or names of models), `datasets`, `seeds`
-            and, where wanted, `name` (that of the file), `settings`, `baseline` and `tune`.
+            and, where wanted, `name` (that of the file), `settings`, `baseline`, `tune` and
+            `tune_on` (all data sets).
         settings: given beside the file; they win over its `settings`, not over a row's own.
 
     Raises:
@@ -212,15 +218,20 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
         raise ConfigError(f"{file}: Unknown key '{unknown[0]}'{did_you_mean(unknown[0], KEYS)}")
     try:
         rows = _rows(found.get("models"))
+        datasets = _names("datasets", found.get("datasets"))
         study = Study(
             name=str(found.get("name") or Path(file).stem),
             rows=rows,
-            datasets=[str(name) for name in _some("datasets", found.get("datasets"), (str, int))],
+            datasets=datasets,
             seeds=_some("seeds", found.get("seeds"), (int,)),
             settings=_settings("settings", {**(found.get("settings") or {}), **(settings or {})}),
             baseline=found.get("baseline"),
             tune=_tune(found.get("tune") or {}, rows),
+            tune_on=_names("tune_on", found.get("tune_on") or datasets),
         )
+        if absent := [name for name in study.tune_on if name not in datasets]:
+            near = did_you_mean(absent[0], datasets)
+            raise ConfigError(f"tune_on: {absent[0]} is not among the datasets{near}")
         if not re.fullmatch(r"\w[\w.-]*", study.name):
             raise ConfigError(f"name: '{study.name}' must be letters, digits, '.', '-' and '_'")
         if study.baseline is not None and study.baseline not in rows:
@@ -261,6 +272,10 @@ def _settings(where: str, given: Any) -> dict[str, Any]:
     for path in file_list(own.pop("config_files", None)):
         read |= {key: v for key, v in read_yaml(path).items() if key not in ("model", "dataset")}
     return {key: parse_value(value, key) for key, value in {**read, **own}.items()}
+
+
+def _names(key: str, values: Any) -> list[str]:
+    return [str(name) for name in _some(key, values, (str, int))]
 
 
 def _some(key: str, values: Any, kinds: tuple[type, ...]) -> list[Any]:

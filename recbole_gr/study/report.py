@@ -80,6 +80,8 @@ def write_study_report(
         sets[dataset] = {**figures, "tuning": tuning.get(dataset)}
         parts += [f"## {dataset}", *_page_of(found, costs, buckets, ties, study.baseline)]
         parts += _tuning_part(tuning.get(dataset, {}))
+        if tuning and dataset not in tuning:
+            parts.append(f"Settings as chosen on {study.tune_on[0]}.")
         lines += [[dataset, *line] for line in _csv_lines(found)]
     if failed:
         reasons = "\n".join(f"* {run}: {reason}" for run, reason in failed.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,10 @@ def study(
         jobs: runs side by side; None is one, with `by_ray` as many as there is room for.
         settings: of every row, beside those of the file.
         workers: where runs take place: `in_processes` or `by_ray` of `recbole_gr.study.workers`.
-        tune: how many settings of its space every row tries first on each data set, with the first
-            seed; the best by the validation targets are then those of the row there, and are kept
-            in `chosen.json`. None: rows run as they are.
+        tune: how many settings of its space every row tries first on each data set of the study's
+            `tune_on`, with the first seed; the best by the validation targets are then those of the
+            row there (on other data sets those of the first), and are kept in `chosen.json`. None:
+            rows run as they are.
 
     Returns:
         dict: `table` (markdown), `files` (paths by "md", "csv", "json", "png"; of a tuned study
@@ -75,6 +77,10 @@ def study(
                     continue
                 reason = outcome["trials"][0]["message"]
                 failed[f"{row} on {dataset}"] = f"no trial finished; the first: {reason}"
+            first = plan.tune_on[0]
+            for row, dataset in product(plan.rows, plan.datasets):
+                if dataset not in plan.tune_on and (row, first) in chosen:
+                    chosen[row, dataset] = chosen[row, first]
             cells = plan.cells(chosen)
             save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
         failed |= runs.do(cells, "runs")

@@ -68,8 +68,9 @@ class Trials:
 
 
 def trials_of(study: Study, n: int) -> dict[Place, Trials]:
-    """`n` trials of every row on every data set, with the first seed of the study; more of them
-    begin as fewer do. An empty space (`Pop: {}`) has none: the row is what it is.
+    """`n` trials of every row on every data set of `tune_on`, with the first seed of the study.
+
+    More of them begin as fewer do. An empty space (`Pop: {}`) has none: the row is what it is.
 
     Raises:
         ConfigError: a row declares no space, or one with fewer settings; or a trial cannot be run.
@@ -104,4 +105,4 @@ def trials_of(study: Study, n: int) -> dict[Place, Trials]:
         metric, bigger = str(config["valid_metric"]), bool(config["valid_metric_bigger"])
         return Trials(drawn[row], [cell for cell, _ in pairs], metric, bigger)
 
-    return study.of_each_place(of)
+    return study.of_each_place(of, study.tune_on)
