@@ -243,7 +243,7 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
 
 
 def _version(model_class: type) -> int | list[int]:
-    own = model_class.results_version if registry.is_generative(model_class) else 0
+    own = getattr(model_class, "results_version", 0)  # RecBole's models have none
     return [RESULTS_VERSION, own] if own else RESULTS_VERSION
 
 
