@@ -13,6 +13,7 @@ from recbole_gr import compat
 if TYPE_CHECKING:
     from recbole_gr.config import Config as Config
     from recbole_gr.errors import ConfigError as ConfigError
+    from recbole_gr.fusion.model import Fusion as Fusion
     from recbole_gr.model.backbone import Backbone as Backbone
     from recbole_gr.model.base import GenerativeRecommender as GenerativeRecommender
     from recbole_gr.model.intrr.model import IntRR as IntRR
@@ -48,6 +49,7 @@ _MODULES = {  # public name -> the module that it is in, as above for type check
     "Config": "config",
     "ConfigError": "errors",
     "DACT": "tokenizer.collaborative.dact",
+    "Fusion": "fusion.model",
     "GenerativeRecommender": "model.base",
     "I2IRKMeans": "tokenizer.i2i_rkmeans",
     "IntRR": "model.intrr.model",

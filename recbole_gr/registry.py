@@ -28,6 +28,7 @@ MODELS: dict[str, str | type] = {
     "IntRR": "recbole_gr.model.intrr.model:IntRR",
     "RPG": "recbole_gr.model.rpg:RPG",
     "DACT": "recbole_gr.continual.model:DACT",
+    "Fusion": "recbole_gr.fusion.model:Fusion",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 
@@ -146,11 +147,8 @@ def is_named(key: str, name: object) -> bool:
 
 
 def _recbole_model(name: str) -> type:
-    """Import one of RecBole's models, and nothing with it.
-
-    RecBole's SINE switches torch's anomaly detection on when it is imported, for the whole process:
-    every model after it in a run would train far more slowly.
-    """
+    """Import one of RecBole's models, and nothing with it: SINE switches torch's anomaly detection
+    on when it is imported, and every model after it in the process would train far more slowly."""
     import torch  # here alone: the help lists names without it
     from recbole.utils import get_model as recbole_get_model
 

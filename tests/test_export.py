@@ -64,6 +64,9 @@ EXPORTS = {
     "RPG-excluding": ("RPG", {"exclude_history": True}),
     "RPG-bf16": ("RPG", {"enable_amp": True}),
     "R3VAE": ("R3VAE", {}),
+    "SASRec": ("SASRec", {}),
+    "SASRec-excluding": ("SASRec", {}),
+    "SASRec-whole": ("SASRec-whole", {}),
 }
 K = 7
 
@@ -108,7 +111,7 @@ def test_a_server_without_recbole_answers_as_the_recommender(
     name, trained, recommender, sequences, tmp_path
 ):
     run, settings = EXPORTS[name]
-    options = {"max_excluded": 60} if "exclude_history" in settings else {}
+    options = {"max_excluded": 60} if "excluding" in name else {}
     file = tmp_path / "program.pt2"
     description = export(trained(run)["checkpoint"], file, k=K, **options, **settings)
     assert json.loads(file.with_suffix(".json").read_text(encoding="utf-8")) == description
@@ -116,7 +119,7 @@ def test_a_server_without_recbole_answers_as_the_recommender(
     own, batches = recommender(run, **settings), batches_of(sequences)
     served = serve(file, [inputs_of(batch, description) for batch in batches], tmp_path)
     for batch, (items, scores) in zip(batches, served, strict=True):
-        answers = own.recommend(histories=batch, k=K)
+        answers = own.recommend(histories=batch, k=K, exclude_history="excluding" in name)
         assert items.shape == scores.shape == (len(batch), K)
         for row, values, answer in zip(items, scores, answers, strict=True):
             there = row > 0
@@ -161,7 +164,7 @@ def test_the_program_leaves_out_what_a_search_does_not_read(trained, tmp_path):
             "--max_excluded: 0 must be an integer of at least 1",
         ),
         ("TIGER", ["--output=a.pt2", "--beam_sise=3"], "Unknown key 'beam_sise'"),
-        ("SASRec", ["--output=a.pt2"], "only generative models"),
+        ("Pop", ["--output=a.pt2"], "only sequential models"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(

@@ -19,7 +19,7 @@ from recbole_gr.convert.command import main as convert_main
 from recbole_gr.errors import ConfigError
 from recbole_gr.report import tokenizers
 from recbole_gr.search.space import read_space
-from recbole_gr.study.plan import read_study
+from recbole_gr.study.study_file import read_study
 
 PYTHON = snippets("python")
 CONVERSIONS = [
@@ -96,6 +96,7 @@ def test_a_python_snippet_runs(snippet, pages):
         ),
         ("docs/baselines.md", lambda names: names["strong"]["test_result"]["recall@10"] > 0),
         ("docs/study.md", lambda names: names["outcome"]["done"] == 4),
+        ("docs/fusion.md", lambda names: len(names["answers"][0].items) == 5),
     ],
 )
 def test_the_snippets_of_a_page_give_what_they_promise(page, given, pages):
@@ -111,8 +112,9 @@ def test_a_yaml_snippet_holds_known_keys_or_declares_one(snippet, tmp_path):
         return
     file = tmp_path / "my.yaml"
     file.write_text(snippet.text, encoding="utf-8")
-    if snippet.page == "docs/study.md":
-        assert len(read_study(file).cells()) == 9
+    if snippet.page in ("docs/study.md", "docs/fusion.md"):
+        read = read_study(file)
+        assert len(read.cells()) == 3 * (len(settings["models"]) - len(read.fused))
         return
     config = Config(config_file_list=[str(file)])
     sections = ("per_model", "per_tokenizer")
@@ -138,8 +140,9 @@ def test_a_command_line_holds_known_names_and_keys(page, program, arguments, mon
         try:
             Config(model, dataset, cmd_args=[*arguments, *chosen], other_models=models)
         except ConfigError as error:
-            # The data sets of some examples are not part of the project.
-            if "there is no folder" not in str(error) or os.path.isdir(str(given.get("data_path"))):
+            # The data sets of some examples are not part of the project, nor are checkpoints.
+            missing = "no folder" if "data_path" in given else "no checkpoint 'saved/"
+            if missing not in str(error) or os.path.isdir(str(given.get("data_path"))):
                 raise
 
 

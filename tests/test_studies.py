@@ -7,7 +7,7 @@ import shutil
 import pytest
 from pages import PAGES, ROOT
 
-from recbole_gr.study.plan import read_study
+from recbole_gr.study.study_file import read_study
 
 STUDIES = sorted((ROOT / "studies").glob("*/study.yaml"))
 REPORT = {

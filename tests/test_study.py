@@ -20,10 +20,10 @@ from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
 from recbole_gr.study.command import main
-from recbole_gr.study.plan import read_study
 from recbole_gr.study.ranks import metric_of
 from recbole_gr.study.runner import study
 from recbole_gr.study.store import finished
+from recbole_gr.study.study_file import read_study
 from recbole_gr.study.workers import in_processes
 
 SETTINGS = {"epochs": 2, "MAX_ITEM_LIST_LENGTH": 10, "train_batch_size": 64, "topk": [5, 10]}

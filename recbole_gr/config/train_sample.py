@@ -24,14 +24,14 @@ def is_causal(model_class: type) -> bool:
 
 
 def as_trained(model_class: Any, settings: dict[str, Any]) -> Any:
-    """The class of a model, as `train_sample` and the keys that come with it have it trained; a
-    generative one prepares the settings in place, and stays.
+    """The class of a model, as `train_sample` and the keys that come with it have it trained; one
+    that can (`prepare_config`) prepares the settings in place, and stays.
 
     Raises:
         ConfigError: `train_sample: sequence` and the model is not one of `CAUSAL`, or keys that
             need it, or exclude each other.
     """
-    if registry.is_generative(model_class):
+    if hasattr(model_class, "prepare_config"):
         model_class.prepare_config(settings)
         return model_class
     on = [key for key in _SWITCHES if settings.get(key)] if is_causal(model_class) else []

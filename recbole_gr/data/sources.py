@@ -49,7 +49,8 @@ def settings_that_count(
     """
     plain = settings if isinstance(settings, dict) else plain_config(settings)
     values = {k: value for k, value in plain.items() if k not in UNHASHED_KEYS and k not in without}
-    return {**values, **{k: bool(values.get(k)) for k in (*FILE_KEYS, "continual_cf_files")}}
+    given = {k: bool(values.get(k)) for k in (*FILE_KEYS, "continual_cf_files")}
+    return {**values, **given, **({"members": True} if values.get("members") else {})}
 
 
 def settings_digest(
@@ -81,8 +82,9 @@ def sources_of(
     own = (atomic_path(config, suffix) for suffix in dict.fromkeys(suffixes))
     files = {os.path.basename(path): path for path in own if os.path.isfile(path)}
     files |= {key: str(config[key]) for key in FILE_KEYS if config[key]}
-    for number, path in enumerate(config["continual_cf_files"] or ()):
-        files[f"continual_cf_files[{number}]"] = str(path)
+    for key in ("continual_cf_files", "members"):
+        for number, path in enumerate(config[key] or ()):
+            files[f"{key}[{number}]"] = str(path)
     found: Sources = {name: {"path": p, "sha256": file_hash(p)} for name, p in files.items()}
     encoder = config["text_encoder"]
     if config["item_content"] == "sentence" and encoder and os.path.isdir(encoder):

@@ -78,7 +78,7 @@ class ExactRecommender(GenerativeRecommender):
 
     def _by_item(self, scores: Tensor) -> Tensor:
         leaf, item = self.trie.entries()
-        by_item = scores.new_full((len(scores), self.n_items), NEVER)
+        by_item = scores.new_full((scores.shape[0], self.n_items), NEVER)
         return by_item.index_copy(1, item, scores[:, leaf] + self.trie.entry_log_share())
 
     def exact_width(self) -> int:

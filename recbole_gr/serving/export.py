@@ -27,17 +27,21 @@ ARGUMENTS = Arguments(
     "--checkpoint=FILE --output=NAME.pt2 [--key=value ...]",
     "--checkpoint=saved/TIGER-ml-100k.pth --output=served/tiger.pt2 --k=10",
     """\
-Writes the decoder with its trie as a program of torch.export, and NAME.json beside it with the item
-tokens in the order of their ids. A server needs torch, these two files and nothing else. Settings
-not given are those of the training; --use_gpu=False is for a server without a GPU, and with
---exclude_history=True the program takes a third input, [B, N] items that may not be answered.""",
+Writes the decoder with its trie, or a model that scores all items, as a program of torch.export,
+and NAME.json beside it with the item tokens in the order of their ids. A server needs torch, these
+two files and nothing else. Settings not given are those of the training; --use_gpu=False is for a
+server without a GPU. With --exclude_history=True (--max_excluded=N of models without SIDs) the
+program takes a third input, [B, N] items that may not be answered.""",
     settings=("run", "data", "decoding"),
 )
 ARGUMENTS.add("checkpoint", "FILE", "as a run printed it", needed=True)
 ARGUMENTS.add("output", "NAME.pt2", "the program", needed=True)
 ARGUMENTS.add("k", "N", "items for each history", "int >= 1", default=10)
 ARGUMENTS.add(
-    "max_excluded", "N", "width of the third input; without it MAX_ITEM_LIST_LENGTH", "int >= 1"
+    "max_excluded",
+    "N",
+    "width of the third input; without it MAX_ITEM_LIST_LENGTH, or none of models without SIDs",
+    "int >= 1",
 )
 ARGUMENTS.add("model", "NAME", "your class, package.module:Class, where the checkpoint is of one")
 FORMAT_VERSION = 1
@@ -46,10 +50,11 @@ TOLERANCE = {False: 1e-4, True: 5e-2}  # of the last check, by enable_amp
 
 
 class Search(nn.Module):
-    """Histories to ranked items: what is recorded.
+    """Histories to ranked items: what is recorded. A generative model is searched; the scores of
+    other sequential ones are of all items.
 
     Args:
-        model: a generative recommender in evaluation mode.
+        model: a sequential recommender in evaluation mode.
         k: items of an answer.
         amp: type of the mixed precision that the model is evaluated with, None for none.
     """
@@ -73,6 +78,7 @@ class Search(nn.Module):
             ``(items, scores)``, both ``[B, k]``: ids, best first, and log-probabilities; item 0
             with -inf where the beams hold no more.
         """
+        from recbole_gr.generation.beam_search import NEVER, best
         from recbole_gr.model.base import EXCLUDED
 
         model = self.model
@@ -81,6 +87,14 @@ class Search(nn.Module):
             model.ITEM_SEQ_LEN: length,
             model.USER_ID: torch.zeros_like(length),  # an unknown user, as for any new history
         }
+        if not registry.is_generative(model):
+            scores = model.full_sort_predict(batch).view(history.shape[0], -1).float()
+            scores = scores.index_fill(1, history.new_zeros(1), NEVER)
+            if excluded is not None:
+                scores = scores.scatter(1, excluded, NEVER)
+            ids = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+            scores, items = best(scores, ids, self.k)
+            return items.masked_fill(scores == NEVER, 0), scores
         if excluded is not None:
             batch[EXCLUDED] = excluded
         precision: contextlib.AbstractContextManager = contextlib.nullcontext()
@@ -108,16 +122,17 @@ def export(
     and gives the same answers as the model; `NAME.json` beside it follows, and holds its hash.
 
     Args:
-        checkpoint: a file that a run kept, of a generative model.
+        checkpoint: a file that a run kept, of a sequential model.
         path: of the program, `NAME.pt2`.
         k: items of an answer.
         max_excluded: width of the third input, with `exclude_history`; None takes
-            `MAX_ITEM_LIST_LENGTH`.
+            `MAX_ITEM_LIST_LENGTH`. Of a model that scores all items: None has no third input.
         model, **overrides: as for `recbole_gr.load_data_and_model`. `exclude_history=True` gives
             the program its third input; `use_gpu=False` makes it for a CPU.
 
     Returns:
-        dict: what `NAME.json` holds: `items` (tokens by id, "[PAD]" first), `k`, `beam_size`,
+        dict: what `NAME.json` holds: `items` (tokens by id, "[PAD]" first), `k`, `beam_size` (None
+        where all items are scored),
         `max_history`, `max_excluded` (None without the third input), `inputs`, `device`,
         `format_version`, hashes and versions.
 
@@ -158,30 +173,32 @@ def _check(recommender: Recommender, k: int, max_excluded: int | None) -> int:
     from recbole_gr.errors import ConfigError
 
     config = recommender.config
-    if not recommender.generative:
-        able = registry.models_where(registry.is_generative)
+    if not recommender.sequential:
         raise ConfigError(
-            f"{config['model']} scores all items in one product and has no search to export; only "
-            f"generative models ({', '.join(able)} or your own) are exported"
+            f"{config['model']} knows users by a vector of their own and reads no history, which a "
+            "program is given; only sequential models are exported"
         )
     recommender._check_k(k)
-    if max_excluded is not None and not config["exclude_history"]:
+    if not recommender.generative and max_excluded is None:
+        return 0
+    if recommender.generative and max_excluded is not None and not config["exclude_history"]:
         raise ConfigError(
             "--max_excluded: nothing is excluded; add --exclude_history=True or leave it out"
         )
     width = config["MAX_ITEM_LIST_LENGTH"] if max_excluded is None else max_excluded
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise ConfigError(f"--max_excluded={width}: it must be an integer of at least 1")
-    return width if config["exclude_history"] else 0
+    return width if config["exclude_history"] or not recommender.generative else 0
 
 
 def _search(recommender: Recommender, k: int) -> Search:
     from recbole_gr.trainer.generation import amp_dtype
 
     config, model = recommender.config, recommender.model
-    amp = amp_dtype(config) if config["enable_amp"] else None
+    amp = amp_dtype(config) if config["enable_amp"] and recommender.generative else None
     search = Search(model, k, amp).eval().requires_grad_(False)
-    model.prepare_export()  # last, as a change of mode forgets what is kept
+    if hasattr(model, "prepare_export"):  # last, as a change of mode forgets what is kept
+        model.prepare_export()
     return search
 
 
@@ -211,8 +228,8 @@ def _record(search: Search, inputs: tuple[Tensor, ...], name: str) -> torch.expo
         what = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"{name}: its search is no graph for batches of any size ({type(error).__name__}: "
-            f"{what}). Its `start` may not read values of tensors (len, int, item, if), and must "
-            "take the batch size from a shape."
+            f"{what}). What reads the batch (`start`, or `full_sort_predict`) may not read values "
+            "of tensors (len, int, item, if), and must take the batch size from a shape."
         ) from error
     _drop_unread(program)
     return program
@@ -261,7 +278,7 @@ def _description(
         "model": config["model"],
         "dataset": config["dataset"],
         "k": k,
-        "beam_size": max(k, model.beam_size),
+        "beam_size": max(k, model.beam_size) if recommender.generative else None,
         "max_history": config["MAX_ITEM_LIST_LENGTH"],
         "max_excluded": width or None,
         "inputs": inputs,
@@ -269,7 +286,7 @@ def _description(
         "device": torch.device(config["device"]).type,
         "program_sha256": sha256(file),
         "checkpoint_sha256": sha256(checkpoint),
-        "sid_digest": model.sid_table().digest(),
+        "sid_digest": model.sid_table().digest() if recommender.generative else None,
         "versions": versions(),
         "items": recommender.item_tokens,
     }

@@ -46,6 +46,7 @@ class Recommender:
     Attributes:
         model: in evaluation mode.
         generative (bool): whether it generates SIDs.
+        sequential (bool): whether it reads a history.
         item_tokens (list[str]): by item id, "[PAD]" first.
     """
 
@@ -55,7 +56,7 @@ class Recommender:
         self._encoder, self._tokenizer = restored.encoder, restored.tokenizer
         self._check_encoder = restored.check_encoder
         self._answering = Predictor(restored)
-        self.generative = self._answering.generative
+        self.generative, self.sequential = self._answering.generative, self._answering.sequential
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
         self.item_tokens = [str(token) for token in tokens]
         self._item_ids = {token: item for item, token in enumerate(self.item_tokens) if item}
@@ -256,7 +257,7 @@ class Recommender:
         ids = self.dataset.field2token_id[self.dataset.uid_field]
         rows = torch.tensor(_ids_of(user_tokens(users), ids, "users", skip), dtype=torch.long)
         empty = (taken[rows] == 0).nonzero().squeeze(1)
-        if self._answering.sequential and len(empty):
+        if self.sequential and len(empty):
             user = self.dataset.id2token(self.dataset.uid_field, int(rows[empty[0]]))
             message = f"users: {len(empty)} have no interactions to go by, first {str(user)!r}"
             if not skip or len(empty) == len(rows):
@@ -266,7 +267,7 @@ class Recommender:
         return rows
 
     def _given(self, histories: Iterable, skip: bool = False) -> Histories:
-        if not self._answering.sequential:
+        if not self.sequential:
             raise ConfigError(
                 f"histories: {self.config['model']} knows users by a vector of their own and reads "
                 "no history; give users, or take a sequential model"

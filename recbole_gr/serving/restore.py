@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 # What a configuration says of the machine and the course of its run, which end with it.
 RUN_ONLY_KEYS = (
-    RUN_KEYS | OUTSIDE | {"offset", "local_rank", "gpu_id", "use_gpu", "resume", "warmup_from"}
+    RUN_KEYS
+    | OUTSIDE
+    | {"offset", "local_rank", "gpu_id", "use_gpu", "resume", "warmup_from", "members"}
 )
 
 
@@ -117,6 +119,17 @@ def restore(
     """
     file = os.fspath(checkpoint)
     state = load_checkpoint(file, map_location="cpu")
+    return restored_from(state, file, model, overrides, with_histories)
+
+
+def restored_from(
+    state: dict[str, Any],
+    file: str,
+    model: str | type | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    with_histories: bool = False,
+) -> Restored:
+    """As `restore`, of a checkpoint that was read from `file`, on the CPU."""
     require_weights(state, file)
     with taking("settings", file, REMEDY):
         return _restored(state, file, model, dict(overrides or {}), with_histories)
@@ -139,7 +152,11 @@ def _restored(
     train_dataset = loaders[0]._dataset
     if state.get("data"):  # not in those of the first versions
         check_identity(state["data"], train_dataset, file)
-    network = build_model(config, train_dataset, *_saved_parts(state, config, train_dataset, file))
+    if "members" in state:  # of a fusion, which makes them itself
+        network = config.model_class(config, train_dataset, (state, file)).to(config["device"])
+    else:
+        parts = _saved_parts(state, config, train_dataset, file)
+        network = build_model(config, train_dataset, *parts)
     if "trees" in state:
         network = with_trees(network, state, file)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,30 +14,16 @@ from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.devices import visible_gpus_kept
 from recbole_gr.config.known_keys import RUN_KEYS
-from recbole_gr.config.parsing import file_list, parse_value, read_yaml
 from recbole_gr.config.user_settings import Source, UserSettings
 from recbole_gr.data.sources import settings_digest, settings_that_count, sources_of
-from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.errors import ConfigError
 from recbole_gr.search.space import Params, parameter
 from recbole_gr.storage.checkpoint import plain
 from recbole_gr.storage.hashes import digest_of, sha256
 
-KEYS = ("name", "models", "datasets", "seeds", "settings", "baseline", "tune", "tune_on")
 #: Counted up when the same settings and data give other results than before, whatever the model;
 #: `results_version` of a model's class is its own.
 RESULTS_VERSION = 1
-_STUDY_KEYS = {
-    "dataset": "write it under datasets",
-    "seed": "write it under seeds",
-    "resume": "the same command goes on",
-    "nproc": "--jobs runs several side by side",
-    "world_size": "--jobs runs several side by side",
-}
-#: What trials are judged by, which has to be the same for all that are compared.
-_JUDGING_KEYS = (
-    *("model", "dataset", "config_files", "valid_metric", "metrics", "topk", "eval_args"),
-    *("repeatable", "valid_users", "tie_order"),
-)
 Place = tuple[str, str]  # a row and a data set
 
 
@@ -85,6 +70,7 @@ class Study:
     Attributes:
         name: of the study and its folder.
         rows: settings of each row by its name, `model` among them.
+        fused: by the name of a row that fuses two others (:mod:`recbole_gr.fusion`) their names.
         datasets, seeds: every row runs on each of them with each of them.
         settings: of every row; the row's own win.
         baseline: the row that others are compared with; None for no comparison.
@@ -94,6 +80,7 @@ class Study:
 
     name: str
     rows: dict[str, dict[str, Any]]
+    fused: dict[str, list[str]]
     datasets: list[str]
     seeds: list[int]
     settings: dict[str, Any]
@@ -102,7 +89,7 @@ class Study:
     tune_on: list[str]
 
     def cells(self, chosen: Mapping[Place, Params] | None = None) -> list[Cell]:
-        """All runs, data sets first, seeds last.
+        """All runs that train, data sets first, seeds last.
 
         Args:
             chosen: settings that rows have on data sets beside their own; those that it does not
@@ -114,6 +101,9 @@ class Study:
         file_hash = cache(sha256)  # the data of rows and seeds are the same, and may be large
 
         def cells_of(row: str, dataset: str) -> list[Cell]:
+            if row in self.fused:
+                self._config(row, dataset, self.seeds[0])
+                return []
             if chosen is not None and (row, dataset) not in chosen:
                 return []
             if space := self.tune.get(row):
@@ -121,6 +111,29 @@ class Study:
                 self._config(row, dataset, self.seeds[0], first)
             more = {} if chosen is None else chosen[row, dataset]
             return [self.cell(row, dataset, seed, more, file_hash)[0] for seed in self.seeds]
+
+        found = self.of_each_place(cells_of)
+        return [cell for cells in found.values() for cell in cells]
+
+    def fusions(self, kept: Mapping[tuple[str, str, int], Path]) -> list[Cell]:
+        """The runs of rows that fuse others, with each seed the others' runs of that seed; a row
+        that is named twice gives its run of the next seed too.
+
+        Args:
+            kept: checkpoints by row, data set and seed; fusions that lack one are left out.
+        """
+        file_hash = cache(sha256)
+
+        def cells_of(row: str, dataset: str) -> list[Cell]:
+            cells = []
+            first, second = self.fused.get(row) or ("", "")
+            for number, seed in enumerate(self.seeds if first else ()):
+                other = self.seeds[(number + (first == second)) % len(self.seeds)]
+                places = (first, dataset, seed), (second, dataset, other)
+                if all(place in kept for place in places):
+                    members = {"members": [str(kept[place]) for place in places]}
+                    cells.append(self.cell(row, dataset, seed, members, file_hash)[0])
+            return cells
 
         found = self.of_each_place(cells_of)
         return [cell for cells in found.values() for cell in cells]
@@ -199,110 +212,9 @@ class Study:
         return list(dict.fromkeys(str(value) for value in values if value))
 
 
-def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None = None) -> Study:
-    """The study of a YAML file.
-
-    Args:
-        file: with `models` (settings by name of the row, or names of models), `datasets`, `seeds`
-            and, where wanted, `name` (that of the file), `settings`, `baseline`, `tune` and
-            `tune_on` (all data sets).
-        settings: given beside the file; they win over its `settings`, not over a row's own.
-
-    Raises:
-        ConfigError: it cannot be read, or holds something else; names the key.
-    """
-    if not os.path.isfile(file):
-        raise ConfigError(f"There is no study '{file}': give the path of its YAML file.")
-    found = read_yaml(file)
-    if unknown := [key for key in found if key not in KEYS]:
-        raise ConfigError(f"{file}: Unknown key '{unknown[0]}'{did_you_mean(unknown[0], KEYS)}")
-    try:
-        rows = _rows(found.get("models"))
-        datasets = _names("datasets", found.get("datasets"))
-        study = Study(
-            name=str(found.get("name") or Path(file).stem),
-            rows=rows,
-            datasets=datasets,
-            seeds=_some("seeds", found.get("seeds"), (int,)),
-            settings=_settings("settings", {**(found.get("settings") or {}), **(settings or {})}),
-            baseline=found.get("baseline"),
-            tune=_tune(found.get("tune") or {}, rows),
-            tune_on=_names("tune_on", found.get("tune_on") or datasets),
-        )
-        if absent := [name for name in study.tune_on if name not in datasets]:
-            near = did_you_mean(absent[0], datasets)
-            raise ConfigError(f"tune_on: {absent[0]} is not among the datasets{near}")
-        if not re.fullmatch(r"\w[\w.-]*", study.name):
-            raise ConfigError(f"name: '{study.name}' must be letters, digits, '.', '-' and '_'")
-        if study.baseline is not None and study.baseline not in rows:
-            near = did_you_mean(str(study.baseline), rows)
-            raise ConfigError(f"baseline: no row is called '{study.baseline}'{near}")
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
-    return study
-
-
 def _version(model_class: type) -> int | list[int]:
     own = getattr(model_class, "results_version", 0)  # RecBole's models have none
     return [RESULTS_VERSION, own] if own else RESULTS_VERSION
-
-
-def _rows(models: Any) -> dict[str, dict[str, Any]]:
-    if isinstance(models, list):
-        models = {str(name): {} for name in models}
-    if not isinstance(models, dict) or not models:
-        raise ConfigError("models: write rows, such as 'models: {TIGER: {}, SASRec: {}}'")
-    rows = {}
-    for name, own in models.items():
-        own = _settings(f"models, row '{name}'", own)
-        rows[str(name)] = {**own, "model": str(own.get("model", name))}
-    return rows
-
-
-def _settings(where: str, given: Any) -> dict[str, Any]:
-    """Settings in the form in which a run takes them, those of `config_files` among them."""
-    if not isinstance(given or {}, dict):
-        raise ConfigError(f"{where}: {given!r} is no mapping of keys to values")
-    own = dict(given or {})
-    if wrong := [key for key in _STUDY_KEYS if key in own]:
-        raise ConfigError(f"{where}: {wrong[0]} is not set there; {_STUDY_KEYS[wrong[0]]}")
-    if where == "settings" and "model" in own:
-        raise ConfigError("settings: model is of a row; write it under models")
-    read: dict[str, Any] = {}
-    for path in file_list(own.pop("config_files", None)):
-        read |= {key: v for key, v in read_yaml(path).items() if key not in ("model", "dataset")}
-    return {key: parse_value(value, key) for key, value in {**read, **own}.items()}
-
-
-def _names(key: str, values: Any) -> list[str]:
-    return [str(name) for name in _some(key, values, (str, int))]
-
-
-def _some(key: str, values: Any, kinds: tuple[type, ...]) -> list[Any]:
-    values = values if isinstance(values, list) else [values]
-    wrong = [v for v in values if not isinstance(v, kinds) or isinstance(v, bool)]
-    if wrong or not values or len(set(values)) < len(values):
-        example = "[2020, 2021, 2022]" if key == "seeds" else "[ml-100k]"
-        raise ConfigError(f"{key}: {values} must be a list of different ones, such as {example}")
-    return values
-
-
-def _tune(tune: Any, rows: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    if not isinstance(tune, dict) or not all(isinstance(space, dict) for space in tune.values()):
-        raise ConfigError("tune: write {row: {key: 'loguniform -8,-5'}}, for example")
-    for row, space in tune.items():
-        if row not in rows:
-            raise ConfigError(f"tune: no row is called '{row}'{did_you_mean(str(row), rows)}")
-        for key, text in space.items():
-            try:
-                parameter(str(key), str(text))
-            except ConfigError as error:
-                raise ConfigError(f"tune, row '{row}', {key}: {error}") from error
-            if key in _STUDY_KEYS or key in _JUDGING_KEYS:
-                raise ConfigError(f"tune, row '{row}': {key} is the same for all trials")
-            if key in rows[row]:
-                raise ConfigError(f"tune, row '{row}': {key} is fixed in the row; leave one out")
-    return {str(row): {str(k): str(v) for k, v in space.items()} for row, space in tune.items()}
 
 
 def _first_value(key: str, text: str) -> Any:

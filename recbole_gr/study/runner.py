@@ -14,10 +14,11 @@ from recbole_gr.report.lines import interval_text
 from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import store
-from recbole_gr.study.plan import Cell, read_study
+from recbole_gr.study.plan import Cell
 from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
 from recbole_gr.study.store import Finished
+from recbole_gr.study.study_file import read_study
 from recbole_gr.study.tuning import trials_of
 from recbole_gr.study.workers import Workers, in_processes
 from recbole_gr.terminal.log import say
@@ -40,7 +41,7 @@ def study(
     that was interrupted goes on from its checkpoint; one that failed is tried again.
 
     Args:
-        file: the study, see :func:`recbole_gr.study.plan.read_study`.
+        file: the study, see :func:`recbole_gr.study.study_file.read_study`.
         jobs: runs side by side; None is one, with `by_ray` as many as there is room for.
         settings: of every row, beside those of the file.
         workers: where runs take place: `in_processes` or `by_ray` of `recbole_gr.study.workers`.
@@ -70,6 +71,8 @@ def study(
             of_trials = runs.do([cell for each in trials.values() for cell in each.cells], "trials")
             chosen = {}
             for (row, dataset), each in trials.items():
+                if row in plan.fused:
+                    continue
                 outcome = each.outcome(runs.results, of_trials)
                 tuning.setdefault(dataset, {})[row] = outcome
                 if outcome["chosen"] is not None:
@@ -84,6 +87,15 @@ def study(
             cells = plan.cells(chosen)
             save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
         failed |= runs.do(cells, "runs")
+        kept = {
+            (cell.row, cell.dataset, cell.seed): runs.results[cell].folder / store.CHECKPOINT
+            for cell in cells
+            if cell in runs.results
+        }
+        if plan.fused:
+            fusions = plan.fusions(kept)
+            failed |= runs.do(fusions, "fusions")
+            cells += fusions
         results = {cell: runs.results[cell] for cell in cells if cell in runs.results}
         made_of = provenance_of(runs.results)
         report = write_study_report(plan, results, failed, root, tuning, made_of)

@@ -78,7 +78,7 @@ def trials_of(study: Study, n: int) -> dict[Place, Trials]:
     check_algorithm("random")
     seed = study.seeds[0]
     drawn: dict[str, list[Params]] = {}
-    for row in study.rows:
+    for row in (row for row in study.rows if row not in study.fused):
         if row not in study.tune:
             raise ConfigError(
                 f"--tune={n}: row '{row}' has no space; every row gets the same number of trials, "
@@ -95,6 +95,8 @@ def trials_of(study: Study, n: int) -> dict[Place, Trials]:
     file_hash = cache(sha256)
 
     def of(row: str, dataset: str) -> Trials:
+        if row in study.fused:  # which chooses on the validation targets itself
+            return Trials([], [])
         pairs = [
             study.cell(row, dataset, seed, params, file_hash, number)
             for number, params in enumerate(drawn[row])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from recbole.data.interaction import Interaction
 
@@ -17,6 +20,15 @@ def to_device(interaction: Interaction, device: torch.device) -> Interaction:
         return interaction.to(device)
     fields = interaction.interaction.items()
     return Interaction({name: value.to(device, non_blocking=True) for name, value in fields})
+
+
+def in_parts(interaction: Any, n_rows: int) -> Iterator[Any]:
+    """A batch, RecBole's or a dict of its fields, as batches of ``n_rows`` rows each."""
+    if isinstance(interaction, Interaction):
+        yield from (interaction[at : at + n_rows] for at in range(0, len(interaction), n_rows))
+        return
+    parts = [value.split(n_rows) for value in interaction.values()]
+    yield from (dict(zip(interaction, values)) for values in zip(*parts))
 
 
 def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -63,6 +63,7 @@ WEIGHTS: Shape = {
     "sid?": {"sizes": [at_least(1)], "digest": str, "meta": META},
     "content?": OrNone(ENCODER),
     "tokenizer?": OrNone(TOKENIZER),
+    "members?": [{**CONFIG, "other_parameter": {...: ANY}}],  # of a fusion
 }
 #: To go on with its training.
 TRAINING: Shape = {

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from recbole.data.dataloader import FullSortEvalDataLoader
 from torch import Tensor
 
+from recbole_gr.compat.tracing import exporting
 from recbole_gr.data.ties import tied_pairs
 from recbole_gr.distributed.sharding import gather_lists
 from recbole_gr.generation.exact import AT_ONCE
 from recbole_gr.registry import is_generative
 from recbole_gr.sid.counting import counts_of
-from recbole_gr.trainer.batches import to_device
+from recbole_gr.trainer.batches import in_parts, to_device
 from recbole_gr.trainer.buckets import measured
 from recbole_gr.trainer.likelihood import Likelihood, likelihood_for
 from recbole_gr.trainer.places import Pairs, PastItems, distinct, ranks_by_scores, ranks_in_lists
@@ -194,13 +195,29 @@ class TargetRanks:
         first = (n_rows.cumsum(0) - n_rows).tolist()  # of each batch
         row = torch.cat([rows.cpu() + start for rows, start in zip(self._kept["row"], first)])
         rank = torch.cat(self._kept["without_history"]).cpu()
-        hits = torch.zeros(int(n_rows.sum()), max(self._config["topk"]), dtype=torch.int)
-        found = (rank >= 0) & (rank < hits.shape[1])
-        hits[row[found].long(), rank[found].long()] = 1
-        topk = torch.cat([hits, counts_of(row.long(), len(hits)).int().unsqueeze(1)], 1)
-        metrics = [m for m in evaluator.metric_class.values() if m.metric_need == ["rec.topk"]]
-        figures = measured(metrics, len(row), {"rec.topk": topk})
-        return {name: value for name, value in figures.items() if name != "targets"}
+        hits = hits_of(rank, row, int(n_rows.sum()), max(self._config["topk"]))
+        return metrics_of_hits(evaluator, hits)
+
+
+def hits_of(rank: Tensor, row: Tensor, n_rows: int, k: int) -> Tensor:
+    """What RecBole's metrics of places read: ``[n_rows, k + 1]``, which of the first ``k`` places
+    of a row hold a target, and how many targets it has.
+
+    Args:
+        rank: ``[P]`` places of the targets from 0, -1 for one that is not ranked.
+        row: ``[P]`` their rows.
+    """
+    hits = torch.zeros(n_rows, k, dtype=torch.int)
+    found = (rank >= 0) & (rank < k)
+    hits[row[found].long(), rank[found].long()] = 1
+    return torch.cat([hits, counts_of(row.long(), n_rows).int().unsqueeze(1)], 1)
+
+
+def metrics_of_hits(evaluator: Evaluator, hits: Tensor) -> dict[str, float | None]:
+    """Of an evaluator's metrics those that depend on the places of the targets alone."""
+    metrics = [m for m in evaluator.metric_class.values() if m.metric_need == ["rec.topk"]]
+    figures = measured(metrics, len(hits), {"rec.topk": hits})
+    return {name: value for name, value in figures.items() if name != "targets"}
 
 
 def ranks_for(
@@ -230,9 +247,10 @@ def ranks_for(
 def exact_in_parts(model: Any, interaction: Interaction) -> Tensor:
     """:meth:`~recbole_gr.model.base.GenerativeRecommender.exact`, of as many users at once as
     memory is meant for."""
+    if exporting():  # a graph for any number of users has no number of parts
+        return model.exact(interaction)
     n_users = max(1, AT_ONCE // model.exact_width())
-    parts = (interaction[at : at + n_users] for at in range(0, len(interaction), n_users))
-    return torch.cat([model.exact(part) for part in parts])
+    return torch.cat([model.exact(part) for part in in_parts(interaction, n_users)])
 
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
