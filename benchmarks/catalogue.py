@@ -56,9 +56,9 @@ def untrained_tiger(table, seed=0, **settings):
     return untrained("TIGER", table, seed, **settings)
 
 
-def untrained(name, table, seed=0, **settings):
+def untrained(name, table, seed=0, content=None, **settings):
     """A generative model of that name with random weights in evaluation mode; ``settings`` over
-    its property file."""
+    its property file, ``content`` where it takes any."""
     model_class = get_model(name)
     config = class_settings(model_class, "model", {**FIELDS, **settings})
     model_class.prepare_config(config)
@@ -66,7 +66,8 @@ def untrained(name, table, seed=0, **settings):
     catalogue = SimpleNamespace(
         num=lambda field: len(table.codes), id2token=lambda field, item: f"i{item}"
     )
-    return model_class(config, catalogue, table).eval()
+    parts = (config, catalogue, table, *([] if content is None else [content]))
+    return model_class(*parts).eval()
 
 
 def random_histories(n_users, length, n_items, seed=0):

@@ -28,7 +28,7 @@ def make(folder, model="SASRec", **settings):
     config = Config(model, "tiny", config_dict=given)
     torch.manual_seed(3)
     _, (train, _, _) = prepared_data(config)
-    text = needs_content(config.model_class)
+    text = needs_content(config)
     parts = (None, content_vectors(config, train._dataset)) if text else ()
     torch.manual_seed(3)
     return build_model(config, train._dataset, *parts), train

@@ -57,3 +57,23 @@ def as_trained(model_class: Any, settings: dict[str, Any]) -> Any:
             "leave one of both out"
         )
     return registry.on_whole_sequences(model_class, "item_text" in on)
+
+
+def resolve_train_sample(config: dict, causal: str) -> None:
+    """``train_sample: auto`` becomes ``sequence`` for the causal architecture, else ``prefix``.
+
+    Args:
+        config: with ``architecture`` and ``train_sample``; changed in place.
+        causal: the architecture of the model that predicts every position in one pass.
+
+    Raises:
+        ConfigError: whole sequences for an architecture that is not causal.
+    """
+    whole = config["architecture"] == causal
+    if config["train_sample"] == "auto":
+        config["train_sample"] = "sequence" if whole else "prefix"
+    if config["train_sample"] == "sequence" and not whole:
+        raise ConfigError(
+            f"train_sample: sequence needs architecture {causal}; {config['architecture']} reads "
+            "the history in both directions, use train_sample=prefix"
+        )

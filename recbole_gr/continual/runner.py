@@ -113,7 +113,7 @@ class ContinualRun:
 
     def _periods_reported_in(self, folder: Path) -> dict[str, Any]:
         vectors = CollaborativeVectors()
-        readers = [registry.get_model(self.recommender).needs_content]
+        readers = [registry.get_model(self.recommender).reads_content(self.config)]
         readers += [chain.tokenizer_class for chain in self.chains.values()]
         self.content = content_of_all(*self._data(self.all_periods - 1)) if any(readers) else None
         results, files, table = [], None, None

@@ -30,11 +30,13 @@ BLOCK = 64  # scores of which one maximum is taken
 
 class Beams(NamedTuple):
     """Finished beams, best first: ``nodes [B, W]`` leaves of the trie (-1 dead), ``scores [B, W]``
-    log-probabilities of the SIDs (-inf dead), ``codes [B, W, L]``."""
+    log-probabilities of the SIDs (-inf dead), ``codes [B, W, L]``. Where a model ranks items and
+    not SIDs, ``items [B, W]`` are those of the beams (0 dead), and the scores theirs."""
 
     nodes: Tensor
     scores: Tensor
     codes: Tensor
+    items: Tensor | None = None
 
 
 def beam_search(

@@ -42,6 +42,7 @@ class GenerativeRecommender(SequentialRecommender):
         needs_content: the constructor takes the item content ``[n_items, d]`` as its last argument,
             and ``saved_content`` gives it back from the weights of a checkpoint.
         weights_per_item: a new item would need training.
+        ranks_items: something is added to the scores of SIDs, item by item (:meth:`beside`).
         codes_in_order: a code of a SID is predicted from those before it.
         results_version: counted up when the same settings and data give other results than before.
         tokenizes_items: :meth:`add_items` codes new items, in the place of the fitted tokenizer.
@@ -59,6 +60,7 @@ class GenerativeRecommender(SequentialRecommender):
     continual = False
     needs_content = False
     weights_per_item = False
+    ranks_items = False
     codes_in_order = True
     results_version = 0
     tokenizes_items = False
@@ -99,6 +101,11 @@ class GenerativeRecommender(SequentialRecommender):
         """Check and complete the configuration before any data is read; may raise ConfigError."""
         check_normalisation(config)
 
+    @classmethod
+    def reads_content(cls, config: Mapping[str, Any]) -> bool:
+        """Whether its constructor takes the item content with this configuration."""
+        return cls.needs_content
+
     @property
     def loss_trie(self) -> SIDTrie | None:
         """The tree whose codes a training loss is normalised over; None: the codebooks."""
@@ -122,14 +129,27 @@ class GenerativeRecommender(SequentialRecommender):
 
     def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
         """Constrained beam search for a batch of users, on SIDs."""
-        return beam_search(
-            self.start(interaction),
+        step = self.start(interaction)
+        beams = beam_search(
+            step,
             self.trie,
             interaction[self.ITEM_SEQ_LEN].shape[0],
             beam_size or self.beam_size,
             exclude=self._excluded(interaction),
             renormalise=self.renormalise,
         )
+        added = self.beside(step)
+        return beams if added is None else self.ordered(beams, added, interaction)
+
+    def beside(self, step: Step) -> Tensor | None:
+        """``[B, n_items]`` that is added to the log-probability of the items' SIDs, of the users
+        that ``step`` has read and scored; None, as here: nothing."""
+        return None
+
+    def ordered(self, beams: Beams, added: Tensor, interaction: Interaction) -> Beams:
+        """The items of finished beams in order with what :meth:`beside` adds, as beams that name
+        them."""
+        raise NotImplementedError
 
     def search_and_score(self, interaction: Interaction) -> tuple[Beams, Tensor | None]:
         """:meth:`search`, and what :meth:`exact` gives if the search comes by it; else None."""
@@ -231,8 +251,10 @@ class GenerativeRecommender(SequentialRecommender):
     @torch.no_grad()
     def exact(self, interaction: Interaction) -> Tensor:
         """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), without a search."""
-        users = len(interaction[self.ITEM_SEQ_LEN])
-        return exact_scores(self.start(interaction), self.trie, users, self.renormalise)
+        users, step = len(interaction[self.ITEM_SEQ_LEN]), self.start(interaction)
+        scores = exact_scores(step, self.trie, users, self.renormalise)
+        added = self.beside(step)
+        return scores if added is None else scores + added
 
     def exact_width(self) -> int:
         """About how many numbers :meth:`exact` holds at once for each user."""
@@ -258,7 +280,10 @@ class GenerativeRecommender(SequentialRecommender):
         losses = code_losses(logits, codes, self.trie if self.renormalise else None)
         score = -sum(losses, start=torch.zeros(len(codes), device=codes.device))
         leaf = self.trie.item_paths()[-1][interaction[self.ITEM_ID], 0]
-        return score - self.trie.sharing(leaf.long()).log()
+        score, added = score - self.trie.sharing(leaf.long()).log(), self.beside(step)
+        if added is None:
+            return score
+        return score + added.gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}codes")
@@ -289,23 +314,3 @@ class GenerativeRecommender(SequentialRecommender):
         place = torch.arange(interaction[self.ITEM_SEQ].shape[1], device=length.device)
         n_targets = interaction["n_targets"].unsqueeze(1) if "n_targets" in interaction else 1
         return (place < length) & (place >= length - n_targets)
-
-
-def resolve_train_sample(config: dict, causal: str) -> None:
-    """``train_sample: auto`` becomes ``sequence`` for the causal architecture, else ``prefix``.
-
-    Args:
-        config: with ``architecture`` and ``train_sample``; changed in place.
-        causal: the architecture of the model that predicts every position in one pass.
-
-    Raises:
-        ConfigError: whole sequences for an architecture that is not causal.
-    """
-    whole = config["architecture"] == causal
-    if config["train_sample"] == "auto":
-        config["train_sample"] = "sequence" if whole else "prefix"
-    if config["train_sample"] == "sequence" and not whole:
-        raise ConfigError(
-            f"train_sample: sequence needs architecture {causal}; {config['architecture']} reads "
-            "the history in both directions, use train_sample=prefix"
-        )

@@ -48,22 +48,40 @@ class ExactRecommender(GenerativeRecommender):
             return super().search(interaction, beam_size)
         users, excluded = self.user_state(interaction), self._excluded(interaction)
         if exporting():  # a graph for any number of users has no number of parts
-            return self._best_leaves(self.sid_scores(users), excluded, beam_size)
+            return self._best(users, self.sid_scores(users), excluded, beam_size)
         n_users = self._at_once()
         parts = users.split(n_users)
         left_out = [None] * len(parts) if excluded is None else excluded.split(n_users)
         found = [
-            self._best_leaves(self.sid_scores(part), out, beam_size)
+            self._best(part, self.sid_scores(part), out, beam_size)
             for part, out in zip(parts, left_out)
         ]
-        return Beams(*map(torch.cat, zip(*found)))
+        return found[0] if len(found) == 1 else _joined(found)
 
     def search_and_score(self, interaction: Interaction) -> tuple[Beams, Tensor | None]:
         """As of any model; the search comes by all scores."""
         if self.decoding == "beam":
             return super().search_and_score(interaction)
-        scores = self.sid_scores(self.user_state(interaction))
-        return self._best_leaves(scores, self._excluded(interaction)), self._by_item(scores)
+        users = self.user_state(interaction)
+        scores = self.sid_scores(users)
+        beams = self._best(users, scores, self._excluded(interaction))
+        return beams, self._by_item(scores, users)
+
+    def _best(
+        self, users: Tensor, scores: Tensor, excluded: Tensor | None, n: int | None = None
+    ) -> Beams:
+        """The best SIDs by their scores, or the best items where something is added to these."""
+        if not self.ranks_items:
+            return self._best_leaves(scores, excluded, n)
+        return self.best_items(self._by_item(scores, users), excluded, n or self.beam_size)
+
+    def beside_user(self, users: Tensor) -> Tensor:
+        """As :meth:`beside`, of what is known of users; where ``ranks_items``."""
+        raise NotImplementedError
+
+    def best_items(self, scores: Tensor, excluded: Tensor | None, n: int) -> Beams:
+        """The ``n`` best items by scores ``[B, n_items]``, as beams that name them."""
+        raise NotImplementedError
 
     def _best_leaves(self, scores: Tensor, excluded: Tensor | None, n: int | None = None) -> Beams:
         nodes, scores = best_leaves(self.trie, scores, n or self.beam_size, excluded)
@@ -74,12 +92,14 @@ class ExactRecommender(GenerativeRecommender):
     def exact(self, interaction: Interaction) -> Tensor:
         """Log-probability of every item, ``[B, n_items]`` (column 0 -inf), without a search. With
         ``renormalise`` the catalogue has probability 1."""
-        return self._by_item(self.sid_scores(self.user_state(interaction)))
+        users = self.user_state(interaction)
+        return self._by_item(self.sid_scores(users), users)
 
-    def _by_item(self, scores: Tensor) -> Tensor:
+    def _by_item(self, scores: Tensor, users: Tensor) -> Tensor:
         leaf, item = self.trie.entries()
         by_item = scores.new_full((scores.shape[0], self.n_items), NEVER)
-        return by_item.index_copy(1, item, scores[:, leaf] + self.trie.entry_log_share())
+        by_item = by_item.index_copy(1, item, scores[:, leaf] + self.trie.entry_log_share())
+        return by_item + self.beside_user(users) if self.ranks_items else by_item
 
     def exact_width(self) -> int:
         """As of any model: the scores themselves."""
@@ -100,5 +120,11 @@ class ExactRecommender(GenerativeRecommender):
         """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
         users, items = self.user_state(interaction), interaction[self.ITEM_ID].unsqueeze(1)
         parts = zip(users.split(self._at_once()), items.split(self._at_once()))
-        own = [self._by_item(self.sid_scores(part)).gather(1, item) for part, item in parts]
+        own = [self._by_item(self.sid_scores(part), part).gather(1, item) for part, item in parts]
         return torch.cat(own)[:, 0]
+
+
+def _joined(found: list[Beams]) -> Beams:
+    nodes, scores, codes = map(torch.cat, zip(*(beams[:3] for beams in found)))
+    items = [beams.items for beams in found if beams.items is not None]
+    return Beams(nodes, scores, codes, torch.cat(items) if items else None)

@@ -12,7 +12,11 @@ PIECE = {"cpu": 2**19, "cuda": 2**25}
 
 
 def full_softmax_loss(
-    states: Tensor, items: Tensor, targets: Tensor, label_smoothing: float = 0.0
+    states: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean over the rows of ``-log softmax(states @ items.T)`` at the targets.
 
@@ -25,19 +29,24 @@ def full_softmax_loss(
         items: ``[n_items, d]``, the weight of an item embedding.
         targets: LongTensor ``[N]``, item ids.
         label_smoothing: share of the target distribution that is spread over all items.
+        weights: ``[N]`` of the rows in the mean; None: all alike.
 
     Returns:
         scalar, of at least float32.
     """
     kind = states.device.type
     lower = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return _FullSoftmax.apply(states, items, targets, label_smoothing, lower)
+    exact = torch.promote_types(states.dtype, torch.float32)
+    if weights is None:
+        weights = states.new_ones(len(states), dtype=exact)
+    return _FullSoftmax.apply(states, items, targets, label_smoothing, lower, weights.to(exact))
 
 
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, items: Tensor, targets: Tensor, smoothing: float, lower: Any
+        ctx: Any, states: Tensor, items: Tensor, targets: Tensor, smoothing: float, lower: Any,
+        weights: Tensor,
     ) -> Tensor:
         n, n_items = len(states), len(items)
         kind = states.dtype if lower is None else lower
@@ -49,7 +58,7 @@ class _FullSoftmax(torch.autograd.Function):
         total = states.new_zeros((), dtype=exact)
         for piece in range(0, n, rows):
             part, target = states[piece : piece + rows].to(kind), targets[piece : piece + rows]
-            target = target.unsqueeze(1)
+            target, weight = target.unsqueeze(1), weights[piece : piece + rows].unsqueeze(1)
             logits = (part @ low_items.T).to(exact)  # (rows, n_items)
             logits -= logits.amax(1, keepdim=True)
             expected = (1 - smoothing) * logits.gather(1, target)
@@ -57,24 +66,25 @@ class _FullSoftmax(torch.autograd.Function):
                 expected += smoothing * logits.mean(1, keepdim=True)
             odds = logits.exp_()
             norm = odds.sum(1, keepdim=True)
-            total += (norm.log() - expected).sum()
+            total += ((norm.log() - expected) * weight).sum()
             # Less the target distribution they are the gradient of the logits times the norm, which
             # is divided by on the side that has d columns.
             odds.scatter_add_(1, target, (smoothing - 1) * norm)
             if smoothing:
                 odds -= norm * (smoothing / n_items)
-            grad = odds.to(kind)
-            d_states[piece : piece + rows] = (grad @ low_items) / norm
+            grad, share = odds.to(kind), weight / norm
+            d_states[piece : piece + rows] = (grad @ low_items) * share
             if kind == exact:
-                d_items.addmm_(grad.T, part / norm)
+                d_items.addmm_(grad.T, part * share)
             else:
-                d_items += (grad.T @ (part / norm).to(kind)).to(exact)
-        ctx.save_for_backward(d_states, d_items)
-        ctx.n, ctx.kinds = n, (states.dtype, items.dtype)
-        return total / n
+                d_items += (grad.T @ (part * share).to(kind)).to(exact)
+        n_counted = weights.sum().clamp_min(1)
+        ctx.save_for_backward(d_states, d_items, n_counted)
+        ctx.kinds = states.dtype, items.dtype
+        return total / n_counted
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        d_states, d_items = ctx.saved_tensors
-        scale = grad / ctx.n
-        return (d_states * scale).to(ctx.kinds[0]), (d_items * scale).to(ctx.kinds[1]), *(None,) * 3
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+        d_states, d_items, n_counted = ctx.saved_tensors
+        scale = grad / n_counted
+        return (d_states * scale).to(ctx.kinds[0]), (d_items * scale).to(ctx.kinds[1]), *(None,) * 4

@@ -24,9 +24,7 @@ class ItemsWithContent(nn.Module):
     def __init__(self, ids: nn.Embedding, content: Tensor) -> None:
         super().__init__()
         self.ids = ids
-        length = content.norm(dim=1)
-        scale = length.sum() / (length > 0).sum().clamp(min=1)
-        self.register_buffer("content", content / scale.clamp(min=torch.finfo(scale.dtype).tiny))
+        self.register_buffer("content", of_mean_length_1(content))
         self.project = nn.Linear(content.shape[1], ids.embedding_dim, bias=False)
 
     @property
@@ -37,3 +35,10 @@ class ItemsWithContent(nn.Module):
     def forward(self, items: Tensor) -> Tensor:
         """Embeddings ``[..., d]`` of items ``[...]``."""
         return self.ids(items) + self.project(F.embedding(items, self.content))
+
+
+def of_mean_length_1(content: Tensor) -> Tensor:
+    """Content ``[n_items, c]`` over the mean length of its rows, those of zeros left out."""
+    length = content.norm(dim=1)
+    scale = length.sum() / (length > 0).sum().clamp(min=1)
+    return content / scale.clamp(min=torch.finfo(scale.dtype).tiny)

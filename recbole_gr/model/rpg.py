@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.exact import ExactRecommender
+from recbole_gr.model.item_side import ItemSide
 from recbole_gr.model.layers import init_weights
 from recbole_gr.model.norm import unit
 from recbole_gr.sid.trie import SIDTrie
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from recbole_gr.sid.table import SIDTable
 
 
-class RPG(ExactRecommender):
+class RPG(ItemSide, ExactRecommender):
     """Predicts all codes of the next item's SID at once and scores every item by them.
 
     See the module's docstring; sizes and switches are in ``properties/model/RPG.yaml``.
@@ -42,8 +43,10 @@ class RPG(ExactRecommender):
 
     codes_in_order = False
 
-    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
-        super().__init__(config, dataset, sid)
+    def __init__(
+        self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor | None = None
+    ):
+        super().__init__(config, dataset, sid, content)
         width, std = config["hidden_size"], config["initializer_range"]
         self.code_embedding = nn.Embedding(sum(self.sizes), width)
         self.backbone = backbone_class(config["backbone"], "RPG")(config)
@@ -79,18 +82,21 @@ class RPG(ExactRecommender):
         hidden = self.backbone(self.item_tokens(interaction[self.ITEM_SEQ]))  # [B, T, d]
         if self.one_target:  # a prefix sample: the last position of a row is enough
             hidden = self.last_of(hidden, interaction)
-            target, counted = self.codes[interaction[self.ITEM_ID]], None  # [B, L]
+            items, counted = interaction[self.ITEM_ID], None  # [B]
         else:
-            target = self.codes[self.sequence(interaction)[:, 1:]]  # [B, T, L]
+            items = self.sequence(interaction)[:, 1:]  # [B, T]
             counted = self.counted(interaction)
-        logits = self.code_logits(hidden)
-        return torch.stack(self.level_losses(logits, target, counted, self.label_smoothing)).mean()
+        logits, target = self.code_logits(hidden), self.codes[items]
+        losses = self.level_losses(logits, target, counted, self.label_smoothing)
+        loss = torch.stack(losses).mean()
+        return loss + self.item_loss(hidden, items, counted) if self.item_head else loss
 
     def item_tokens(self, items: Tensor) -> Tensor:
-        """``[B, T]`` items -> ``[B, T, d]``, the mean of the embeddings of their codes."""
+        """``[B, T]`` items -> ``[B, T, d]``, the mean of the embeddings of their codes, and what
+        the items have beside."""
         codes = (self.codes[items] + self.level_offset).flatten(0, 1)
         tokens = F.embedding_bag(codes, self.code_embedding.weight, mode="mean")
-        return tokens.unflatten(0, items.shape)
+        return self.with_items(tokens.unflatten(0, items.shape), items)
 
     def code_logits(self, hidden: Tensor) -> list[Tensor]:
         """Per level ``[..., V_l]``: the cosines of a level's head with the embeddings of its codes,

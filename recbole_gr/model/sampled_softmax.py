@@ -49,7 +49,12 @@ class SharedNegatives(nn.Module):
 
 
 def sampled_softmax_loss(
-    states: Tensor, at_targets: Tensor, at_negatives: Tensor, log_expected: Tensor, hits: Tensor
+    states: Tensor,
+    at_targets: Tensor,
+    at_negatives: Tensor,
+    log_expected: Tensor,
+    hits: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Mean over the rows of ``-log(e^s / (e^s + sum of e^(s_k - log_expected_k)))``.
 
@@ -63,6 +68,7 @@ def sampled_softmax_loss(
         at_negatives: ``[K, d]`` embeddings of the negatives.
         log_expected: ``[K]`` log of how often each is expected among the K.
         hits: BoolTensor ``[N, K]``, where a negative is the target of the row.
+        weights: ``[N]`` of the rows in the mean; None: all alike.
 
     Returns:
         scalar, of at least float32.
@@ -71,4 +77,8 @@ def sampled_softmax_loss(
     own = (states * at_targets).sum(1, keepdim=True).to(exact)
     others = (states @ at_negatives.T).to(exact) - log_expected
     logits = torch.cat([own, others.masked_fill(hits, float("-inf"))], 1)
-    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+    first = logits.new_zeros(len(logits), dtype=torch.long)
+    if weights is None:
+        return F.cross_entropy(logits, first)
+    losses = F.cross_entropy(logits, first, reduction="none") * weights
+    return losses.sum() / weights.sum().clamp_min(1)

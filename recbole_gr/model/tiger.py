@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_gr.config.train_sample import resolve_train_sample
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import Step
 from recbole_gr.model.attention import key_mask_bias
 from recbole_gr.model.backbone import backbone_class
-from recbole_gr.model.base import GenerativeRecommender, resolve_train_sample
 from recbole_gr.model.beam_tokens import BeamTokens
+from recbole_gr.model.item_side import ItemSide
 from recbole_gr.model.layers import Stack, init_weights
 
 if TYPE_CHECKING:
@@ -35,16 +36,19 @@ if TYPE_CHECKING:
 DECODES = ("forward", "step")  # what decoder_only needs of a backbone
 
 
-class TIGER(GenerativeRecommender):
+class TIGER(ItemSide):
     """Generates the SID of the next item, code by code (Rajput et al. 2023).
 
     See the module's docstring; sizes and switches are in ``properties/model/TIGER.yaml``.
     """
 
+    without = ("item_input", "item_dropout")  # a token is a code, not an item
     results_version = 1  # since T5's logits have no scale in the forward pass
 
-    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
-        super().__init__(config, dataset, sid)
+    def __init__(
+        self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor | None = None
+    ):
+        super().__init__(config, dataset, sid, content)
         size = config["hidden_size"]
         stack = dict(
             size=size,
@@ -95,18 +99,24 @@ class TIGER(GenerativeRecommender):
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Sum over the levels of the cross-entropy of the target's code, mean over the targets."""
         if self.causal:
-            logits, target, counted = self._causal_logits(interaction)
+            logits, target, counted, first = self._causal_logits(interaction)
         else:
-            logits, target = self._decoder_logits(interaction)
+            logits, target, first = self._decoder_logits(interaction)
             counted = None
         losses = self.level_losses(logits, target, counted, self.label_smoothing)
-        return sum(losses, start=torch.zeros((), device=target.device))
+        loss = sum(losses, start=torch.zeros((), device=target.device))
+        if not self.item_head:
+            return loss
+        items = interaction[self.ITEM_ID].unsqueeze(1)
+        if counted is not None:
+            items = self.sequence(interaction)[:, 1:]
+        return loss + self.item_loss(first, items, counted)
 
     def _causal_logits(
         self, interaction: Interaction
-    ) -> tuple[list[Tensor], Tensor, Tensor | None]:
-        """Per level ``[B, T, V]`` logits of items ``1 .. T``, their codes ``[B, T, L]`` and which
-        of them count."""
+    ) -> tuple[list[Tensor], Tensor, Tensor | None, Tensor]:
+        """Per level ``[B, T, V]`` logits of items ``1 .. T``, their codes ``[B, T, L]``, which of
+        them count, and the states ``[B, T, d]`` of their first codes."""
         items = self.sequence(interaction)
         x = self._embed(self.flat_tokens(items)[:, :-1].contiguous(), interaction)
         # The code at level 0 of item t + 1 is predicted by the last token of item t, the others
@@ -120,16 +130,19 @@ class TIGER(GenerativeRecommender):
             target, counted = self.codes[interaction[self.ITEM_ID]].unsqueeze(1), None
         else:
             target, counted = self.codes[items[:, 1:]], self.counted(interaction)
-        return [head(hidden[:, :, level]) for level, head in enumerate(self.heads)], target, counted
+        logits = [head(hidden[:, :, level]) for level, head in enumerate(self.heads)]
+        return logits, target, counted, hidden[:, :, 0]
 
-    def _decoder_logits(self, interaction: Interaction) -> tuple[list[Tensor], Tensor]:
-        """Per level ``[B, V]`` logits of the target and its codes ``[B, L]``."""
+    def _decoder_logits(self, interaction: Interaction) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Per level ``[B, V]`` logits of the target, its codes ``[B, L]`` and the state
+        ``[B, 1, d]`` of the first."""
         memory, bias = self._encode(interaction)
         target = self.codes[interaction[self.ITEM_ID]]
         begin = self.begin.expand(len(target), 1, -1)
         x = torch.cat([begin, self.code_embedding((target + self.level_offset)[:, :-1])], dim=1)
         hidden = self.decoder(x, memory=memory, memory_bias=bias)  # [B, L, d]
-        return [head(hidden[:, level]) for level, head in enumerate(self.heads)], target
+        logits = [head(hidden[:, level]) for level, head in enumerate(self.heads)]
+        return logits, target, hidden[:, :1]
 
     def _encode(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """Encoder output ``[B, S, d]`` and the mask of its padding ``[B, 1, 1, S]``."""
@@ -189,6 +202,8 @@ class _Memory:
         hidden = model.decoder.step(
             x, position, parents, self.own, memory=self.keys_values, memory_bias=self.bias
         )
+        if codes is None:
+            self.user = hidden[:, 0]
         return model.heads[level](hidden)
 
 
@@ -201,14 +216,14 @@ class _HistoryCache:
         hidden, keys_values = model.decoder(x, keep_keys=True)
         self.n_tokens = interaction[model.ITEM_SEQ_LEN] * model.n_levels + bool(model.user_tokens)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
-        self.last = hidden[rows, self.n_tokens - 1].unsqueeze(1)  # [B, 1, d]
+        self.user = hidden[rows, self.n_tokens - 1]  # [B, d]
         self.history = keys_values, key_mask_bias(self.n_tokens, x.shape[1])
         self.own = [BeamTokens() for _ in model.decoder.blocks]
 
     def __call__(self, level: int, codes: Tensor | None, parents: Tensor | None) -> Tensor:
         model = self.model
         if codes is None:
-            return model.heads[0](self.last)
+            return model.heads[0](self.user.unsqueeze(1))
         x = model.code_embedding(codes + model.level_offset[level - 1])
         position = self.n_tokens + level - 1
         hidden = model.decoder.step(x, position, parents, self.own, shared=self.history)

@@ -105,7 +105,7 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         sids = item_sids(config, train_data._dataset)
     if sids is not None:
         parts = sids.table, sids.content.vectors
-    elif needs_content(config.model_class):
+    elif needs_content(config):
         parts = None, content_vectors(config, train_data._dataset)
 
     # Again, so that a model starts the same whatever was drawn for its data.
@@ -200,8 +200,11 @@ def _saying_how_to_go_on(trainer: Trainer, saved: bool) -> Iterator[None]:
         raise type(error)(message) from None
 
 
-def needs_content(model_class: Any) -> bool:
+def needs_content(config: Config) -> bool:
     """Whether a model takes the item content as its last argument."""
+    model_class = config.model_class
+    if registry.is_generative(model_class):
+        return model_class.reads_content(config)
     return bool(getattr(model_class, "needs_content", False))
 
 
@@ -217,7 +220,7 @@ def build_model(
     if table is not None:
         parts.append(table)
     own = registry.is_generative(config.model_class)
-    if needs_content(config.model_class):
+    if needs_content(config):
         parts.append(vectors)
     try:
         with prints_to_log():

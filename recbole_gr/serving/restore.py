@@ -234,7 +234,7 @@ def _saved_parts(
 ) -> tuple[SIDTable | None, torch.Tensor | None]:
     """The SID table and the item content that a model was made with; None where it has none."""
     if not registry.is_generative(config.model_class):
-        if not needs_content(config.model_class):
+        if not needs_content(config):
             return None, None
         return None, config.model_class.saved_content(state["state_dict"])
     if "sid" not in state:  # of the first versions; the model refuses codes that are not its own
@@ -249,6 +249,6 @@ def _saved_parts(
             f"The SIDs in '{file}' do not have the hash saved with them: the file was changed. "
             "Take another one, or train the model again."
         )
-    if not config.model_class.needs_content:
+    if not needs_content(config):
         return table, None
     return table, config.model_class.saved_content(weights)

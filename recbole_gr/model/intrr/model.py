@@ -18,6 +18,7 @@ from recbole_gr.model.intrr import settings as options
 from recbole_gr.model.intrr.exact import leaf_scores
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
 from recbole_gr.model.intrr.redistribution import alike_items, assignment_figures, described
+from recbole_gr.model.item_side import ItemSide
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -36,7 +37,7 @@ class Served(NamedTuple):
     levels: list[Level]
 
 
-class IntRR(ExactRecommender):
+class IntRR(ItemSide, ExactRecommender):
     """One token per item, made by the network that also decodes (arXiv 2602.20704).
 
     Every item has an embedding of its own (its *UID*). A :class:`RecursiveAssignment` network turns
@@ -51,8 +52,10 @@ class IntRR(ExactRecommender):
     weights_per_item = True  # the UID embedding
     results_version = 1  # since T5's logits have no scale in the forward pass
 
-    def __init__(self, config: Config, dataset: Dataset, sid: SIDTable):
-        super().__init__(config, dataset, sid)
+    def __init__(
+        self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor | None = None
+    ):
+        super().__init__(config, dataset, sid, content)
         options.check_levels(config, self.n_levels)
         width = config["hidden_size"]
         self.uid_embedding = nn.Embedding(self.n_items, config["uid_size"])
@@ -119,11 +122,14 @@ class IntRR(ExactRecommender):
         hidden = self.backbone(tokens)  # [B, T, d]
         if self.one_target:  # a prefix sample: the last position of a row is enough
             hidden = self.last_of(hidden, interaction)
-            target, which = self.codes[interaction[self.ITEM_ID]], None  # [B, L]
+            next_items, which = interaction[self.ITEM_ID], None  # [B]
         else:
-            target, which = self.codes[self.sequence(interaction)[:, 1:]], counted  # [B, T, L]
+            next_items, which = self.sequence(interaction)[:, 1:], counted  # [B, T]
+        target = self.codes[next_items]
         losses = self.level_losses(self.ran.teach(hidden, target), target, which)
         loss = self.lambda_aln * alignment
+        if self.item_head:
+            loss = loss + self.item_loss(hidden, next_items, which)
         for weight, of_level in zip(self.level_weights, losses, strict=True):
             loss = loss + weight * of_level
         return loss
@@ -141,6 +147,7 @@ class IntRR(ExactRecommender):
                 weight = weight.new_zeros(len(items)).index_add(0, where.flatten(), weight)
             losses = self._misalignment(items, logits)
             alignment = (losses * weight).sum() / self.batch_weight(weight.sum())
+        tokens = self.with_items(tokens, items)
         tokens = tokens if where is None else tokens[where]
         return tokens.view(*history.shape, -1), alignment
 
@@ -215,12 +222,12 @@ class IntRR(ExactRecommender):
 
     def _serve(self) -> Served:
         parts = torch.arange(self.n_items, device=self.codes.device).split(CHUNK)
-        tokens = torch.cat([self.assign(part)[0] for part in parts])
+        tokens = torch.cat([self.with_items(self.assign(part)[0], part) for part in parts])
         return Served(tokens, self.ran.levels())
 
     def _stamp(self) -> tuple:
-        modules = (self.uid_embedding, self.uid_projection, self.ran)
-        weights = [p for module in modules for p in module.parameters()]
+        modules = (self.uid_embedding, self.uid_projection, self.ran, self.item_table)
+        weights = [p for module in modules if module is not None for p in module.parameters()]
         return tuple((p.data_ptr(), p._version) for p in weights)
 
     def train(self, mode: bool = True) -> IntRR:
@@ -256,7 +263,8 @@ class _Decoding:
     """Beam steps inside the RAN, for :func:`recbole_gr.generation.beam_search.beam_search`."""
 
     def __init__(self, model: IntRR, interaction: Interaction):
-        user = model.user_state(interaction).unsqueeze(1)  # [B, 1, d]
+        self.user = model.user_state(interaction)  # [B, d]
+        user = self.user.unsqueeze(1)
         self.first = model.ran.first(user)
         self.levels, self.guided = model.served().levels, model.ran.guide(user)
 

@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
+from recbole_gr.config.train_sample import resolve_train_sample
 from recbole_gr.errors import ConfigError
-from recbole_gr.model.base import resolve_train_sample
 
 
 def prepare(config: dict) -> None:
