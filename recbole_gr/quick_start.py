@@ -51,8 +51,9 @@ def run_recbole_gr(
         `seconds_per_epoch` (training), `seconds_total`, `parameters` (trainable),
         `peak_memory_bytes`, `checkpoint`, `example` (arguments that `recbole-gr recommend` takes
         for it, or None), `sid` (quality of the semantic IDs or None),
-        `sid_digest` (sha256 of the SIDs or None), `log`, `config`, `epoch_figures` (what a trainer
-        notes of each epoch, or None), `redistribution` (how single items are spread over codes, or
+        `sid_digest` (sha256 of the SIDs or None), `log`, `config`, `valid_curve` (epoch and score
+        of each validation), `epoch_figures` (what a trainer notes of each epoch, or None),
+        `redistribution` (how single items are spread over codes, or
         None), `table` (markdown), `bucket_table`, `files`. For several `results` (a list of such),
         `table`, `bucket_table` and `files` (paths by "md", "csv", "json", "png", "manifest").
 

@@ -89,6 +89,7 @@ def test_a_run_goes_on_after_the_step_in_which_it_was_stopped(
         assert len(steps) == n_steps - at - 1  # no step is made again
         assert report["test_result"] == whole["test_result"]
         assert report["best_valid_result"] == whole["best_valid_result"]
+        assert report["valid_curve"] == whole["valid_curve"] and whole["valid_curve"]
         assert STOPPED not in report["checkpoint"] and not Path(own["resume"]).exists()
         assert equal(load_checkpoint(report["checkpoint"]), reference)
 

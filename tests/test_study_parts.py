@@ -8,6 +8,7 @@ import pytest
 
 from recbole_gr.study.buckets import by_ties
 from recbole_gr.study.comparison import compare
+from recbole_gr.study.curves import curves_of, mean_curve, plot_curves
 from recbole_gr.study.plan import Cell, Study
 from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
@@ -119,3 +120,24 @@ def test_the_report_shows_both(runs, tmp_path):
     with open(report["files"]["csv"]) as file:
         lines = [line for line in file if ",log_likelihood,better," in line]
     assert len(lines) == 1 and ",ahead," in lines[0]
+
+
+def test_curves_are_means_over_the_epochs_that_all_seeds_validated(kept):
+    first = [[0, 0.1], [2, 0.3], [4, 0.4]]
+    second = [[0, 0.3], [2, 0.5]]
+    runs = {"a": {1: first, 2: second}, "b": {1: [[0, 0.2]]}, "earlier": {1: None}}
+    found = curves_of(
+        {
+            row: {
+                seed: kept({**run_of(np.random.default_rng(0)), "valid_curve": curve})
+                for seed, curve in by_seed.items()
+            }
+            for row, by_seed in runs.items()
+        }
+    )
+    assert found == {"a": {1: first, 2: second}}  # a point is no curve
+    epochs, means = mean_curve(found["a"])
+    assert epochs == [0, 2] and means == pytest.approx([0.2, 0.4])
+    panel = plot_curves({"tiny": found, "none": {}}).axes[0]
+    assert [list(line.get_xdata()) for line in panel.get_lines()] == [[0, 2], [0, 2, 4], [0, 2]]
+    assert plot_curves({"none": {}}) is None

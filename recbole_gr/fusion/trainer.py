@@ -66,6 +66,7 @@ class _Choice(Trainer):
         self.best_valid_score, self.best_epoch = scores[best], 0
         self.best_valid_result = self._metrics(found, best)
         self.epoch_seconds.append(perf_counter() - start)
+        self.valid_curve.append([0, self.best_valid_score])
         self._say(tried[best], scores[0], scores[1], scores[best])
         if saved:
             self._save_checkpoint(0, verbose=verbose)

@@ -157,6 +157,7 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         "test_buckets": test_buckets or None,
         "test_targets": tested_targets(test_data._dataset),
         "best_epoch": trainer.best_epoch,
+        "valid_curve": trainer.valid_curve,
         "epochs_run": len(epoch_seconds),
         "seconds_per_epoch": float(np.mean(epoch_seconds)) if epoch_seconds else None,
         "seconds_total": perf_counter() - began,

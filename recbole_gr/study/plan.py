@@ -70,23 +70,23 @@ class Study:
     Attributes:
         name: of the study and its folder.
         rows: settings of each row by its name, `model` among them.
-        fused: by the name of a row that fuses two others (:mod:`recbole_gr.fusion`) their names.
         datasets, seeds: every row runs on each of them with each of them.
         settings: of every row; the row's own win.
         baseline: the row that others are compared with; None for no comparison.
         tune: by row and key what to tune it over, in the words of a search's parameter file.
         tune_on: data sets on which rows are tuned; the others take what the first of them chose.
+        fused: by the name of a row that fuses two others (:mod:`recbole_gr.fusion`) their names.
     """
 
     name: str
     rows: dict[str, dict[str, Any]]
-    fused: dict[str, list[str]]
     datasets: list[str]
     seeds: list[int]
     settings: dict[str, Any]
     baseline: str | None
     tune: dict[str, dict[str, str]]
-    tune_on: list[str]
+    tune_on: list[str] = field(default_factory=list)
+    fused: dict[str, list[str]] = field(default_factory=dict)
 
     def cells(self, chosen: Mapping[Place, Params] | None = None) -> list[Cell]:
         """All runs that train, data sets first, seeds last.

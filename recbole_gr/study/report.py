@@ -13,6 +13,7 @@ from recbole_gr.report.metrics import cut_off, metric_title
 from recbole_gr.report.table import Column, table_text, write_files
 from recbole_gr.study.buckets import Bucket, by_frequency, by_ties
 from recbole_gr.study.comparison import Comparison, compare
+from recbole_gr.study.curves import Curves, curves_of, plot_curves
 from recbole_gr.study.plan import Cell, Study
 from recbole_gr.study.provenance import provenance_text
 from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS
@@ -48,7 +49,7 @@ def write_study_report(
     tuning: Mapping[str, Mapping[str, Any]],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write `report.md`, `.csv`, `.json` and `.png` into the folder of a study.
+    """Write `report.md`, `.csv`, `.json`, `.png` and `curves.png` into the folder of a study.
 
     Args:
         study: what its rows are.
@@ -61,10 +62,11 @@ def write_study_report(
 
     Returns:
         dict: `table` (markdown), `report` (what the JSON holds) and `files` by "md", "csv", "json",
-        "png".
+        "png" and, where runs were validated while they trained, "curves".
     """
     parts, sets, lines = [f"# Study: {study.name}"], {}, [list(_CSV)]
-    comparisons = {}
+    comparisons: dict[str, Comparison] = {}
+    curves: dict[str, Curves] = {}
     for dataset in study.datasets:
         own = {(c.row, c.seed): kept for c, kept in results.items() if c.dataset == dataset}
         runs = {
@@ -76,7 +78,9 @@ def write_study_report(
             continue
         found = comparisons[dataset] = compare(runs, study.baseline)
         costs, buckets, ties = _costs(runs), by_frequency(runs), by_ties(runs)
+        curves[dataset] = curves_of(runs)
         figures = {**found.plain(), "costs": costs, "buckets": buckets, "ties": ties}
+        figures["curves"] = curves[dataset]
         sets[dataset] = {**figures, "tuning": tuning.get(dataset)}
         parts += [f"## {dataset}", *_page_of(found, costs, buckets, ties, study.baseline)]
         parts += _tuning_part(tuning.get(dataset, {}))
@@ -95,6 +99,9 @@ def write_study_report(
     page = "\n\n".join([*parts, _ABOUT, provenance_text(provenance)]) + "\n"
     figure = plot_differences(comparisons, study.baseline)
     files = write_files(folder, "report", md=page, rows=lines, data=report, figure=figure)
+    learning = write_files(folder, "curves", figure=plot_curves(curves))
+    if learning:
+        files["curves"] = learning["png"]
     return {
         "table": table, "report": report,
         "files": {kind: str(path) for kind, path in files.items()},

@@ -33,12 +33,13 @@ SHAPE = {
     "parameters": OrNone(int),
     "peak_memory_bytes": OrNone(int),
     "ranks": bool,
+    "valid_curve?": OrNone([[OrNone(float)]]),
 }
 RESULT_KEYS = (
     *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
     *("test_result_without_history", "test_interval", "test_buckets", "test_targets"),
     *("best_epoch", "epochs_run", "seconds_per_epoch", "seconds_total", "parameters"),
-    *("peak_memory_bytes", "sid_digest", "checkpoint", "example", "generation"),
+    *("valid_curve", "peak_memory_bytes", "sid_digest", "checkpoint", "example", "generation"),
 )
 
 

@@ -30,7 +30,7 @@ from recbole_gr.storage.checkpoint import (
     stopped_beside,
 )
 from recbole_gr.terminal.log import say
-from recbole_gr.trainer.batches import fused
+from recbole_gr.trainer.batches import fused, generators_of
 from recbole_gr.trainer.buckets import collecting
 from recbole_gr.trainer.contents import REMEDY, TRAINING, load_optimizer, require_generators
 from recbole_gr.trainer.divergence import NamesDivergence
@@ -68,7 +68,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
             super().__init__(config, model)
         self.evaluator = DistributedEvaluator(config)
         self._epoch = -1
-        self.epoch_seconds, self.valid_seconds = [], []
+        self.epoch_seconds, self.valid_seconds, self.valid_curve = [], [], []
         self._train_data = None
         self._identity: dict[str, Any] | None = None
         self._sources: Sources = {}
@@ -102,7 +102,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         self._identity = identity_of(train_data._dataset)
         self._sources = sources_of(self.config) if processes.is_rank_zero() else {}
         self._validates = bool(valid_data) and self.eval_step > 0
-        for generator, state in zip(_generators(train_data), self._loader_states):
+        for generator, state in zip(generators_of(train_data), self._loader_states):
             generator.set_state(state.cpu())
         self._loader_states = []
         self._place = None
@@ -152,6 +152,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         start = perf_counter()
         score, result = super()._valid_epoch(valid_data, *args, **kwargs)
         self.valid_seconds.append(perf_counter() - start)
+        self.valid_curve.append([self._epoch, float(score)])
         # Only whether this is the best so far is wanted here; RecBole counts the patience.
         if early_stopping(score, self.best_valid_score, 0, 0, bigger=self.valid_metric_bigger)[3]:
             self.best_epoch = self._epoch
@@ -172,6 +173,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
             },
             "optimizer": self.optimizer.state_dict(),
             "random_states": random_states(),
+            "valid_curve": self.valid_curve,
             **self._before_validation(),
         }
 
@@ -182,7 +184,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": encode(self.best_valid_result),
-            "loader_states": [g.get_state() for g in _generators(self._train_data)],
+            "loader_states": [g.get_state() for g in generators_of(self._train_data)],
         }
 
     def _save_place(self) -> None:
@@ -240,10 +242,11 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         self.best_valid_score = state["best_valid_score"]
         self.best_epoch = state["best_epoch"]
         self._loader_states = state["loader_states"]
+        self.valid_curve = [list(point) for point in state.get("valid_curve", ())]
         with taking("best_valid_result", resume_file, REMEDY):
             self.best_valid_result = decode(state["best_valid_result"])
         load_optimizer(self.optimizer, state, resume_file)
-        require_generators(state, resume_file)
+        requiregenerators_of(state, resume_file)
         with taking("random_states", resume_file, REMEDY):
             self._restore_random_states(state)
         self._resumed = True
@@ -296,13 +299,6 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         load_weights(self.model, state, file)
         self.logger.info(f"Loaded {file}")
         return state
-
-
-def _generators(loader: AbstractDataLoader) -> list[torch.Generator]:
-    """The random generators that decide the batches of a training loader."""
-    parts = ("general_dataloader", "kg_dataloader")  # of a knowledge-based loader
-    loaders = [loader, *(getattr(loader, name, None) for name in parts)]
-    return [part.generator for part in loaders if getattr(part, "generator", None) is not None]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Speed of a step: batches on their way to the device, and the kernel of the optimiser."""
+"""Batches: on their way to the device, in parts, what draws them; the kernel of the optimiser."""
 
 from __future__ import annotations
 
@@ -38,3 +38,10 @@ def fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         for group in optimizer.param_groups:
             group["fused"] = True
     return optimizer
+
+
+def generators_of(loader: Any) -> list[torch.Generator]:
+    """The random generators that decide the batches of a training loader."""
+    parts = ("general_dataloader", "kg_dataloader")  # of a knowledge-based loader
+    loaders = [loader, *(getattr(loader, name, None) for name in parts)]
+    return [part.generator for part in loaders if getattr(part, "generator", None) is not None]

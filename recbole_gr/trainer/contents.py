@@ -74,6 +74,7 @@ TRAINING: Shape = {
     "best_valid_result": OrNone(dict),
     "files?": OrNone(SOURCES),
     "loader_states": [_BYTES],
+    "valid_curve?": [[float]],
     "optimizer": {"state": dict, "param_groups": [dict]},
     "random_states": _RANDOM,
     "random_states_of_others?": [_RANDOM],

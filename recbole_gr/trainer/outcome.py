@@ -18,6 +18,7 @@ class Outcome:
             the last epoch where there is no validation; -1 before training.
         epoch_seconds (list[float]): training time of each epoch.
         valid_seconds (list[float]): time of each validation.
+        valid_curve (list[list]): epoch and score of each validation.
         buckets (ItemBuckets | None): collects what `evaluate` evaluates by item frequency.
         ranks (TargetRanks | None): collects the ranks of the targets that `evaluate` evaluates.
         generation_figures (dict | None): what the last evaluation tells of generated SIDs.
@@ -29,6 +30,7 @@ class Outcome:
     best_epoch = -1
     epoch_seconds: list[float]
     valid_seconds: list[float]
+    valid_curve: list[list[float]]
     buckets: ItemBuckets | None = None
     ranks: TargetRanks | None = None
     generation_figures: dict[str, float] | None = None

@@ -58,7 +58,7 @@ class SafeTreeMixin(Outcome, _Base):
         self.temp_file, self.temp_best_file = (
             str(Path(self._folder.name, name)) for name in ("last.ubj", "best.ubj")
         )
-        self.epoch_seconds, self.valid_seconds = [], []
+        self.epoch_seconds, self.valid_seconds, self.valid_curve = [], [], []
         self._identity: dict[str, Any] | None = None
 
     def fit(self, train_data: AbstractDataLoader, *args: Any, **kwargs: Any) -> Any:
@@ -79,6 +79,7 @@ class SafeTreeMixin(Outcome, _Base):
         with overflow_as(self._diverged):
             score, result = super()._valid_epoch(valid_data)
         self.valid_seconds.append(perf_counter() - start)
+        self.valid_curve.append([len(self.epoch_seconds) - 1, float(score)])
         # Only whether this is the best so far is wanted here; RecBole counts the patience.
         if early_stopping(score, self.best_valid_score, 0, 0, bigger=self.valid_metric_bigger)[3]:
             self.best_epoch = len(self.epoch_seconds) - 1
