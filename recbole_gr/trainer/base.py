@@ -246,7 +246,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         with taking("best_valid_result", resume_file, REMEDY):
             self.best_valid_result = decode(state["best_valid_result"])
         load_optimizer(self.optimizer, state, resume_file)
-        requiregenerators_of(state, resume_file)
+        require_generators(state, resume_file)
         with taking("random_states", resume_file, REMEDY):
             self._restore_random_states(state)
         self._resumed = True
