@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr import compat
+from recbole_gr.compat.memory import keep_memory
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config as Config
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 # RecBole reads names that newer numpy, scipy and pandas dropped; they must exist before it is
 # imported.
 compat.apply()
+keep_memory()  # before torch has any
 
 __version__ = "0.1.0"
 
