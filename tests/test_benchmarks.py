@@ -10,6 +10,7 @@ import evaluate_oracle
 import evaluation_memory
 import evaluation_time
 import intrr_cost
+import kept_memory
 import numpy as np
 import paired
 import pit_cost
@@ -108,6 +109,15 @@ def test_evaluation_time_stands_beside_the_epochs_of_all_models(settings, capsys
     assert set(figures) == {"TIGER", "PIT", "IntRR"}
     assert all(len(times) == 1 and times[0] > 0 for f in figures.values() for times in f.values())
     assert len(ratio_lines(capsys)) == 1
+
+
+@pytest.mark.slow
+def test_kept_memory_is_compared_in_processes_that_take_turns(settings, capfd):
+    small = "--beam 15 --users 20 --batches 2 --repeats 1 --batch_size 8 --threads 1".split()
+    figures = kept_memory.main([*settings, *small])
+    assert set(figures) == {"kept", "given back"}
+    assert all(len(times) == 1 and times[0] > 0 for f in figures.values() for times in f.values())
+    assert len(ratio_lines(capfd)) == 1
 
 
 def test_the_cost_of_the_loss_over_the_trie_is_that_of_one_model_on_the_same_batches(

@@ -245,5 +245,5 @@ def test_help_lists_models_and_tokenizers_without_torch():
         "assert not {'torch', 'recbole.config'} & set(sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for part in ("  TIGER  Generates the SID", "LightGCN, ", "  RKMeans     Residual k-means"):
+    for part in ("  TIGER   Generates the SID", "LightGCN, ", "  RKMeans     Residual k-means"):
         assert part in run.stdout

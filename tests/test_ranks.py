@@ -221,7 +221,7 @@ def test_items_that_pit_fills_its_list_with_have_their_places_too(parts):
     model, search, found = trainer.model, trainer.model.search, {}
 
     def two_beams(batch, beam_size=None):
-        nodes, scores, codes = search(batch, beam_size)
+        nodes, scores, codes, _ = search(batch, beam_size)
         dead = torch.arange(nodes.shape[1]) >= 2
         first = model.trie.items(nodes[:, :2])[..., 0]
         found.update(zip(batch["user_id"].tolist(), first.tolist()))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Any
 
 _TRIM, _PAD, _MMAP = -1, -2, -3  # numbers of mallopt's parameters, malloc.h
 _FROM_THE_HEAP = (1 << 30, 1 << 25)  # older versions of glibc take no more than the second
@@ -31,10 +32,21 @@ def keep_memory() -> bool:
     given = any(name.startswith("MALLOC_") or name in chosen for name in os.environ)
     if sys.platform != "linux" or given or os.environ.get(SWITCH) == "0":
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_libc("mallopt")
     if mallopt is None or not any(mallopt(_MMAP, size) for size in _FROM_THE_HEAP):
         return False
     mallopt(_TRIM, _KEPT)
     mallopt(_PAD, _AT_ONCE)
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for pages of 2 MiB
     return True
+
+
+def give_back() -> None:
+    """Give what is free back to the kernel after all, so that a peak can be measured from here."""
+    trim = _of_libc("malloc_trim") if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _of_libc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None)

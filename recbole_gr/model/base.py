@@ -99,7 +99,8 @@ class GenerativeRecommender(SequentialRecommender):
     @classmethod
     def prepare_config(cls, config: dict) -> None:
         """Check and complete the configuration before any data is read; may raise ConfigError."""
-        check_normalisation(config)
+        if cls.codes_in_order:  # else nothing is normalised code by code
+            check_normalisation(config)
 
     @classmethod
     def reads_content(cls, config: Mapping[str, Any]) -> bool:

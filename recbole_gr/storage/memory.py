@@ -4,13 +4,17 @@ import sys
 
 import torch
 
+from recbole_gr.compat.memory import give_back
+
 
 def reset_peak() -> None:
-    """Start measuring: forget the peaks so far, where the system allows it.
+    """Start measuring: forget the peaks so far and the memory that the process keeps, where the
+    system allows it.
 
     Linux forgets the peak of resident memory when 5 is written to /proc/self/clear_refs (proc(5)).
     Elsewhere the peak of the whole process is reported.
     """
+    give_back()
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
