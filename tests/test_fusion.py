@@ -214,6 +214,7 @@ def test_members_that_cannot_be_fused_are_named(fuse, trained, tmp_path):
         load_data_and_model(tmp_path / "cut.pth")
 
 
+@pytest.mark.slow
 def test_a_study_fuses_the_runs_of_its_rows_seed_by_seed(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = {

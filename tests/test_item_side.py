@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from catalogue import untrained
 from models import SMALL, random_batch, random_table
-from runs import RUNS, rest_slow
+from runs import RUNS
 
 from recbole_gr import Recommender, run_recbole_gr
 from recbole_gr.config import Config
@@ -195,7 +195,8 @@ def test_ids_are_left_out_whole_and_the_mean_stays():
 SETTINGS = {"item_input": ["sid", "id", "content"], "item_head": 0.5, "item_head_negatives": 9}
 
 
-@pytest.mark.parametrize("name", rest_slow("IntRR", "RPG", "TIGER"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["IntRR", "RPG", "TIGER"])
 def test_a_run_is_restored_resumed_and_exported_like_any_other(
     name, tiny_folder, tmp_path, monkeypatch, sequences
 ):
