@@ -164,6 +164,16 @@ def test_one_file_holds_both_and_answers_as_the_test_ranks(fuse, trained, tmp_pa
     assert not model.train().training and not model.members[0].training
     again = fuse("SASRec", "TIGER", fusion_steps=2)
     assert again["test_result"] == result["test_result"]
+    # A study goes on from what an interrupted run has kept: the choice is made anew, in that file.
+    resumed = fuse("SASRec", "TIGER", fusion_steps=2, resume=again["checkpoint"])
+    assert resumed["checkpoint"] == again["checkpoint"]
+    assert resumed["test_result"] == result["test_result"]
+    # A member that left the history out ranks with it here, as the other does.
+    state = load_checkpoint(trained("TIGER")["checkpoint"])
+    state["config"]["exclude_history"] = True
+    save_checkpoint(tmp_path / "excluding.pth", state)
+    other = fuse("SASRec", tmp_path / "excluding.pth", fusion_steps=2)
+    assert other["test_result"] == result["test_result"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recbole.utils import ModelType
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import is_generative
 from recbole_gr.serving.restore import restored_from
 from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.trainer.weights import require_finite
@@ -94,6 +95,8 @@ def _member(state: dict[str, Any], file: str | os.PathLike[str], config: Config)
     if not hasattr(model, "full_sort_predict"):
         raise ConfigError(f"members: '{name}' does not rank items")
     require_finite(model, name)
+    if is_generative(model):  # the fusion ranks all items, as its other member does
+        model.exclude_history = False
     return Member(model, {key: state[key] for key in KEPT if key in state})
 
 

@@ -48,7 +48,6 @@ class Fusion(SequentialRecommender):
 
     input_type = InputType.POINTWISE
     trainer = "recbole_gr.fusion.trainer:FusionTrainer"
-    results_version = 0
 
     members: Any  # a ModuleList of any models
     mixture: Tensor
@@ -76,7 +75,7 @@ class Fusion(SequentialRecommender):
         self.members = nn.ModuleList(member.model for member in found)
         self.kept = [member.state for member in found]
         self.names = [str(member.state["config"]["model"]) for member in found]
-        self.beams = config["fusion_scores"]
+        self.scoring = config["fusion_scores"]
         self.register_buffer("mixture", torch.tensor(0))
         self._recorded: str | None = None  # the mixture of a graph, which cannot read it
         for name, value in (("share", 0.5), ("slope", 0.0), ("centre", 0.0), ("deviation", 1.0)):
@@ -129,7 +128,7 @@ class Fusion(SequentialRecommender):
             scores = member.full_sort_predict(interaction)
             return scores.view(-1, self.n_items)
         affordable = isinstance(member, ExactRecommender)  # even if its own decoding is beam
-        if self.beams == "exact" or (self.beams == "auto" and affordable):
+        if self.scoring == "exact" or (self.scoring == "auto" and affordable):
             return exact_in_parts(member, interaction)
         found = member.generate(interaction, member.beam_size)
         return spread_of_beams(found.items, found.scores, self.n_items)
@@ -148,11 +147,9 @@ class Fusion(SequentialRecommender):
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]``, -inf for item 0."""
-        if exporting():  # a graph for any number of users has no number of parts
-            scores = self.mixed(*self.scores_of(interaction))
-            return nn.functional.pad(scores, (1, 0), value=NEVER)
         n_rows = max(1, AT_ONCE // self.n_items)
-        parts = in_parts(interaction, n_rows)
+        # A graph for any number of users has no number of parts.
+        parts = [interaction] if exporting() else in_parts(interaction, n_rows)
         scores = torch.cat([self.mixed(*self.scores_of(part)) for part in parts])
         return nn.functional.pad(scores, (1, 0), value=NEVER)
 

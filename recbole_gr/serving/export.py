@@ -179,16 +179,15 @@ def _check(recommender: Recommender, k: int, max_excluded: int | None) -> int:
             "program is given; only sequential models are exported"
         )
     recommender._check_k(k)
-    if not recommender.generative and max_excluded is None:
-        return 0
-    if recommender.generative and max_excluded is not None and not config["exclude_history"]:
+    excludes = config["exclude_history"] if recommender.generative else max_excluded is not None
+    if max_excluded is not None and not excludes:
         raise ConfigError(
             "--max_excluded: nothing is excluded; add --exclude_history=True or leave it out"
         )
     width = config["MAX_ITEM_LIST_LENGTH"] if max_excluded is None else max_excluded
     if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise ConfigError(f"--max_excluded={width}: it must be an integer of at least 1")
-    return width if config["exclude_history"] or not recommender.generative else 0
+    return width if excludes else 0
 
 
 def _search(recommender: Recommender, k: int) -> Search:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
@@ -101,9 +101,6 @@ class Study:
         file_hash = cache(sha256)  # the data of rows and seeds are the same, and may be large
 
         def cells_of(row: str, dataset: str) -> list[Cell]:
-            if row in self.fused:
-                self._config(row, dataset, self.seeds[0])
-                return []
             if chosen is not None and (row, dataset) not in chosen:
                 return []
             if space := self.tune.get(row):
@@ -112,7 +109,8 @@ class Study:
             more = {} if chosen is None else chosen[row, dataset]
             return [self.cell(row, dataset, seed, more, file_hash)[0] for seed in self.seeds]
 
-        found = self.of_each_place(cells_of)
+        self.of_each_place(lambda row, data: self._config(row, data, self.seeds[0]), self.fused)
+        found = self.of_each_place(cells_of, self.trained)
         return [cell for cells in found.values() for cell in cells]
 
     def fusions(self, kept: Mapping[tuple[str, str, int], Path]) -> list[Cell]:
@@ -126,8 +124,8 @@ class Study:
 
         def cells_of(row: str, dataset: str) -> list[Cell]:
             cells = []
-            first, second = self.fused.get(row) or ("", "")
-            for number, seed in enumerate(self.seeds if first else ()):
+            first, second = self.fused[row]
+            for number, seed in enumerate(self.seeds):
                 other = self.seeds[(number + (first == second)) % len(self.seeds)]
                 places = (first, dataset, seed), (second, dataset, other)
                 if all(place in kept for place in places):
@@ -135,20 +133,28 @@ class Study:
                     cells.append(self.cell(row, dataset, seed, members, file_hash)[0])
             return cells
 
-        found = self.of_each_place(cells_of)
+        found = self.of_each_place(cells_of, self.fused)
         return [cell for cells in found.values() for cell in cells]
 
+    @property
+    def trained(self) -> list[str]:
+        """The rows that fuse no others."""
+        return [row for row in self.rows if row not in self.fused]
+
     def of_each_place(
-        self, make: Callable[[str, str], Any], datasets: Sequence[str] | None = None
+        self,
+        make: Callable[[str, str], Any],
+        rows: Iterable[str],
+        datasets: Sequence[str] | None = None,
     ) -> dict[Place, Any]:
-        """What is made of every row and data set (or these data sets), data sets first.
+        """What is made of these rows and every data set (or these), data sets first.
 
         Raises:
             ConfigError: what `make` raises, with the row's name.
         """
         found = {}
         with visible_gpus_kept():
-            for dataset, row in product(datasets or self.datasets, self.rows):
+            for dataset, row in product(datasets or self.datasets, rows):
                 try:
                     found[row, dataset] = make(row, dataset)
                 except ConfigError as error:

@@ -71,8 +71,6 @@ def study(
             of_trials = runs.do([cell for each in trials.values() for cell in each.cells], "trials")
             chosen = {}
             for (row, dataset), each in trials.items():
-                if row in plan.fused:
-                    continue
                 outcome = each.outcome(runs.results, of_trials)
                 tuning.setdefault(dataset, {})[row] = outcome
                 if outcome["chosen"] is not None:
@@ -81,7 +79,7 @@ def study(
                 reason = outcome["trials"][0]["message"]
                 failed[f"{row} on {dataset}"] = f"no trial finished; the first: {reason}"
             first = plan.tune_on[0]
-            for row, dataset in product(plan.rows, plan.datasets):
+            for row, dataset in product(plan.trained, plan.datasets):
                 if dataset not in plan.tune_on and (row, first) in chosen:
                     chosen[row, dataset] = chosen[row, first]
             cells = plan.cells(chosen)

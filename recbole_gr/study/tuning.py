@@ -78,7 +78,7 @@ def trials_of(study: Study, n: int) -> dict[Place, Trials]:
     check_algorithm("random")
     seed = study.seeds[0]
     drawn: dict[str, list[Params]] = {}
-    for row in (row for row in study.rows if row not in study.fused):
+    for row in study.trained:  # a fusion chooses on the validation targets itself
         if row not in study.tune:
             raise ConfigError(
                 f"--tune={n}: row '{row}' has no space; every row gets the same number of trials, "
@@ -95,8 +95,6 @@ def trials_of(study: Study, n: int) -> dict[Place, Trials]:
     file_hash = cache(sha256)
 
     def of(row: str, dataset: str) -> Trials:
-        if row in study.fused:  # which chooses on the validation targets itself
-            return Trials([], [])
         pairs = [
             study.cell(row, dataset, seed, params, file_hash, number)
             for number, params in enumerate(drawn[row])
@@ -107,4 +105,4 @@ def trials_of(study: Study, n: int) -> dict[Place, Trials]:
         metric, bigger = str(config["valid_metric"]), bool(config["valid_metric_bigger"])
         return Trials(drawn[row], [cell for cell, _ in pairs], metric, bigger)
 
-    return study.of_each_place(of, study.tune_on)
+    return study.of_each_place(of, study.trained, study.tune_on)
