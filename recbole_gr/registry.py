@@ -35,6 +35,7 @@ MODELS: dict[str, str | type] = {
 TOKENIZERS: dict[str, str | type] = {
     "RKMeans": "recbole_gr.tokenizer.rkmeans:RKMeans",
     "I2IRKMeans": "recbole_gr.tokenizer.i2i_rkmeans:I2IRKMeans",
+    "PRQKMeans": "recbole_gr.tokenizer.prqkmeans:PRQKMeans",
     "OPQ": "recbole_gr.tokenizer.opq:OPQ",
     "RQVAE": "recbole_gr.tokenizer.rqvae:RQVAE",
     "R3VAE": "recbole_gr.tokenizer.r3vae.model:R3VAE",

@@ -34,7 +34,7 @@ def test_unknown_tokenizer_lists_those_that_exist():
     with pytest.raises(
         ConfigError,
         match="Unknown tokenizer 'foo'. "
-        "Tokenizers: DACT, I2IRKMeans, LETTER, OPQ, R3VAE, RKMeans, RQVAE, RVQ.",
+        "Tokenizers: DACT, I2IRKMeans, LETTER, OPQ, PRQKMeans, R3VAE, RKMeans, RQVAE, RVQ.",
     ):
         registry.get_tokenizer("foo")
 

@@ -27,6 +27,8 @@ from recbole_gr.quality.semantics import (
     residual_means,
     semantic_figures,
 )
+from recbole_gr.report.tokenizers import comparison_row
+from recbole_gr.sid.suffix import NUMBERINGS, add_suffix, is_suffix
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.tokenizer.rkmeans import RKMeans
 
@@ -68,7 +70,7 @@ def test_codewords_from_content_are_means_of_what_the_levels_before_leave():
         rest = rest - book[codes[:, level]]
 
 
-@pytest.mark.parametrize("name", ["RKMeans", "RQVAE", "OPQ", "R3VAE"])
+@pytest.mark.parametrize("name", ["RKMeans", "PRQKMeans", "RQVAE", "OPQ", "R3VAE"])
 def test_a_tokenizers_own_codewords_and_quantised_vectors_are_judged(name):
     tokenizer = fitted(name, collision="share", normalize_residuals=False)
     table = tokenizer.tokenize(torch.cat([torch.zeros(1, DIM), content()]))
@@ -76,20 +78,52 @@ def test_a_tokenizers_own_codewords_and_quantised_vectors_are_judged(name):
     codes, books = table.codes[1:], tokenizer.codewords()
     used = [book[codes[:, level].unique()] for level, book in enumerate(books)]
     pd = sum(float(discrimination(book)) for book in used) / 3
-    assert report.semantics["pd"] == pytest.approx(pd, abs=1e-5)
+    own = report.semantics["own"]
+    assert own["pd"] == pytest.approx(pd, abs=1e-5)
     words = [book[codes[:, level]] for level, book in enumerate(books)]
     q = torch.cat(words, 1) if name == "OPQ" else sum(words)
     if name == "R3VAE":
         with torch.no_grad():
             q = tokenizer(tokenizer.normalized(content())).total
+    if name == "PRQKMeans":
+        q = taken_out(content(), tokenizer, codes)
     sc = []
     for depth in (1, 2, 3):
         sc.append(mean_pair_cosine(q, [tuple(row) for row in codes[:, :depth].tolist()]))
-    assert report.semantics["sc_levels"] == pytest.approx(sc, abs=1e-4)
-    assert report.semantics["source"] == "tokenizer"
-    assert assess(table, torch.cat([torch.zeros(1, DIM), content()])).semantics["source"] == (
-        "content"
-    )
+    assert own["sc_levels"] == pytest.approx(sc, abs=1e-4)
+
+
+def taken_out(vectors, tokenizer, codes):
+    """What PRQ-KMeans' projections leave out of items of given codes, one item at a time."""
+    rows = []
+    for x, row in zip(vectors.double(), codes):
+        rest = x = x / x.norm()
+        for word in (tokenizer.mean, *(b[k] for b, k in zip(tokenizer.codebooks, row))):
+            word = word.double()
+            rest = rest - (rest @ word) / (word @ word) * word
+        rows.append(x - rest)
+    return torch.stack(rows).float()
+
+
+@pytest.mark.parametrize("name", ["RKMeans", "PRQKMeans", "RQVAE", "OPQ", "R3VAE"])
+def test_tokenizers_are_compared_by_content_alone(name):
+    """The same codes get the same figures, whoever made them and whatever vectors it has."""
+    vectors = torch.cat([torch.zeros(1, DIM), content()])
+    tokenizer = fitted(name, collision="share")
+    table = tokenizer.tokenize(vectors)
+    report = assess(table, vectors, tokenizer)
+    from_file = assess(SIDTable(table.codes, table.sizes), vectors)
+    assert from_file.semantics["own"] == {}
+    judged = {key: value for key, value in report.semantics.items() if key != "own"}
+    assert judged == {key: value for key, value in from_file.semantics.items() if key != "own"}
+    row, again = comparison_row(report), comparison_row(from_file)
+    assert [row[key] for key in ("sc", "sc_content", "pd")] == [
+        again[key] for key in ("sc", "sc_content", "pd")
+    ]
+    assert row["own_pd"] == report.semantics["own"]["pd"] and again["own_pd"] is None
+    text = report.to_text()
+    assert "[by content]" in text and "[by the tokenizer's own vectors]" in text
+    assert "own vectors" not in from_file.to_text()
 
 
 def test_means_of_content_give_residual_k_means_its_own_figures():
@@ -97,9 +131,9 @@ def test_means_of_content_give_residual_k_means_its_own_figures():
                        normalize_content=True, kmeans_iterations=50, collision="share")  # fmt: skip
     vectors = content()[:, :6].repeat(1, 2)
     codes = tokenizer.encode(vectors)
-    own = semantic_figures(codes, tokenizer.sizes, vectors, tokenizer.codewords(),
-                           tokenizer.quantized)  # fmt: skip
-    guessed = semantic_figures(codes, tokenizer.sizes, vectors)
+    guessed = semantic_figures(codes, tokenizer.sizes, vectors, tokenizer.codewords(),
+                               tokenizer.quantized)  # fmt: skip
+    own = guessed["own"]
     assert guessed["pd"] == pytest.approx(own["pd"], abs=0.05)
     assert guessed["sc"] == pytest.approx(own["sc"], abs=0.02)
 
@@ -226,7 +260,9 @@ LEARNED = {"tokenizer": "RKMeans"}
 def test_levels_that_carry_nothing_are_seen():
     apart = torch.stack([torch.arange(50), *torch.zeros(2, 50).long()], 1)
     reasons = collapse_reasons(report_of(apart, (50, 50, 5), **LEARNED), 0.3, 0.2)
-    assert reasons[0] == "level a has 50 codes for 50 items, nearly one for each"
+    assert reasons[0] == (
+        "level a has 50 codes for 50 items, nearly one for each: it works like item ids"
+    )
     assert "level b carries nothing: the levels before it make 50 different SIDs" in reasons[1]
     assert len(reasons) == 3
     # A code that the one before it tells already, though all codes are in use.
@@ -276,6 +312,29 @@ def test_a_collision_policy_does_not_hide_the_collapse():
     assert len(collapse_reasons(report, 0.3, 0.2)) == 2
 
 
+@pytest.mark.parametrize("numbering", NUMBERINGS)
+def test_nor_does_a_suffix_of_which_the_file_does_not_tell(numbering):
+    few = (torch.arange(300) ** 2 % 7)[:, None].expand(-1, 3)  # 4 SIDs
+    codes, sizes = add_suffix(few, (16, 16, 16), numbering)
+    shuffled = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    report = report_of(codes[shuffled], sizes)
+    assert report.content_levels == 3 and report.before_policy["distinct"] == 4
+    assert "4 distinct SIDs for 300 items" in collapse_reasons(report, 0.3, 0.0)[0]
+    # Levels of content are not taken for one: numbers with a gap, or a full grid of codes.
+    gap = torch.where(codes[:, 3] == 5, sizes[3], codes[:, 3])
+    assert not is_suffix(torch.cat([few, gap[:, None]], 1), (*sizes[:3], sizes[3] + 1))
+    grid = torch.cartesian_prod(*[torch.arange(5)] * 3)
+    assert not is_suffix(grid, (5, 5, 5)) and not is_suffix(torch.arange(9)[:, None], (9,))
+
+
+def test_a_later_level_with_a_code_for_each_item_works_like_item_ids():
+    ids = torch.stack([torch.arange(60) % 6, torch.arange(60)], 1)
+    reasons = collapse_reasons(report_of(ids, (6, 60), **LEARNED), 0.3, 0.2)
+    assert reasons == [
+        "level b has 60 codes for 60 items, nearly one for each: it works like item ids"
+    ]
+
+
 def test_the_gate_stops_warns_or_stays_silent(caplog):
     collapsed = report_of(torch.zeros(50, 2).long(), (16, 16))
     with pytest.raises(ConfigError, match="collapsed.*1 distinct SIDs.*RKMeans.*sid_gate=warn"):
@@ -285,8 +344,9 @@ def test_the_gate_stops_warns_or_stays_silent(caplog):
     caplog.clear()
     apply_gate({**SETTINGS, "sid_gate": "off"}, collapsed)
     assert not caplog.text
-    r3vae = {**SETTINGS, "tokenizer": "R3VAE", "rating_mode": "softmax", "kmeans_init": False}
-    with pytest.raises(ConfigError, match="top1_projection.*kmeans_init=True"):
+    r3vae = {**SETTINGS, "tokenizer": "R3VAE", "rating_mode": "softmax", "kmeans_init": False,
+             "reference_init": "mean", "pd_regulariser": True}  # fmt: skip
+    with pytest.raises(ConfigError, match="top1_rating.*kmeans_init=True"):
         apply_gate(r3vae, collapsed)
 
 
@@ -314,6 +374,23 @@ def test_a_run_with_a_collapsed_tokenizer_stops_before_the_recommender_trains(
     message = " ".join(capsys.readouterr().err.split())
     assert "SIDs are collapsed (tokenizer OneSID)" in message and "1 distinct SIDs" in message
     assert main(arguments("TIGER", tiny_folder, **flat, sid_gate="warn")) == 0
+
+
+def test_a_collapsed_table_stops_a_run_in_every_format(tiny_folder, tmp_path, monkeypatch, capsys):
+    """As `tokenize` writes it, with its suffix level, of which JSON and npy say nothing."""
+    from runs import arguments
+
+    from recbole_gr.commands.tokenize import main as tokenize
+    from run_recbole_gr import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "TOKENIZERS", {**registry.TOKENIZERS, "OneSID": OneSID})
+    common = ["--dataset=tiny", f"--data_path={tiny_folder}"]
+    assert tokenize([*common, "--tokenizer=OneSID", "--codebook_size=8", "--output=sids"]) == 0
+    for name in ("sid.json", "sid.npy", "sid.npz"):
+        capsys.readouterr()
+        assert main(arguments("TIGER", tiny_folder, sid_file=f"sids/{name}")) == 2
+        assert "1 distinct SIDs" in " ".join(capsys.readouterr().err.split())
 
 
 def test_codewords_need_the_function_of_their_sum():

@@ -24,7 +24,7 @@ SMALL = {
     "tokenizer_evaluate_every": 2,
     "tokenizer_steps": 12,
 }
-NAMES = ("RKMeans", "OPQ", "RQVAE", "R3VAE", "RVQ")
+NAMES = ("RKMeans", "PRQKMeans", "OPQ", "RQVAE", "R3VAE", "RVQ")
 HEAVY = {"metric_weight": 1.0}
 SINKHORN = {"collision": "sinkhorn", "codebook_size": [2, 2, 64]}
 
@@ -253,6 +253,16 @@ def changes(name, **options):
     ("RKMeans", {"kmeans_points_per_code": 3}),
     ("RKMeans", {"sinkhorn_epsilon": 1.0, "base": SINKHORN}),
     ("RKMeans", {"sinkhorn_iterations": 1, "base": SINKHORN}),
+    ("PRQKMeans", {"codebook_size": 9}),
+    ("PRQKMeans", {"sid_levels": 2}),
+    ("PRQKMeans", {"tokenizer_seed": 1}),
+    ("PRQKMeans", {"normalize_content": False}),
+    ("PRQKMeans", {"remove_mean": False}),
+    ("PRQKMeans", {"normalize_residuals": False}),
+    ("PRQKMeans", {"update_topk": 1}),
+    ("PRQKMeans", {"update_concentration": 2.0}),
+    ("PRQKMeans", {"kmeans_iterations": 1}),
+    ("PRQKMeans", {"kmeans_points_per_code": 3}),
     ("RVQ", {"codebook_size": 9}),
     ("RVQ", {"sid_levels": 2}),
     ("RVQ", {"tokenizer_seed": 1}),
@@ -282,6 +292,7 @@ def changes(name, **options):
     ("RQVAE", {"tokenizer_learning_rate": 0.02}),
     ("RQVAE", {"tokenizer_weight_decay": 2.0}),
     ("RQVAE", {"kmeans_init": False}),
+    ("RQVAE", {"random_init": "uniform", "base": {"kmeans_init": False}}),
     ("RQVAE", {"restart_dead_codes": False, "base": {"kmeans_init": False}}),
     ("RQVAE", {"tokenizer_evaluate_every": 3, "base": {
         "tokenizer_select_by": "collision", "tokenizer_epochs": 10}}),
@@ -290,11 +301,11 @@ def changes(name, **options):
     ("R3VAE", {"sid_levels": 2}),
     ("R3VAE", {"tokenizer_seed": 1}),
     ("R3VAE", {"normalize_content": False, "base": {"rating_mode": "ste"}}),
-    ("R3VAE", {"rating_mode": "top1_rating"}),
+    ("R3VAE", {"rating_mode": "top1_projection"}),
     ("R3VAE", {"rating_temperature": 0.1, "base": {"rating_mode": "softmax"}}),
-    ("R3VAE", {"rating_topk": 2, "base": {"rating_mode": "topk"}}),
+    ("R3VAE", {"rating_topk": 5, "base": {"rating_mode": "topk"}}),
     ("R3VAE", {"reference_init": "none"}),
-    ("R3VAE", {"decoder": "mlp"}),
+    ("R3VAE", {"decoder": "identity"}),
     ("R3VAE", {"reconstruction_loss": "cosine"}),
     ("R3VAE", {"metric_weight": 1.0}),
     ("R3VAE", {"sc_regulariser": False, "base": HEAVY}),
@@ -304,6 +315,7 @@ def changes(name, **options):
     ("R3VAE", {"pd_max_codewords": 2, "base": HEAVY}),
     ("R3VAE", {"commitment_weight": 9.0, "base": {"rating_mode": "ste"}}),
     ("R3VAE", {"kmeans_init": False}),
+    ("R3VAE", {"random_init": "uniform", "base": {"kmeans_init": False}}),
     ("R3VAE", {"kmeans_iterations": 1}),
     ("R3VAE", {"kmeans_points_per_code": 3}),
     ("R3VAE", {"tokenizer_steps": 40, "base": {"tokenizer_select_by": "last"}}),
@@ -311,7 +323,8 @@ def changes(name, **options):
     ("R3VAE", {"tokenizer_learning_rate": 0.05}),
     ("R3VAE", {"tokenizer_weight_decay": 20.0}),
     ("R3VAE", {"clip_gradient": 0.01, "base": {"tokenizer_weight_decay": 1.0}}),
-    ("R3VAE", {"tokenizer_evaluate_every": 7, "base": {"tokenizer_steps": 40}}),
+    ("R3VAE", {"tokenizer_evaluate_every": 7, "base": {
+        "tokenizer_steps": 40, "rating_mode": "top1_projection"}}),
     ("R3VAE", {"tokenizer_evaluate_items": 30, "base": {"tokenizer_steps": 40}}),
     ("R3VAE", {"tokenizer_patience": 1, "base": {
         "tokenizer_steps": 60, "tokenizer_select_by": "last"}}),

@@ -9,6 +9,7 @@ from test_tokenizer_base import DIM, SMALL, content, fitted
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.quality.cohesion import discrimination, group_cohesion
+from recbole_gr.registry import get_tokenizer
 from recbole_gr.tokenizer.r3vae.fit import Fit, evaluate
 from recbole_gr.tokenizer.r3vae.model import R3VAE, reconstruction_loss
 from recbole_gr.tokenizer.r3vae.rating import MODES, SOFT, TOP1, rate
@@ -147,10 +148,12 @@ def test_the_loss_is_reconstruction_with_weighted_metrics(mode, vectors_of):
         source = result.words if soft else result.residuals
         sc = sum(float(group_cohesion(v, k, 8)) for v, k in zip(source, result.codes.T)) / 3
     pd = sum(float(discrimination(book)) for book in model.codebooks) / 3
-    expected = float((x - model.decoder(result.total)).square().sum(1).mean()) + 0.3 * (pd - sc)
+    errors = [float((x - model.decoder(result.total)).square().sum(1).mean())]
     if mode == "ste":
         pairs = zip(result.residuals, result.words)
-        expected += 1.25 * sum(float((r - w).square().sum(1).mean()) for r, w in pairs)
+        errors += [1.25 * float((r - w).square().sum(1).mean()) for r, w in pairs]
+    # Over dimensions the errors are averaged, in top1_projection summed.
+    expected = sum(errors) / (1 if mode == "top1_projection" else DIM) + 0.3 * (pd - sc)
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     assert float(parts["sc"]) == pytest.approx(sc, rel=1e-4)
     assert float(parts["pd"]) == pytest.approx(pd, rel=1e-4)
@@ -187,10 +190,38 @@ def test_straight_through_keeps_the_reconstruction_from_the_codebooks():
     assert all(bool(p.grad.any()) for p in model.decoder.parameters())
 
 
+def test_the_default_is_the_papers_probable_reading():
+    model = make()
+    assert (model.mode, model.reduction) == ("top1_rating", "mse_mean")
+    assert [tuple(p.shape) for p in model.decoder.parameters()][::2] == [
+        (4 * DIM, DIM), (DIM, 4 * DIM)
+    ]  # fmt: skip
+    projection = make(rating_mode="top1_projection")
+    assert projection.reduction == "mse_sum" and not list(projection.decoder.parameters())
+
+
+def test_a_mean_error_beside_projections_is_refused():
+    with pytest.raises(ConfigError, match="reconstruction_loss=mse_mean.*levels die.*mse_sum"):
+        make(rating_mode="top1_projection", reconstruction_loss="mse_mean")
+
+
+@pytest.mark.parametrize("kind", ["R3VAE", "RQVAE"])
+def test_codebooks_without_k_means_start_normal_or_uniform(kind):
+    start = {}
+    for law in ("normal", "uniform"):
+        model = get_tokenizer(kind)({**SMALL, "codebook_size": 400, "random_init": law}, 40)
+        start[law] = torch.cat([book.detach().flatten() for book in model.codebooks])
+        width = model.codebooks[0].shape[1]
+    assert float(start["normal"].std()) == pytest.approx(width**-0.5, rel=0.05)
+    assert start["normal"].abs().max() > 3 * width**-0.5
+    assert float(start["uniform"].abs().max()) == pytest.approx(1 / 400, rel=0.01)
+    assert float(start["uniform"].std()) == pytest.approx(1 / 400 / 3**0.5, rel=0.05)
+
+
 @pytest.mark.parametrize("ablation", [
     {"sc_regulariser": False}, {"pd_regulariser": False}, {"rating_mode": "ste"},
-    {"reference_init": "none"}, {"kmeans_init": False}, {"decoder": "mlp"},
-    {"reconstruction_loss": "cosine"}, {"sc_vectors": "surrogate"}, {"metric_weight": 1.0},
+    {"reference_init": "none"}, {"kmeans_init": False}, {"decoder": "identity"},
+    {"reconstruction_loss": "mse_sum"}, {"reconstruction_loss": "cosine"}, {"sc_vectors": "surrogate"}, {"metric_weight": 1.0},
 ])  # fmt: skip
 def test_every_ablation_trains_to_other_weights(ablation):
     usual, other = (fitted("R3VAE", **options) for options in ({}, ablation))
@@ -214,11 +245,13 @@ def test_codebooks_start_at_clusters_of_what_the_levels_before_left():
             assert float(book[code].norm()) == pytest.approx(float(along.mean()), rel=1e-3)
 
 
-def test_k_means_makes_unique_sids_as_often_as_residual_k_means():
+def test_training_makes_unique_sids_as_often_as_residual_k_means():
+    """Content with a common component, on which the start alone has .4 of them."""
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(40, 24, generator=generator)
     x = centres.repeat(25, 1) + 0.4 * torch.randn(1000, 24, generator=generator) + 1.0
-    options = {"codebook_size": 64, "tokenizer_steps": 60, "tokenizer_batch_size": 256}
+    options = {"codebook_size": 64, "tokenizer_steps": 120, "tokenizer_batch_size": 256,
+               "tokenizer_learning_rate": 0.005}  # fmt: skip
     from recbole_gr.tokenizer.rkmeans import RKMeans
 
     distinct, options["normalize_residuals"] = [], False
@@ -227,13 +260,13 @@ def test_k_means_makes_unique_sids_as_often_as_residual_k_means():
         model.fit(x, progress=False)
         codes = model.encode(x)
         distinct.append(len(codes.unique(dim=0)) / 1000)
-        assert all(len(column.unique()) == 64 for column in codes.T)
-    assert distinct[1] > 0.95 and distinct[0] > distinct[1] - 0.01
+        assert all(len(column.unique()) > 60 for column in codes.T)
+    assert distinct[1] > 0.95 and distinct[0] > distinct[1] - 0.02
 
 
 @torch.no_grad()
 def test_a_rating_longer_than_the_residual_repeats_the_level_before():
-    """Why top1_rating is not the default: it is made for residuals of length about 1."""
+    """Why top1_rating needs its training: it is made for residuals of length about 1."""
     direction, noise = torch.eye(4)[0], 0.01 * torch.eye(4)[1]
     short = (0.3 * direction + noise)[None]
     word, _ = rate(short, direction[None], "top1_rating")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LEAST_SHARING = 2.0  # items to a code of the first level, on average
 ONE_IN = 1000  # SIDs that a later level must make more
+AS_IDS = 1.1  # items to a code, on average, below which a later level works like item ids
 
 
 def collapse_reasons(
@@ -66,8 +67,9 @@ def idle_levels(report: QualityReport) -> dict[str, str]:
     """Levels that carry nothing, each with what is wrong.
 
     SIDs serve by codes that items share. Where the first level has a code for nearly every item (on
-    average fewer than two items to a code), it is an id, and nothing is left for those after it. A
-    later level carries nothing where it makes less than one in a thousand SIDs more: given the
+    average fewer than two items to a code), it works like item ids, and nothing is left for those
+    after it; so does a later level whose codes, whatever comes before them, are as many as the
+    items (fewer than 1.1 to a code). A later level carries nothing where it makes less than one in a thousand SIDs more: given the
     levels before it, its code is known. A table from outside, which does not say which of its
     levels come from content, may end in one that only makes SIDs unique; that is not judged.
 
@@ -83,11 +85,18 @@ def idle_levels(report: QualityReport) -> dict[str, str]:
     found, depths = {}, report.prefixes
     if report.content_levels > 1 and depths[0].mean_items < LEAST_SHARING:
         found[f"level {level_name(0)}"] = (
-            f"has {depths[0].distinct} codes for {report.n_items} items, nearly one for each"
+            f"has {depths[0].distinct} codes for {report.n_items} items, nearly one for each: it "
+            "works like item ids"
         )
     for number in range(1, n_levels):
         before, after = depths[number - 1].distinct, depths[number].distinct
-        if (after - before) * ONE_IN < report.n_items:
+        used = report.levels[number].used
+        if report.n_items < AS_IDS * used:
+            found[f"level {level_name(number)}"] = (
+                f"has {used} codes for {report.n_items} items, nearly one for each: it works like "
+                "item ids"
+            )
+        elif (after - before) * ONE_IN < report.n_items:
             found[f"level {level_name(number)}"] = (
                 f"carries nothing: the levels before it make {before} different SIDs, with it "
                 f"there are {after}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from recbole_gr.sid.suffix import is_suffix
 from recbole_gr.sid.table import SIDTable, sid_keys
 from recbole_gr.storage.json_files import save_json
 
@@ -73,7 +74,8 @@ class QualityReport:
         prefixes: one :class:`PrefixQuality` per depth, the last one being whole SIDs.
         before_policy: :func:`collision_figures` of the tokenizer's codes before the collision
             policy; empty if not known.
-        content_levels: levels that come from content, without the suffix of a collision policy.
+        content_levels: levels that come from content, without the suffix of a collision policy;
+            where the table does not say, without a last level that only numbers items.
         distinct_content: different content vectors; 0 if not known.
         semantics: SC and PD, see :func:`~recbole_gr.quality.semantics.semantic_figures`.
         neighbours: share of an item's ``k`` nearest neighbours with its prefix, per depth:
@@ -163,6 +165,12 @@ def quality_report(table: SIDTable) -> QualityReport:
         shorter = len(groups)
     meta = dict(table.meta)
     meta.pop("report", None)  # as it was when the table was learned
+    # A table from elsewhere does not say that its last level is a suffix.
+    suffix = "tokenizer" not in meta and "content_levels" not in meta and is_suffix(codes, sizes)
+    content = min(meta.pop("content_levels", table.n_levels - suffix), table.n_levels)
+    before = meta.pop("before_policy", {})
+    if not before and content < table.n_levels:
+        before = collision_figures(codes[:, :content], sizes[:content])
     return QualityReport(
         n_items=n_items,
         n_levels=table.n_levels,
@@ -170,8 +178,8 @@ def quality_report(table: SIDTable) -> QualityReport:
         group_sizes=dict(zip(*_tally(groups))),
         levels=levels,
         prefixes=prefixes,
-        before_policy=meta.pop("before_policy", {}),
-        content_levels=min(meta.pop("content_levels", table.n_levels), table.n_levels),
+        before_policy=before,
+        content_levels=content,
         meta=meta,
         unique_rate=int((groups == 1).sum()) / n_items,
         items_per_sid=n_items / len(groups),

@@ -43,14 +43,19 @@ def report_text(report: QualityReport) -> str:
 def _semantics(report: QualityReport) -> list[str]:
     if not report.semantics:
         return []
-    figures = report.semantics
-    names = {"sc": "SC", "sc_content": "SC of the content", "pd": "PD"}
-    parts = [
-        f"{title} {_number(figures[name])} ({' '.join(map(_number, figures[f'{name}_levels']))})"
-        for name, title in names.items()
+    figures, own = report.semantics, report.semantics.get("own")
+    lines = [("by content", figures, {"sc": "SC", "sc_content": "SC of the content", "pd": "PD"})]
+    if own:
+        lines.append(("by the tokenizer's own vectors", own, {"sc": "SC", "pd": "PD"}))
+    return [
+        "  "
+        + "   ".join(
+            f"{title} {_number(part[name])} ({' '.join(map(_number, part[f'{name}_levels']))})"
+            for name, title in names.items()
+        )
+        + f"   [{of}]"
+        for of, part, names in lines
     ]
-    of = "the tokenizer's codewords" if figures["source"] == "tokenizer" else "means of content"
-    return [f"  {'   '.join(parts)}   [{of}]"]
 
 
 def _neighbours(report: QualityReport) -> list[str]:

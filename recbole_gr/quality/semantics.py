@@ -21,53 +21,60 @@ def semantic_figures(
     """Semantic Cohesion and Preference Discrimination of SIDs (R3-VAE; the evaluation form).
 
     SC of depth ``l`` is over the items that share their first ``l`` codes, PD of level ``l`` over
-    the codewords of that level that some item has. Without a tokenizer's own codewords they are
-    taken from the content, which needs nothing but a SID file: the mean of the items with a code,
-    the mean of what that leaves at the next level, and so on; the quantised vector is their sum.
-    For residual k-means both are nearly the same.
+    the codewords of that level that some item has.
+
+    The paper takes a tokenizer's own codewords and quantised vectors, which are other things in
+    each: in residual k-means the deepest vectors of a group are one vector, and the first codewords
+    hold the mean; in R3-VAE vectors keep the item's own part along the reference, which no codeword
+    holds. So the figures that compare tokenizers are by content alone, which needs nothing but the
+    SIDs: the codeword of a level is the mean of the items that have it, taken from what the levels
+    before left, and the quantised vector is their sum. For residual k-means these are nearly its
+    own.
 
     SC of quantised vectors can be high because a collapsed quantiser gives all items one vector;
-    SC of the content cannot.
+    SC of the content itself cannot.
 
     Args:
         codes: LongTensor ``[n, L]``.
         sizes: codebook size of each level.
         content: float tensor ``[n, d]``.
-        codebooks: codewords of each level, ``L`` tensors ``[sizes[l], e]``; None: from the content.
+        codebooks: the tokenizer's codewords of each level, ``L`` tensors ``[sizes[l], e]``, if any.
         quantized: function from content and codes of a batch to quantised vectors ``[b, e]``;
             needed with ``codebooks``.
 
     Returns:
-        dict: ``sc``, ``sc_content`` and ``pd``, the means over levels; the lists ``sc_levels``,
-        ``sc_content_levels`` and ``pd_levels``; ``source``, "tokenizer" or "content". None stands
-        where no group has two items, or a level has one code.
+        dict: ``sc``, ``sc_content`` and ``pd``, the means over levels of the lists ``sc_levels``,
+        ``sc_content_levels`` and ``pd_levels``; in ``own``, with ``codebooks``, ``sc``, ``pd``,
+        ``sc_levels`` and ``pd_levels`` as the tokenizer's own vectors have them. None stands where
+        no group has two items, or a level has one code.
     """
-    source = "content" if codebooks is None else "tokenizer"
-    if codebooks is None:
-        codebooks = means = residual_means(codes, sizes, content)
+    means = residual_means(codes, sizes, content)
 
-        def sum_of_means(_: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-            return reduce(torch.add, (book[code] for book, code in zip(means, part.unbind(1))))
+    def sum_of_means(_: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+        return reduce(torch.add, (book[code] for book, code in zip(means, part.unbind(1))))
 
-        quantized = sum_of_means
-    elif quantized is None:
-        raise TypeError("semantic_figures: codebooks need the function quantized")
-    vectors = quantized
-    pd = []
-    for book, column, size in zip(codebooks, codes.unbind(1), sizes):
-        used = torch.bincount(column, minlength=size).to(book.device) > 0
-        pd.append(float(discrimination(book[used])) if int(used.sum()) > 1 else None)
-    sc = prefix_cohesion(codes, lambda rows: vectors(content[rows], codes[rows]))
     raw = prefix_cohesion(codes, lambda rows: content[rows])
-    return {
-        "source": source,
-        "sc": _mean(sc),
-        "sc_content": _mean(raw),
-        "pd": _mean(pd),
-        "sc_levels": sc,
-        "sc_content_levels": raw,
-        "pd_levels": pd,
-    }
+    figures = _figures(codes, content, means, sum_of_means)
+    figures |= {"sc_content": _mean(raw), "sc_content_levels": raw, "own": {}}
+    if codebooks is not None:
+        if quantized is None:
+            raise TypeError("semantic_figures: codebooks need the function quantized")
+        figures["own"] = _figures(codes, content, codebooks, quantized)
+    return figures
+
+
+def _figures(
+    codes: torch.Tensor,
+    content: torch.Tensor,
+    codebooks: Sequence[torch.Tensor],
+    quantized: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> dict[str, Any]:
+    pd = []
+    for book, column in zip(codebooks, codes.unbind(1)):
+        used = torch.bincount(column, minlength=len(book)).to(book.device) > 0
+        pd.append(float(discrimination(book[used])) if int(used.sum()) > 1 else None)
+    sc = prefix_cohesion(codes, lambda rows: quantized(content[rows], codes[rows]))
+    return {"sc": _mean(sc), "pd": _mean(pd), "sc_levels": sc, "pd_levels": pd}
 
 
 def residual_means(

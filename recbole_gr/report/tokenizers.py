@@ -23,6 +23,8 @@ COLUMNS = {
     "sc": Column("SC", "{:.3f}", False),
     "sc_content": Column("SC content", "{:.3f}", False),
     "pd": Column("PD", "{:.3f}", True),
+    "own_sc": Column("own SC", "{:.3f}"),
+    "own_pd": Column("own PD", "{:.3f}"),
     "neighbours": Column("neighbours", "{:.2%}", False),
     "seconds": Column("seconds", "{:.1f}"),
     "peak": Column("peak MiB", "{:,.0f}"),
@@ -34,7 +36,9 @@ def comparison_row(report: QualityReport) -> dict[str, float | None]:
 
     All are of the levels before a collision policy. Utilisation is that of the level with the
     least, perplexity the mean over levels, neighbours the share of content neighbours with the same
-    first code. Seconds and peak memory are those of the fit.
+    first code. SC and PD are by content, one definition for all; ``own_sc`` and ``own_pd`` are by
+    each tokenizer's own vectors and compare nothing (:mod:`recbole_gr.quality.semantics`). Seconds
+    and peak memory are those of the fit.
     """
     levels = report.levels[: report.content_levels]
     before = report.before_policy or {
@@ -45,6 +49,7 @@ def comparison_row(report: QualityReport) -> dict[str, float | None]:
     fit = report.meta.get("fit", {})
     peak = fit.get("peak_memory_bytes")
     near = report.neighbours.get("content")
+    own = report.semantics.get("own") or {}
     return {
         "distinct": before["distinct"] / report.n_items,
         "collision": before["collision_rate"],
@@ -54,6 +59,8 @@ def comparison_row(report: QualityReport) -> dict[str, float | None]:
         "sc": report.semantics.get("sc"),
         "sc_content": report.semantics.get("sc_content"),
         "pd": report.semantics.get("pd"),
+        "own_sc": own.get("sc"),
+        "own_pd": own.get("pd"),
         "neighbours": near[0] if near else None,
         "seconds": fit.get("seconds"),
         "peak": None if peak is None else peak / 2**20,

@@ -71,3 +71,25 @@ def position_in_group(keys: torch.Tensor) -> torch.Tensor:
     position = torch.empty_like(keys)
     position[order] = rank - start
     return position
+
+
+def is_suffix(codes: torch.Tensor, sizes: Sequence[int]) -> bool:
+    """Whether the last level only numbers the items of each SID, in either ``numbering``.
+
+    A table from elsewhere does not say where its levels come from. Where every SID before the last
+    level has as many items as any other, more than one, this may as well be a full grid of codes,
+    and the answer is no.
+
+    Args:
+        codes: LongTensor ``[N, L]``.
+        sizes: codebook size of each level.
+    """
+    if codes.shape[1] < 2:
+        return False
+    ordered = codes[sid_keys(codes, sizes).argsort()]
+    before, last = ordered[:, :-1], ordered[:, -1]
+    counts = torch.unique(sid_keys(before, sizes[:-1]), return_counts=True)[1]
+    if len(counts) > 1 and int(counts.min()) == int(counts.max()) > 1:
+        return False
+    found = (add_suffix(before, sizes[:-1], numbering)[0] for numbering in NUMBERINGS)
+    return any(torch.equal(numbered[:, -1], last) for numbered in found)

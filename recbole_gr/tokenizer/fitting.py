@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
+from torch import nn
 
 from recbole_gr.errors import ConfigError
 
@@ -53,3 +54,17 @@ def checked(content: torch.Tensor, dim: int) -> torch.Tensor:
             f"{int(bad.nonzero()[0])}; mend or remove them"
         )
     return content
+
+
+def random_codebooks(sizes: Sequence[int], dim: int, kind: str) -> nn.ParameterList:
+    """Codebooks ``[sizes[l], dim]`` for a start without k-means.
+
+    Args:
+        sizes: codes of each level.
+        dim: length of a codeword.
+        kind: ``normal``, of variance ``1 / dim``, so that codewords have a length of about 1; or
+            ``uniform``, within ``1 / size`` of 0 (as VQ-VAE's public code has it).
+    """
+    if kind == "normal":
+        return nn.ParameterList(nn.Parameter(torch.randn(n, dim) / dim**0.5) for n in sizes)
+    return nn.ParameterList(nn.Parameter((torch.rand(n, dim) * 2 - 1) / n) for n in sizes)

@@ -15,6 +15,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.tokenizer.base import Tokenizer
+from recbole_gr.tokenizer.fitting import random_codebooks
 from recbole_gr.tokenizer.kmeans import kmeans, nearest_code, squared_distances
 
 if TYPE_CHECKING:
@@ -106,10 +107,7 @@ class RQVAE(Tokenizer):
         layers = [self.dim, *self.options["rqvae_hidden"], self.options["rqvae_dim"]]
         self.encoder = MLP(layers)
         self.decoder = MLP(layers[::-1])
-        width = layers[-1]
-        self.codebooks = nn.ParameterList(
-            nn.Parameter(torch.randn(size, width) / width**0.5) for size in self.sizes
-        )
+        self.codebooks = random_codebooks(self.sizes, layers[-1], self.options["random_init"])
 
     def forward(
         self, content: torch.Tensor
