@@ -273,7 +273,8 @@ def test_levels_that_carry_nothing_are_seen():
     fit = torch.stack([first, torch.arange(60) // 6], 1)
     assert collapse_reasons(report_of(fit, (6, 10), **LEARNED), 0.3, 0.2) == []
     # One level is an id by design, and so is the suffix of a collision policy.
-    assert collapse_reasons(report_of(torch.arange(50)[:, None], (50,), **LEARNED), 0.3, 0.2) == []
+    ids = report_of(torch.arange(50)[:, None], (50,), **LEARNED)
+    assert collapse_reasons(ids, 0.3, 0.2) == [] and "works like item ids" in ids.to_text()
     suffix = torch.cat([fit, torch.zeros(60, 1).long()], 1)
     kept = {**LEARNED, "content_levels": 2}
     assert collapse_reasons(report_of(suffix, (6, 10, 1), **kept), 0.3, 0.2) == []

@@ -221,7 +221,8 @@ def test_codebooks_without_k_means_start_normal_or_uniform(kind):
 @pytest.mark.parametrize("ablation", [
     {"sc_regulariser": False}, {"pd_regulariser": False}, {"rating_mode": "ste"},
     {"reference_init": "none"}, {"kmeans_init": False}, {"decoder": "identity"},
-    {"reconstruction_loss": "mse_sum"}, {"reconstruction_loss": "cosine"}, {"sc_vectors": "surrogate"}, {"metric_weight": 1.0},
+    {"reconstruction_loss": "mse_sum"}, {"reconstruction_loss": "cosine"},
+    {"sc_vectors": "surrogate"}, {"metric_weight": 1.0},
 ])  # fmt: skip
 def test_every_ablation_trains_to_other_weights(ablation):
     usual, other = (fitted("R3VAE", **options) for options in ({}, ablation))

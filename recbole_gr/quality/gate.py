@@ -41,7 +41,8 @@ def collapse_reasons(
     combinations = 1
     for level in levels:
         combinations *= level.size
-    possible = min(possible, combinations)
+    if combinations > 1:  # codebooks of one code each are not what can be wanted
+        possible = min(possible, combinations)
     distinct = (report.before_policy or {"distinct": report.distinct})["distinct"]
     reasons = []
     if distinct < min_distinct * possible:
@@ -69,9 +70,10 @@ def idle_levels(report: QualityReport) -> dict[str, str]:
     SIDs serve by codes that items share. Where the first level has a code for nearly every item (on
     average fewer than two items to a code), it works like item ids, and nothing is left for those
     after it; so does a later level whose codes, whatever comes before them, are as many as the
-    items (fewer than 1.1 to a code). A later level carries nothing where it makes less than one in a thousand SIDs more: given the
-    levels before it, its code is known. A table from outside, which does not say which of its
-    levels come from content, may end in one that only makes SIDs unique; that is not judged.
+    items (fewer than 1.1 to a code). A later level carries nothing where it makes less than one in
+    a thousand SIDs more: given the levels before it, its code is known. A table from outside, which
+    does not say which of its levels come from content, may end in one that only makes SIDs unique;
+    that is not judged. A SID of one level is an id by design, which the report says.
 
     Args:
         report: :class:`~recbole_gr.quality.measures.QualityReport`.

@@ -26,6 +26,8 @@ def report_text(report: QualityReport) -> str:
             f"{before['duplicate_rate']:.2%}   largest group: {before['largest_group']}"
         )
         lines.append(line + (f"   Gini: {before['gini']:.3f}" if "gini" in before else ""))
+    if report.content_levels == 1 and report.prefixes[0].mean_items < 2:
+        lines.append("  one level with a code for nearly every item: it works like item ids")
     lines.append(
         "  level   size   used  utilisation  entropy  perplexity |"
         "  prefixes  items each  largest  children each"
