@@ -290,6 +290,37 @@ def test_sentence_content_without_the_extra_says_what_to_install(folder, monkeyp
         make_content(folder, item_content="sentence")
 
 
+def test_word_vectors_of_a_package_need_no_other(folder, monkeypatch, tmp_path):
+    """The package's own files are taken, never a download."""
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    with pytest.raises(ConfigError, match="text_encoder=wordllama.*pip install wordllama"):
+        make_content(folder, item_content="sentence", text_encoder="wordllama")
+    asked = []
+
+    class Model:
+        def embed(self, texts, norm):
+            assert norm and all(texts)
+            return np.stack([np.full(4, 0.5) for _ in texts])
+
+    class WordLlama:
+        @staticmethod
+        def load(cache_dir, disable_download):
+            asked.append((cache_dir, disable_download))
+            if len(asked) == 1:
+                raise FileNotFoundError("no weights")
+            return Model()
+
+    module = ModuleType("wordllama")
+    module.__file__, module.WordLlama = str(tmp_path / "wordllama" / "__init__.py"), WordLlama
+    monkeypatch.setitem(sys.modules, "wordllama", module)
+    with pytest.raises(ConfigError, match="vectors cannot be loaded: no weights"):
+        make_content(folder, item_content="sentence", text_encoder="wordllama")
+    content = make_content(folder, item_content="sentence", text_encoder="wordllama")
+    assert asked == [(tmp_path / "wordllama", True)] * 2
+    assert content.source == "sentence" and content.vectors.shape[1] == 4
+
+
 def test_sentences_reach_the_encoder_and_their_vectors_the_items(folder, monkeypatch):
     seen = {}
 

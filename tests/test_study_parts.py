@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from recbole_gr.quality.measures import quality_report
+from recbole_gr.sid.table import SIDTable
 from recbole_gr.study.buckets import by_ties
 from recbole_gr.study.comparison import compare
 from recbole_gr.study.curves import curves_of, mean_curve, plot_curves
 from recbole_gr.study.plan import Cell, Study
 from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
+from recbole_gr.study.sids import sid_figures_of, sid_table
 from recbole_gr.study.store import Finished, keep
 
 USERS = np.array([f"u{n}" for n in range(40)])
@@ -120,6 +124,27 @@ def test_the_report_shows_both(runs, tmp_path):
     with open(report["files"]["csv"]) as file:
         lines = [line for line in file if ",log_likelihood,better," in line]
     assert len(lines) == 1 and ",ahead," in lines[0]
+
+
+def test_the_sids_of_rows_stand_in_the_report_as_means_over_seeds(tmp_path):
+    """Kept with each run from the report of its SIDs; a figure is shown that all seeds have."""
+    found = {}
+    for seed, n_codes in ((1, 4), (2, 8)):
+        codes = (torch.arange(40) % n_codes)[:, None].expand(-1, 2)
+        report = quality_report(SIDTable.from_item_codes(codes, (8, 8)))
+        if seed == 1:
+            report.semantics = {"sc": 0.5}
+        sid = json.loads(json.dumps(report.to_dict()))
+        keep(tmp_path, {**run_of(np.random.default_rng(seed)), "sid": sid}, "key", resumed=False)
+        result = json.loads((tmp_path / "result.json").read_text())
+        assert result["sid_figures"]["distinct"] == n_codes / 40
+        found[seed] = Finished(result, None, tmp_path)
+    plain = Finished({**found[1].result, "sid_figures": None}, None, tmp_path)
+    figures = sid_figures_of({"TIGER": found, "SASRec": {1: plain}})
+    assert list(figures) == ["TIGER"] and figures["TIGER"]["distinct"] == [0.1, 0.2]
+    assert figures["TIGER"]["perplexity"] == pytest.approx([4, 8]) and "sc" not in figures["TIGER"]
+    row = sid_table(figures).splitlines()[2]
+    assert row.startswith("| TIGER") and "15.00%" in row and "6.0" in row
 
 
 def test_curves_are_means_over_the_epochs_that_all_seeds_validated(kept):

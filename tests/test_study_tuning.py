@@ -207,8 +207,20 @@ def test_other_data_sets_take_the_settings_of_the_one_tuned_on(
         assert asked.count((model, best, 1)) == asked.count((model, best, 2)) == 2
     assert list(chosen()["datasets"]) == ["tiny"]
     assert "Settings as chosen on tiny." in outcome["table"].split("## tiny")[0]
-    with pytest.raises(ConfigError, match="tune_on: tin is not .*tiny"):
-        tune(3, tune_on=["tin"])
+    # A row of one data set alone is tuned there, and runs nowhere else.
+    asked.clear()
+    some = {**ROWS, "GRU": {"model": "GRU4Rec", "datasets": ["tiny"], "hidden_size": 8}}
+    outcome = tune(3, models=some, datasets=["other", "tiny"], tune_on="tiny", settings=settings)
+    assert len(asked) == outcome["done"] == 3 + 1 and {each[0] for each in asked} == {"GRU4Rec"}
+    other, tiny = outcome["table"].split("## tiny")
+    assert "GRU" not in other.split("Settings as")[0] and "GRU" in tiny
+    for wrong, message in (
+        ({"tune_on": ["tin"]}, "tune_on: tin is not .*tiny"),
+        ({"models": some, "datasets": ["other", "tiny"], "tune_on": "other"}, "'GRU' runs on tiny"),
+        ({"models": {**ROWS, "GRU": {"datasets": "tin"}}}, "row 'GRU': tin is not .*did you mean"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            tune(3, **{"settings": settings, **wrong})
 
 
 def test_a_row_with_nothing_to_tune_says_so(tune, asked):

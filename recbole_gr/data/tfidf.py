@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from recbole_gr.data import word_vectors
 from recbole_gr.errors import ConfigError
 from recbole_gr.terminal.bars import are_seen
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from recbole_gr.data.encoder import TextColumns
     from recbole_gr.data.item_file import ItemFile
 
-ENCODERS = ("sentence-transformers", "transformers", "torch")  # whose releases make its vectors
+# Whose releases make its vectors.
+ENCODERS = ("sentence-transformers", "transformers", "torch", word_vectors.NAME)
 SVD = "float64 on a grid"  # part of the cache key of vectors that `_unit_rows` makes
 _GRID = 20  # their binary places
 MIN_DISTINCT = 0.1  # `auto` takes text only if the items have at least this share of distinct texts
@@ -241,11 +243,11 @@ def tfidf_vectors(terms: list[list[str]], dim: int, seed: int) -> tuple[np.ndarr
 def sentence_vectors(
     texts: list[str], encoder: str, device: str | None = None, progress: bool = False
 ) -> np.ndarray:
-    """Vectors of a sentence-transformers model.
+    """Vectors of a sentence-transformers model, or of the package `wordllama`.
 
     Args:
         texts (list[str]): one text per item; "" gives a zero vector.
-        encoder (str): name or folder of the model, `text_encoder`.
+        encoder (str): name or folder of the model, or `wordllama`: `text_encoder`.
         device (str | None): where to run it.
         progress (bool): show a bar.
 
@@ -255,27 +257,35 @@ def sentence_vectors(
     Raises:
         ConfigError: the optional dependency or the model is missing.
     """
+    filled = [i for i, text in enumerate(texts) if text]
+    some = [texts[i] for i in filled]
+    if encoder == word_vectors.NAME:
+        encoded = word_vectors.word_vectors(some)
+    else:
+        encoded = _by_sentence_transformers(some, encoder, device, progress)
+    vectors = np.zeros((len(texts), encoded.shape[1]), dtype=np.float32)
+    vectors[filled] = encoded
+    return vectors
+
+
+def _by_sentence_transformers(
+    texts: list[str], encoder: str, device: str | None, progress: bool
+) -> np.ndarray:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ConfigError(
             "item_content=sentence needs sentence-transformers: pip install recbole_gr[text] "
-            "(item_content=text needs nothing)"
+            f"(text_encoder={word_vectors.NAME} needs no model, item_content=text nothing at all)"
         ) from error
     try:
         model = SentenceTransformer(encoder, device=device)
     except (OSError, ValueError) as error:
         raise ConfigError(f"text_encoder={encoder!r} cannot be loaded: {error}") from error
-    filled = [i for i, text in enumerate(texts) if text]
-    encoded = np.asarray(
-        model.encode(
-            [texts[i] for i in filled],
-            show_progress_bar=bool(progress) and are_seen(),
-            convert_to_numpy=True,
-            normalize_embeddings=True,
-        ),
-        dtype=np.float32,
+    vectors = model.encode(
+        texts,
+        show_progress_bar=bool(progress) and are_seen(),
+        convert_to_numpy=True,
+        normalize_embeddings=True,
     )
-    vectors = np.zeros((len(texts), encoded.shape[1]), dtype=np.float32)
-    vectors[filled] = encoded
-    return vectors
+    return np.asarray(vectors, dtype=np.float32)

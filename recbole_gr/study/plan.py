@@ -76,6 +76,7 @@ class Study:
         tune: by row and key what to tune it over, in the words of a search's parameter file.
         tune_on: data sets on which rows are tuned; the others take what the first of them chose.
         fused: by the name of a row that fuses two others (:mod:`recbole_gr.fusion`) their names.
+        only_on: by the name of a row that runs on some of the data sets alone these.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Study:
     tune: dict[str, dict[str, str]]
     tune_on: list[str] = field(default_factory=list)
     fused: dict[str, list[str]] = field(default_factory=dict)
+    only_on: dict[str, list[str]] = field(default_factory=dict)
 
     def cells(self, chosen: Mapping[Place, Params] | None = None) -> list[Cell]:
         """All runs that train, data sets first, seeds last.
@@ -147,7 +149,7 @@ class Study:
         rows: Iterable[str],
         datasets: Sequence[str] | None = None,
     ) -> dict[Place, Any]:
-        """What is made of these rows and every data set (or these), data sets first.
+        """What is made of these rows and every data set of theirs (or of these), data sets first.
 
         Raises:
             ConfigError: what `make` raises, with the row's name.
@@ -155,6 +157,8 @@ class Study:
         found = {}
         with visible_gpus_kept():
             for dataset, row in product(datasets or self.datasets, rows):
+                if dataset not in self.only_on.get(row, self.datasets):
+                    continue
                 try:
                     found[row, dataset] = make(row, dataset)
                 except ConfigError as error:

@@ -17,6 +17,7 @@ from recbole_gr.study.curves import Curves, curves_of, plot_curves
 from recbole_gr.study.plan import Cell, Study
 from recbole_gr.study.provenance import provenance_text
 from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS
+from recbole_gr.study.sids import sid_figures_of, sid_table
 from recbole_gr.study.statistics import Difference, spread
 from recbole_gr.study.store import Finished
 
@@ -80,9 +81,11 @@ def write_study_report(
         costs, buckets, ties = _costs(runs), by_frequency(runs), by_ties(runs)
         curves[dataset] = curves_of(runs)
         figures = {**found.plain(), "costs": costs, "buckets": buckets, "ties": ties}
-        figures["curves"] = curves[dataset]
+        figures["curves"], figures["sids"] = curves[dataset], sid_figures_of(runs)
         sets[dataset] = {**figures, "tuning": tuning.get(dataset)}
         parts += [f"## {dataset}", *_page_of(found, costs, buckets, ties, study.baseline)]
+        if figures["sids"]:
+            parts += ["SIDs before the collision policy:", sid_table(figures["sids"])]
         parts += _tuning_part(tuning.get(dataset, {}))
         if tuning and dataset not in tuning:
             parts.append(f"Settings as chosen on {study.tune_on[0]}.")

@@ -78,8 +78,8 @@ def study(
                     continue
                 reason = outcome["trials"][0]["message"]
                 failed[f"{row} on {dataset}"] = f"no trial finished; the first: {reason}"
-            first = plan.tune_on[0]
             for row, dataset in product(plan.trained, plan.datasets):
+                first = next((d for d in plan.tune_on if (row, d) in trials), dataset)
                 if dataset not in plan.tune_on and (row, first) in chosen:
                     chosen[row, dataset] = chosen[row, first]
             cells = plan.cells(chosen)

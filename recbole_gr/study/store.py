@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.quality.measures import QualityReport
+from recbole_gr.report.tokenizers import comparison_row
 from recbole_gr.storage.checkpoint import stopped_beside
 from recbole_gr.storage.json_files import load_json, save_json
 from recbole_gr.study.earlier import is_run_of, siblings
@@ -34,6 +36,7 @@ SHAPE = {
     "peak_memory_bytes": OrNone(int),
     "ranks": bool,
     "valid_curve?": OrNone([[OrNone(float)]]),
+    "sid_figures?": OrNone({...: OrNone(float)}),
 }
 RESULT_KEYS = (
     *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
@@ -82,6 +85,8 @@ def keep(folder: Path, result: dict[str, Any], key: str, resumed: bool) -> None:
         others = {name: ranks[name] for name in (*PROTOCOLS, LIKELIHOOD, TIED) if name in ranks}
         save_ranks(folder / RANKS, {**tokens, **others})
     figures = {name: result.get(name) for name in RESULT_KEYS}
+    if result.get("sid"):
+        figures["sid_figures"] = comparison_row(QualityReport.of_dict(result["sid"]))
     save_json(
         folder / RESULT, {**figures, "key": key, "resumed": resumed, "ranks": ranks is not None}
     )

@@ -32,9 +32,10 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     """The study of a YAML file.
 
     Args:
-        file: with `models` (settings by name of the row, or names of models), `datasets`, `seeds`
-            and, where wanted, `name` (that of the file), `settings`, `baseline`, `tune` and
-            `tune_on` (all data sets).
+        file: with `models` (settings by name of the row, or names of models; a row's `datasets` are
+            those of the study that it runs on, by default all), `datasets`, `seeds` and, where
+            wanted, `name` (that of the file), `settings`, `baseline`, `tune` and `tune_on` (all
+            data sets).
         settings: given beside the file; they win over its `settings`, not over a row's own.
 
     Raises:
@@ -46,12 +47,13 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     if unknown := [key for key in found if key not in KEYS]:
         raise ConfigError(f"{file}: Unknown key '{unknown[0]}'{did_you_mean(unknown[0], KEYS)}")
     try:
-        rows, fused = _rows(found.get("models"))
         datasets = _names("datasets", found.get("datasets"))
+        rows, fused, only_on = _rows(found.get("models"), datasets)
         study = Study(
             name=str(found.get("name") or Path(file).stem),
             rows=rows,
             fused=fused,
+            only_on=only_on,
             datasets=datasets,
             seeds=_some("seeds", found.get("seeds"), (int,)),
             settings=_settings("settings", {**(found.get("settings") or {}), **(settings or {})}),
@@ -72,15 +74,24 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     return study
 
 
-def _rows(models: Any) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]:
-    """Settings by row, and the members of those that fuse others."""
+def _rows(
+    models: Any, datasets: list[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]], dict[str, list[str]]]:
+    """Settings by row, the members of those that fuse others, and the data sets of those that run
+    on some alone."""
     if isinstance(models, list):
         models = {str(name): {} for name in models}
     if not isinstance(models, dict) or not models:
         raise ConfigError("models: write rows, such as 'models: {TIGER: {}, SASRec: {}}'")
-    rows, fused = {}, {}
+    rows, fused, only_on = {}, {}, {}
     for name, own in models.items():
-        own = _settings(f"models, row '{name}'", own)
+        where, own = f"models, row '{name}'", dict(own) if isinstance(own, dict) else own
+        if isinstance(own, dict) and "datasets" in own:
+            only_on[str(name)] = some = _names(f"{where}: datasets", own.pop("datasets"))
+            if absent := [each for each in some if each not in datasets]:
+                near = did_you_mean(absent[0], datasets)
+                raise ConfigError(f"{where}: {absent[0]} is not among the study's datasets{near}")
+        own = _settings(where, own)
         if "fuse" in own:
             fused[str(name)] = own.pop("fuse")
             own.setdefault("model", "Fusion")
@@ -94,7 +105,7 @@ def _rows(models: Any) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]]]
             if member not in rows or member in fused:
                 near = did_you_mean(member, rows.keys() - fused.keys())
                 raise ConfigError(f"{where}: '{member}' is no row that is trained{near}")
-    return rows, fused
+    return rows, fused, only_on
 
 
 def _settings(where: str, given: Any) -> dict[str, Any]:

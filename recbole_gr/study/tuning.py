@@ -85,6 +85,11 @@ def trials_of(study: Study, n: int) -> dict[Place, Trials]:
                 f"so write under tune what '{row}' is tuned over, or '{row}: {{}}' if it has "
                 "nothing to tune"
             )
+        if not {*study.tune_on} & {*study.only_on.get(row, study.tune_on)}:
+            raise ConfigError(
+                f"--tune={n}: row '{row}' runs on {', '.join(study.only_on[row])} alone, none of "
+                f"which is in tune_on: {', '.join(study.tune_on)}"
+            )
         space = [parameter(key, text) for key, text in study.tune[row].items()]
         drawn[row] = draws(space, n, seed) if space else []
         if space and len(drawn[row]) < n:
