@@ -1,6 +1,7 @@
 """The benchmark scripts run, and compare like with like. Nothing here asserts a speed."""
 
 import json
+import re
 
 import baseline_epoch
 import catalogue
@@ -15,7 +16,6 @@ import numpy as np
 import paired
 import pit_cost
 import pytest
-import sid_metrics_vs_recall
 import tokenizer_cost
 import tokenizer_study
 import torch
@@ -198,7 +198,7 @@ def test_the_oracle_takes_a_trained_model_with_its_settings(settings, capsys, tm
 SHORT = "tokenizer_steps=4 tokenizer_epochs=2 rqvae_dim=4 opq_iterations=2 codebook_size=4".split()
 
 
-@pytest.mark.parametrize("study", ["quality", "init"])
+@pytest.mark.parametrize("study", ["quality", "ablations", "init"])
 def test_the_tokenizer_study_gives_mean_and_spread_over_seeds(settings, study, capsys, tmp_path):
     output = tmp_path / "figures.json"
     figures = tokenizer_study.main(
@@ -212,10 +212,23 @@ def test_the_tokenizer_study_gives_mean_and_spread_over_seeds(settings, study, c
         mean = sum(seed["distinct"] for seed in seeds) / 2
         row = next(line for line in lines if line.startswith(f"| {name} |"))
         assert row.split("|")[2].split()[0] == f"{mean:.4f}"
-    assert len([line for line in lines if line.startswith("ratio: ")]) == 1
+    assert len([line for line in lines if line.startswith("ratio: ")]) == (study != "ablations")
     if study == "init":
-        known, other = figures["R3VAE, k-means"], figures["R3VAE, random"]
+        known, other = figures["R3VAE, k-means"], figures["R3VAE, uniform"]
         assert known[0]["distinct"] != other[0]["distinct"] or known[0]["PD"] != other[0]["PD"]
+    # What is kept is not fitted again, nor lost where other rows are asked for.
+    more = ["--study", study, "--seeds", "2", "--output", str(output), "--set", *SHORT]
+    name = next(iter(figures))
+    assert tokenizer_study.main([*settings, *more, "--only", name]) == {name: figures[name]}
+    assert json.loads(output.read_text()) == figures
+
+
+def test_a_common_component_can_be_added_to_the_content(settings, capsys):
+    given = [*settings, "--only", "RKMeans", "--seeds", "1", "--set", *SHORT]
+    plain, common = (tokenizer_study.main([*given, f"--common={a}"])["RKMeans"] for a in (0, 1.8))
+    assert common[0]["SC content"] > plain[0]["SC content"] + 0.2
+    cosines = list(map(float, re.findall(r"mean_cosine ([.0-9]+)", capsys.readouterr().out)))
+    assert len(cosines) == 2 and cosines[1] > cosines[0] + 0.2
 
 
 def test_tokenizer_cost_times_an_epoch_of_both(capsys):
@@ -223,18 +236,6 @@ def test_tokenizer_cost_times_an_epoch_of_both(capsys):
     figures = tokenizer_cost.main(arguments)
     assert [figures[name]["batches"] for name in ("R3VAE", "RQVAE")] == [2, 6]
     assert all(f["epoch"] > 0 and f["start"] > 0 for f in figures.values())
-
-
-def test_sid_metrics_are_ranked_against_recall(settings, capsys, tmp_path):
-    names = ["R3VAE", "RKMeans", "OPQ"]
-    only = ["--only", *names, "--output", str(tmp_path / "kept.json")]
-    arguments = [*settings, *only, "--set", *SHORT, "epochs=1"]
-    figures, correlations = sid_metrics_vs_recall.main(arguments)
-    assert list(figures) == names and len(correlations) == 5
-    assert len({row["PD"] for row in figures.values()}) == 3
-    assert len(sid_metrics_vs_recall.SETTINGS) >= 8
-    again = sid_metrics_vs_recall.main(arguments)
-    assert again[0] == figures and len(ratio_lines(capsys)) == 2
 
 
 def test_functions_take_turns():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,7 @@ def compare_features(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     cmd_args: list[str] | None = None,
+    variants: Sequence[str] = VARIANTS,
 ) -> list[dict[str, Any]]:
     """Train a click-through model on item ids, on SIDs and on both; all see the same rows.
 
@@ -123,6 +124,7 @@ def compare_features(
         written (dict): of :func:`sid_features`.
         model (str): a context-aware model of RecBole's.
         config_file_list, config_dict, cmd_args: as for `run_recbole_gr`.
+        variants: some of `VARIANTS`.
 
     Returns:
         list[dict]: results as of `run_recbole_gr`, whose `model` names the variant too.
@@ -131,7 +133,7 @@ def compare_features(
     from recbole_gr.quick_start import run_model
 
     results = []
-    for variant in VARIANTS:
+    for variant in variants:
         load_col = dict(written["settings"]["load_col"])
         if variant == "item id":
             load_col["item"] = [f for f in load_col["item"] if f not in written["fields"]]
