@@ -126,6 +126,27 @@ def test_first_step_scores_one_prefix_per_user_and_no_level_has_more_beams_than_
 
 
 @pytest.mark.parametrize("dense_limit", [0, 1 << 20], ids=["sparse", "dense"])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_the_last_code_is_asked_for_only_where_there_is_a_choice(dense_limit, share, monkeypatch):
+    """A suffix level: most prefixes have one code left. The same beams to the last bit."""
+    generator = torch.Generator().manual_seed(1)
+    prefixes = torch.randperm(36, generator=generator)[:20]
+    crowded = torch.arange(20) < 20 * share
+    rows = [(n // 6, n % 6, k) for n, many in zip(prefixes.tolist(), crowded.tolist())
+            for k in range(3 if many else 1)]  # fmt: skip
+    codes, items = torch.tensor(rows), torch.arange(1, len(rows) + 1)
+    trie = SIDTrie(codes, items, (6, 6, 3), dense_limit)
+    model, other = TableModel(4, (6, 6, 3)), TableModel(4, (6, 6, 3))
+    found = beam_search(model, trie, 4, 8, renormalise=True)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # asks for all
+    expected = beam_search(other, trie, 4, 8, renormalise=True)
+    assert all(map(torch.equal, found[:3], expected[:3]))
+    assert other.calls == [(0, 1), (1, 6), (2, 8)]
+    width = dict(model.calls).get(2, 0)
+    assert width == 0 if share == 0 else width == 8 if share == 1 else 0 < width < 8
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1 << 20], ids=["sparse", "dense"])
 def test_every_beam_is_a_sid_of_the_catalogue(dense_limit):
     sizes = (8, 8, 8)
     codes, items = catalogue(3, 40, sizes)

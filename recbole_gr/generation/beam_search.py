@@ -67,8 +67,12 @@ def beam_search(
     codes = torch.empty(batch_size, 1, 0, dtype=torch.long, device=nodes.device)
     last = parents = None
     for level in range(trie.n_levels):
-        logits = step(level, last, parents)  # [B, W, V]
-        extended = extend(trie, level, nodes, scores, logits, renormalise)
+        at_last = renormalise and level == trie.n_levels - 1
+        if at_last and last is not None and parents is not None:
+            extended = extend_last(step, trie, nodes, scores, last, parents)
+        else:
+            logits = step(level, last, parents)  # [B, W, V]
+            extended = extend(trie, level, nodes, scores, logits, renormalise)
         n_places = extended.shape[2]
         width = min(beam_size, trie.n_nodes[level + 1])  # never more beams than prefixes
         spare = 0 if excluded is None else excluded.spare()
@@ -117,6 +121,38 @@ def extend(
             logp = logp.gather(2, codes)
         logp.add_(closed)
     return logp.add_(scores.unsqueeze(-1))
+
+
+def extend_last(
+    step: Step, trie: SIDTrie, nodes: Tensor, scores: Tensor, last: Tensor, parents: Tensor
+) -> Tensor:
+    """Score every continuation of every beam at the last level, renormalised.
+
+    A prefix that one code alone completes is not asked for it: among the codes allowed its
+    probability is 1. Where a suffix tells items apart, that is most of them.
+
+    Args:
+        step: the model.
+        nodes, scores: as for :func:`extend`.
+        last, parents: as for the model.
+
+    Returns:
+        ``[B, W, K]``, as of :func:`extend`.
+    """
+    level = trie.n_levels - 1
+    # Elsewhere the look at how many are asked would wait for the device.
+    if nodes.device.type != "cpu" or torch.compiler.is_compiling():
+        return extend(trie, level, nodes, scores, step(level, last, parents), renormalise=True)
+    closed = trie.options(level, nodes)[1]
+    asked = (closed == 0).sum(2) > 1  # [B, W]
+    extended = closed + scores.unsqueeze(-1)
+    width = int(asked.sum(1).max())
+    if width:
+        some = asked.int().argsort(dim=1, descending=True, stable=True)[:, :width]
+        nodes, scores, last, parents = (x.gather(1, some) for x in (nodes, scores, last, parents))
+        found = extend(trie, level, nodes, scores, step(level, last, parents), renormalise=True)
+        extended.scatter_(1, some.unsqueeze(-1).expand_as(found), found)
+    return extended
 
 
 def best(scores: Tensor, tie: Tensor | Callable[[], Tensor], k: int) -> tuple[Tensor, Tensor]:
