@@ -37,10 +37,12 @@ def group_cohesion(vectors: torch.Tensor, groups: torch.Tensor, n_groups: int) -
     Returns:
         scalar tensor; 0, without gradient to any vector, where no group has two members.
     """
-    rows = unit(vectors)
+    lengths = vectors.norm(dim=1, keepdim=True)
+    rows = vectors / lengths.clamp(min=EPS)
     sums = rows.new_zeros(n_groups, rows.shape[1]).index_add(0, groups, rows)  # [G, d]
-    # A zero vector has no direction: its square is 0 instead of 1.
-    squares = rows.new_zeros(n_groups).index_add(0, groups, rows.square().sum(1))
+    # Of length 1, whose square has no gradient; but a zero vector has no direction.
+    own = (lengths / lengths.clamp(min=EPS)).detach().square().squeeze(1)
+    squares = rows.new_zeros(n_groups).index_add(0, groups, own)
     counts = counts_of(groups, n_groups).to(rows.dtype)
     paired = counts > 1
     cohesion = (sums.square().sum(1) - squares) / (counts * (counts - 1)).clamp(min=1)

@@ -14,7 +14,7 @@ Source: "R3-VAE" (arXiv 2604.11440), equations 3 to 6.
 import torch
 import torch.nn.functional as F
 
-from recbole_gr.quality.cohesion import unit
+from recbole_gr.quality.cohesion import EPS, unit
 from recbole_gr.tokenizer.kmeans import nearest_code
 
 MODES = ("softmax", "topk", "top1_rating", "top1_projection", "ste")
@@ -59,18 +59,21 @@ def rate(
         best, words = scores.topk(min(k, len(codebook)), dim=1)
         weights = torch.softmax(best / temperature, 1)  # [n, k]
         return (weights.unsqueeze(1) @ codebook[words]).squeeze(1), codes
-    if codes is None:
-        with torch.no_grad():
-            if mode == "ste":
-                codes = (codebook.square().sum(1) - 2 * residual @ codebook.T).argmin(1)
-            else:
-                codes = cosines(residual, codebook).argmax(1)
-    word = F.embedding(codes, codebook)
     if mode == "ste":
-        return word, codes
-    word = unit(word)
-    source = residual if mode == "top1_projection" else unit(residual)
-    return (source * word).sum(1, keepdim=True) * word, codes
+        if codes is None:
+            with torch.no_grad():
+                codes = (codebook.square().sum(1) - 2 * residual @ codebook.T).argmin(1)
+        return F.embedding(codes, codebook), codes
+    # Codewords are scaled before they are looked up: there are fewer of them than rows.
+    directions = unit(codebook)
+    if codes is None:
+        with torch.no_grad():  # a residual's length changes nothing in the order of its cosines
+            codes = (residual @ directions.T).argmax(1)
+    word = F.embedding(codes, directions)
+    along = (residual * word).sum(1, keepdim=True)
+    if mode == "top1_rating":
+        along = along / residual.norm(dim=1, keepdim=True).clamp(min=EPS)
+    return along * word, codes
 
 
 def stable_codes(residual: torch.Tensor, codebook: torch.Tensor, mode: str) -> torch.Tensor:
