@@ -57,7 +57,7 @@ def pit(tiny_folder, tmp_path, monkeypatch):
 
 def test_the_phases_follow_each_other_and_start_anew(pit, caplog):
     caplog.set_level("INFO")
-    trainer, train, valid, test = pit()
+    trainer, train, valid, test = pit(evolve="pairs")
     seen, evaluate = [], trainer.evaluate
 
     def note(*args, **kwargs):
@@ -81,7 +81,8 @@ def test_the_phases_follow_each_other_and_start_anew(pit, caplog):
     figures = trainer.epoch_figures[-1]["figures"]
     assert set(figures) == {
         "loss", "candidate loss", "selection", "codebook entropy (bits)", "SID churn",
-        "SIDs per item", "items per SID", "share of items by SIDs", "validation",
+        "SIDs per item", "items per SID", "share of items by SIDs", "behaviour in the SIDs",
+        "validation",
     }  # fmt: skip
     assert trainer.evaluate(test, load_best_model=True)["recall@10"] > 0
 
