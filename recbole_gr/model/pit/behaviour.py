@@ -41,7 +41,7 @@ def behaviour_clusters(users: Tensor, items: Tensor, n_items: int, n_clusters: i
     taken = per_item > 0
     points = basis[taken] / per_item[taken].sqrt().unsqueeze(1)
     points = torch.nn.functional.normalize(points, dim=1)
-    centroids = kmeans(points, min(n_clusters, len(points)), iterations=10)
+    centroids = kmeans(points, min(n_clusters, len(points)), iterations=10, redo=5)
     clusters = torch.full((n_items,), -1, device=users.device)
     clusters[taken] = squared_distances(points, centroids).argmin(1)
     return clusters
