@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.pit.statistics import SID_HISTOGRAM
-from recbole_gr.storage.files import atomic_write
 from recbole_gr.terminal.log import brief, say
-from recbole_gr.trainer.batches import to_device
+from recbole_gr.trainer.batches import generators_of, to_device
 from recbole_gr.trainer.contents import PHASES, REMEDY
 from recbole_gr.trainer.figures import FiguresTrainer, figures_in
+from recbole_gr.trainer.warm_ups import copy_checkpoint, shared_warm_up
 from recbole_gr.trainer.weights import load_checkpoint_of
 from recbole_gr.untrusted.shapes import require, taking
 
@@ -48,7 +46,8 @@ class PITTrainer(FiguresTrainer):
 
     The best warm-up stays beside the checkpoint as ``<name>-warmup.pth``. Another run takes it with
     ``warmup_from`` in the place of its own phase 1, so that variants of the co-evolution start from
-    the same weights.
+    the same weights. With ``warmup_dir`` runs find each other's by themselves, the first makes it,
+    and all go on with the same random numbers.
 
     A checkpoint knows its phase: training resumes inside either one as if never interrupted.
     """
@@ -88,13 +87,19 @@ class PITTrainer(FiguresTrainer):
         """
         self.model.probe = self._probe(train_data)
         if self.model.phase == 1:
-            if self.config["warmup_from"] and self.start_epoch == 0:
-                score = self._take_warm_up(self.config["warmup_from"])
+            shared = shared_warm_up(self.config, self.model) if saved else None
+            known = self.config["warmup_from"]
+            if known is None and shared is not None and shared.is_file():
+                known = str(shared)
+            if known and self.start_epoch == 0:
+                score = self._take_warm_up(known)
             else:
                 score, _ = super().fit(train_data, valid_data, verbose, saved, **kwargs)
                 if saved:  # otherwise the last epoch's weights are what there is
                     self._load_model(self.saved_model_file)
-                    self._keep_warm_up()
+                    self._keep_warm_up(shared)
+            if shared is not None:
+                self._take_random_states(known or str(shared), train_data)
             self._bridge(score if valid_data else None)
         return super().fit(train_data, valid_data, verbose, saved, **kwargs)
 
@@ -136,15 +141,21 @@ class PITTrainer(FiguresTrainer):
             if own is not None:
                 tokenizer["lr_scale"] = own / self.learning_rate
 
-    def _keep_warm_up(self) -> None:
+    def _keep_warm_up(self, shared: Path | None) -> None:
         """Phase 2 overwrites the checkpoint; a copy serves as another run's ``warmup_from``."""
-        if not processes.is_rank_zero():
-            return
         saved = Path(self.saved_model_file)
-        kept = saved.with_name(f"{saved.stem}-warmup{saved.suffix}")
-        with atomic_write(kept) as unfinished:
-            shutil.copyfile(saved, unfinished)
+        kept = shared or saved.with_name(f"{saved.stem}-warmup{saved.suffix}")
+        copy_checkpoint(saved, kept)
         self.logger.info(f"Kept {kept}")
+
+    def _take_random_states(self, file: str, train_data: AbstractDataLoader) -> None:
+        """Go on with the random numbers of a warm-up, whoever has made it."""
+        state = load_checkpoint_of(self.config, file, map_location="cpu")
+        require(state, self.resumes_with, file, REMEDY)
+        for generator, kept in zip(generators_of(train_data), state["loader_states"]):
+            generator.set_state(kept)
+        with taking("random_states", file, REMEDY):
+            self._restore_random_states(state)
 
     def _take_warm_up(self, file: str) -> float:
         """Weights and figures of another run's phase 1; returns its best score.
