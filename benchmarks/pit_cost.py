@@ -2,9 +2,9 @@
 
 Claims checked:
 
-* an epoch of co-evolution takes at most 1.5 times one of warm-up, the refresh of the index included:
-  where items evolve in an epoch that judges, and ends a round; where pairs do with 4 candidates,
-  Item-to-Token frozen (``free`` trains it on);
+* an epoch of co-evolution takes at most 1.5 times one of warm-up, the refresh of the index
+  included: where items evolve in an epoch that judges, and ends a round; where pairs do with 4
+  candidates, Item-to-Token frozen (``free`` trains it on);
 * the index takes a fixed number of bytes per item;
 * a refresh of 1 million items with 4 SIDs each, and the trie built from it, take seconds.
 

@@ -277,4 +277,3 @@ def test_what_is_left_open_follows_from_other_keys():
     assert (config["n_candidates"], config["index_size"]) == (1, 1)
     assert (config["warmup_epochs"], config["warmup_stopping_step"]) == (1, 10)
     assert config["train_sample"] == "sequence"
-

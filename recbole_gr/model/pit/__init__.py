@@ -7,6 +7,6 @@ weighted graph of items and SIDs that decoding may end on, ``evolving`` and ``mo
 to other SIDs, and ``model`` puts them together. The phases of training are in
 :mod:`recbole_gr.trainer.pit`.
 
-The text of the paper's method could only be read in part; where a docstring says *inferred* or *ours* the
-choice is this project's own.
+The text of the paper's method could only be read in part; where a docstring says *inferred* or
+*ours* the choice is this project's own.
 """
