@@ -91,7 +91,7 @@ class PIT(ChoosingSIDs):
             u2t = 1 / (1 + self.lambda_item)
             weights = {**weights, "u2t": u2t, "item": 1 - u2t}
         if self.item_to_token is not None and (self.phase == 1 or not self.frozen):
-            losses["i2t"] = self._item_loss(choice)
+            losses["i2t"] = self._item_loss(choice, share)
         if self.alignment is not None:
             losses["csa"] = self._alignment_loss(reading, targets, counted, interaction)
         total = torch.zeros((), device=targets.device)
@@ -126,7 +126,7 @@ class PIT(ChoosingSIDs):
             losses = self._item_losses(reading, targets, counted, None)
         return float((losses * counted).sum() / counted.sum())
 
-    def _item_loss(self, choice: Choice) -> Tensor:
+    def _item_loss(self, choice: Choice, share: Tensor) -> Tensor:
         """Mean cross-entropy of a code over the levels and the counted pairs.
 
         Equal pairs of item and SID are computed once and weighted by how many there are.
@@ -137,7 +137,7 @@ class PIT(ChoosingSIDs):
         vectors = self.items(choice.items[row])
         candidates = choice.candidates[row, place]
         losses = self.item_to_token.level_losses(vectors, candidates, self.proposable)
-        return (losses.mean(1) * weight).sum() / weight.sum().clamp_min(1)
+        return (losses.mean(1) * weight).sum() * share  # 1 over the counted pairs
 
     def _alignment_loss(
         self, reading: Reading, targets: Tensor, counted: Tensor, interaction: Interaction
