@@ -20,7 +20,7 @@ SMALL_PIT = {
     "n_i2t_layers": 1,
     "epochs": 3,
     "stopping_step": 10,
-    "select": "min",
+    "evolve": "pairs",
     "index_item_prior": "uniform",
     "index_temperature": 1.0,
 }
@@ -28,8 +28,9 @@ LAZY = {"architecture": "lazy_decoder"}
 ENCODER = {"architecture": "encoder_decoder"}
 
 
-def small_pit(table=None, seed=0, content=None, popularity=None, **options):
-    """A PIT of 16 features in evaluation mode, with its defaults from the property file."""
+def small_pit(table=None, seed=0, content=None, popularity=None, taken=None, **options):
+    """A PIT of 16 features in evaluation mode, with its defaults from the property file but for
+    pairs that evolve; ``taken`` are the rows of its training data."""
     table = table or random_table(N_ITEMS, (4, 5, 3))
     n_items = len(table.codes)
     config = class_settings(PIT, "model", {**FIELDS, **SMALL_PIT, **options})
@@ -39,7 +40,11 @@ def small_pit(table=None, seed=0, content=None, popularity=None, **options):
         content = torch.randn(n_items, 8)
     counts = torch.arange(n_items) % 7 if popularity is None else popularity
     matrix = csr_matrix(counts.numpy()[None])
-    dataset = SimpleNamespace(num=lambda field: n_items, inter_matrix=lambda form: matrix)
+    none = torch.zeros(0, dtype=torch.long)
+    dataset = SimpleNamespace(
+        num=lambda field: n_items, inter_matrix=lambda form: matrix, uid_field="user_id",
+        iid_field="item_id", inter_feat=taken or {"user_id": none, "item_id": none},
+    )  # fmt: skip
     model = PIT(config, dataset, table, content).eval()
     torch.nn.init.normal_(model.items.offset, std=0.3)
     return model

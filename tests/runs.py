@@ -31,7 +31,10 @@ def arguments(model, folder, name="tiny", **settings):
 
 
 SIDS = {"codebook_size": 8, "sid_levels": 2, "content_dim": 8, "epochs": 1}  # some collide
-PIT = {"n_i2t_layers": 1, "n_context_layers": 1, "n_candidates": 3, "csa_negatives": 2}
+PIT = {
+    "n_i2t_layers": 1, "n_context_layers": 1, "n_candidates": 3, "csa_negatives": 2,
+    "evolve_every": 1,  # so that items move in the first of two epochs
+}  # fmt: skip
 SHORT = {"epochs": 1, "MAX_ITEM_LIST_LENGTH": 10}
 NEGATIVES = {"distribution": "uniform", "sample_num": 1, "alpha": 1.0, "dynamic": False}
 

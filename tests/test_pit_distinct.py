@@ -6,6 +6,7 @@ import pytest
 import torch
 from pit_models import batch_for, evolving, small_pit
 
+from recbole_gr.model.pit import choosing
 from recbole_gr.model.pit import model as pit
 from recbole_gr.model.pit.pairs import counted_pairs, counted_pairs_of_fixed_size
 from recbole_gr.sid.counting import distinct, distinct_of_fixed_size
@@ -43,7 +44,7 @@ def test_a_fixed_size_leaves_loss_gradients_and_index_of_pit_as_they_are(
     torch.manual_seed(1)
     loss = model.calculate_loss(batch)
     loss.backward()
-    monkeypatch.setattr(pit, "distinct", distinct_of_fixed_size)
+    monkeypatch.setattr(choosing, "distinct", distinct_of_fixed_size)
     monkeypatch.setattr(pit, "counted_pairs", counted_pairs_of_fixed_size)
     torch.manual_seed(1)
     fixed = other.calculate_loss(batch)

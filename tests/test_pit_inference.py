@@ -61,7 +61,7 @@ def test_a_beam_as_wide_as_the_index_ranks_like_exhaustive_scoring(options, merg
     own = exact[torch.arange(4), batch["item_id"]]
     assert torch.allclose(model.predict(batch), own, atol=1e-4)
     codes, items, weights = model.index.edges()
-    prior = model.popularity + 1
+    prior = model.item_prior
     for item in (3, 17):  # by hand
         parts = []
         for sid in {tuple(c) for c in codes[items == item].tolist()}:
@@ -275,6 +275,5 @@ def test_what_is_left_open_follows_from_other_keys():
     config = class_settings(pit_module.PIT, "model", {**SMALL_PIT, "ablate": "coevo"})
     pit_module.PIT.prepare_config(config)
     assert (config["n_candidates"], config["index_size"]) == (1, 1)
-    assert (config["warmup_epochs"], config["warmup_stopping_step"]) == (3, 10)
+    assert (config["warmup_epochs"], config["warmup_stopping_step"]) == (1, 10)
     assert config["train_sample"] == "sequence"
-

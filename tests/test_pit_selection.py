@@ -28,7 +28,7 @@ def test_the_selected_sid_is_the_cheapest_for_the_user_at_every_position(options
     batch = batch_for(model, seed=5)
     targets = model.sequence(batch)[:, 1:] if model.whole else batch["item_id"].unsqueeze(1)
     counted = model.counted(batch) if model.whole else torch.ones_like(targets).bool()
-    choice = model._choose(model._read(batch, model.whole), targets, counted)
+    choice = model._choose(batch, targets, counted)
     places, counts = set(), torch.zeros(N_ITEMS + 1, 4)
     for row, position, one in counted_prefixes(batch):
         target = int(one["item_id"])
@@ -49,7 +49,7 @@ def test_the_item_rule_weighs_what_the_item_owns_of_a_sid():
     model = evolving(small_pit(select="item", index_item_prior="popularity", index_threshold=0.1))
     batch = whole_batch(seed=5)
     targets, counted = model.sequence(batch)[:, 1:], model.counted(batch)
-    choice = model._choose(model._read(batch, True), targets, counted)
+    choice = model._choose(batch, targets, counted)
     fresh = evolving(small_pit(select="item", index_item_prior="popularity", index_threshold=0.1))
     codes, items, weights = fresh.index.edges()
     mass = weights * (fresh.popularity[items] + 1)
@@ -83,11 +83,10 @@ def test_selection_is_free_of_dropout_and_leaves_the_mode_alone():
     model = evolving(small_pit(dropout=0.5))
     batch = whole_batch()
     targets, counted = model.sequence(batch)[:, 1:], model.counted(batch)
-    reading = model._read(batch, True)
-    expected = model._choose(reading, targets, counted).codes
+    expected = model._choose(batch, targets, counted).codes
     model.train()
     state = torch.get_rng_state()
-    assert torch.equal(model._choose(reading, targets, counted).codes, expected)
+    assert torch.equal(model._choose(batch, targets, counted).codes, expected)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in model.user_to_token.modules())
 

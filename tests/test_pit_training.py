@@ -57,7 +57,7 @@ def pit(tiny_folder, tmp_path, monkeypatch):
 
 def test_the_phases_follow_each_other_and_start_anew(pit, caplog):
     caplog.set_level("INFO")
-    trainer, train, valid, test = pit()
+    trainer, train, valid, test = pit(evolve="pairs")
     seen, evaluate = [], trainer.evaluate
 
     def note(*args, **kwargs):
@@ -81,7 +81,8 @@ def test_the_phases_follow_each_other_and_start_anew(pit, caplog):
     figures = trainer.epoch_figures[-1]["figures"]
     assert set(figures) == {
         "loss", "candidate loss", "selection", "codebook entropy (bits)", "SID churn",
-        "SIDs per item", "items per SID", "share of items by SIDs", "validation",
+        "SIDs per item", "items per SID", "share of items by SIDs", "behaviour in the SIDs",
+        "validation",
     }  # fmt: skip
     assert trainer.evaluate(test, load_best_model=True)["recall@10"] > 0
 
@@ -136,6 +137,25 @@ def test_variants_of_the_co_evolution_start_from_one_warm_up(pit, tmp_path):
         assert score > 0 and second.evaluate(test, load_best_model=True)["recall@10"] > 0
         stages = [entry["stage"] for entry in second.epoch_figures]
         assert stages[-2:] == ["Co-evolve"] * 2 and set(stages[:-2]) == {"Warm-up"}
+
+
+def test_runs_that_share_a_folder_share_their_warm_up(pit, tmp_path):
+    """Whoever makes it: an arm that takes it goes on as if it had made it."""
+    arms, results = ({}, {"ablate": "coevo"}, {"evolve": "pairs", "n_candidates": 4}), {}
+    for folder, order in (("one", (0, 1, 2)), ("two", (2, 0))):
+        for n, arm in enumerate(order):
+            where = {"warmup_dir": str(tmp_path / folder), "dropout": 0.2}
+            trainer, train, valid, test = pit(epochs=2, warmup_epochs=2, **where, **arms[arm])
+            score, _ = trainer.fit(train, valid)
+            assert len(trainer.epoch_seconds) == (2 if n else 4)
+            tested = trainer.evaluate(test, load_best_model=True)
+            expected = results.setdefault(arm, (score, tested))
+            assert (score, tested) == expected
+        assert len(list((tmp_path / folder).iterdir())) == 1
+    assert len({str(result) for result in results.values()}) > 1
+    others = pit(epochs=1, warmup_epochs=1, warmup_dir=str(tmp_path / "one"), ablate="csa")
+    others[0].fit(*others[1:3])
+    assert len(list((tmp_path / "one").iterdir())) == 2  # without alignment it is another warm-up
 
 
 def test_what_is_no_warm_up_of_this_model_is_refused(pit, tmp_path):

@@ -25,7 +25,7 @@ TEXT = set(
     "sid_file sid_dir content_file content_field content_cache_dir text_encoder result_dir ip "
     "continual_field continual_part_field continual_dir cf_file checkpoint_dir dataset_save_path "
     "additional_feat_suffix dataloaders_save_path wandb_project gpu_id data_path "
-    "continual_model".split()
+    "continual_model warmup_dir".split()
 )
 NAMES = {"text_fields", "continual_cf_files", "redistribution_items"}
 VALID = {

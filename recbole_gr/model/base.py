@@ -47,6 +47,7 @@ class GenerativeRecommender(SequentialRecommender):
         results_version: counted up when the same settings and data give other results than before.
         tokenizes_items: :meth:`add_items` codes new items, in the place of the fitted tokenizer.
         of_sids: how the names of weights begin that are learned of the SIDs of single items.
+        of_data: names of what is saved with the weights but follows from the data alone.
         history_fields: interaction fields that it reads of a history, beside the item; None: all.
         codes: ``[n_items, L]`` SIDs, row 0 (padding) zeros; part of the checkpoint.
         trie: the same SIDs as a :class:`SIDTrie`; rebuilt, not saved.
@@ -65,6 +66,7 @@ class GenerativeRecommender(SequentialRecommender):
     results_version = 0
     tokenizes_items = False
     of_sids: tuple[str, ...] = ()
+    of_data: tuple[str, ...] = ()
     history_fields: tuple[str, ...] | None = ()
 
     codes: Tensor
@@ -191,9 +193,11 @@ class GenerativeRecommender(SequentialRecommender):
         """The item content ``[n_items, d]`` in the weights of a checkpoint (``needs_content``)."""
         raise NotImplementedError
 
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Take from the checkpoint of an earlier period what is not among the weights."""
+
     def end_epoch(self) -> dict[str, dict[str, float]]:
-        """Figures that the model states about itself after an epoch, ``{topic: {name: value}}``;
-        :class:`~recbole_gr.trainer.figures.FiguresTrainer` keeps them."""
+        """Figures of an epoch, ``{topic: {name: value}}``, for the trainer to keep and log."""
         return {}
 
     def redistribution(self) -> list[dict] | None:
@@ -242,8 +246,7 @@ class GenerativeRecommender(SequentialRecommender):
     @torch.no_grad()
     def prepare_export(self) -> None:
         """Compute what :meth:`search` computes once and keeps, before it is recorded as a graph."""
-        self.trie.item_paths()
-        self.trie.n_below()
+        _ = self.trie.item_paths(), self.trie.n_below()
 
     def rank(self, beams: Beams, k: int, interaction: Interaction) -> Generated:
         """The ``k`` best items of finished beams (see :func:`rank_items`)."""

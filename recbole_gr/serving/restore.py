@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 RUN_ONLY_KEYS = (
     RUN_KEYS
     | OUTSIDE
-    | {"offset", "local_rank", "gpu_id", "use_gpu", "resume", "warmup_from", "members"}
+    | {"offset", "local_rank", "gpu_id", "use_gpu", "resume", "members"}
+    | {"warmup_from", "warmup_dir"}
 )
 
 

@@ -25,7 +25,8 @@ def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
     means the same in both models: the rows it had are taken over, those of new items and users
     stay as `model` was made. The SIDs (buffer ``codes``) are those of `model`, and so is what a
     model has learned of the SIDs of an item (its attribute ``of_sids``) where the item has another
-    one now. Optimiser state is not taken over (DACT, section 11).
+    one now. What follows from the data (``of_data``) is that of `model`, made of the new ones.
+    Optimiser state is not taken over (DACT, section 11).
 
     Args:
         model (AbstractRecommender): the new model; changed in place.
@@ -38,6 +39,8 @@ def load_grown(model: AbstractRecommender, file: str, config: Config) -> None:
     saved = load_checkpoint_of(config, file, map_location=config["device"])
     with taking("weights", file, REMEDY):
         _take_over(model, current_weights(model, saved), file)
+    if is_generative(model):
+        model.go_on_from(saved)
 
 
 def _take_over(model: AbstractRecommender, saved: dict[str, torch.Tensor], file: str) -> None:
@@ -45,12 +48,12 @@ def _take_over(model: AbstractRecommender, saved: dict[str, torch.Tensor], file:
     if saved.keys() != present.keys():
         odd = sorted(saved.keys() ^ present.keys())
         raise ConfigError(f"the weights in '{file}' are of another kind of model: {odd[0]!r}")
-    of_sids = model.of_sids if is_generative(model) else ()
+    of_sids, of_data = (model.of_sids, model.of_data) if is_generative(model) else ((), ())
     n_old = len(saved["codes"]) if of_sids else 0
     same_sid = (saved["codes"] == present["codes"][:n_old]).all(1) if of_sids else None
     counts = {getattr(model, name, None) for name in ("n_items", "n_users")}
     for name, value in present.items():
-        if name == "codes":
+        if name == "codes" or name in of_data:
             continue
         old = saved[name]
         grown = old.dim() > 0 and old.shape[1:] == value.shape[1:] and len(value) in counts

@@ -76,6 +76,7 @@ class BeamIndex(nn.Module):
         self.register_buffer("count", torch.zeros(len(codes), capacity))
         self.register_buffer("log_prob", first.log())
         self.register_buffer("weight", first)
+        self._built: dict[bool, SIDTrie] = {}  # the last tree of each kind
 
     @property
     def n_items(self) -> int:
@@ -107,7 +108,7 @@ class BeamIndex(nn.Module):
         # Places with weight stay as they are, then come the most selected; the sort is stable.
         key = merged[1].masked_fill(merged[2] == EMPTY, -1)
         key = key.masked_fill(merged[3] > 0, float("inf"))
-        self._write(items, self._take(merged, key))
+        self.write(items, self._take(merged, key))
 
     def refresh(self, codes: Tensor, log_prob: Tensor, edge_log_prob: Tensor | None = None) -> None:
         """Decay, take in candidates, weigh and prune, for all items at once.
@@ -136,7 +137,7 @@ class BeamIndex(nn.Module):
         codes, count, log_prob, weight = self._take((*merged[:3], weight), weight)
         rank = torch.arange(self.capacity, device=weight.device)
         keep = (rank < self.max_sids) & ((weight >= self.threshold) | (rank == 0)) & (weight > 0)
-        self._write(
+        self.write(
             items,
             (
                 codes.masked_fill(~keep.unsqueeze(2), 0),
@@ -182,7 +183,7 @@ class BeamIndex(nn.Module):
         codes, count, log_prob, weight = self._take((*merged[:3], weight), weight)
         late = torch.arange(self.capacity, device=device) >= self.max_sids
         parts = count, log_prob.masked_fill(late, EMPTY), weight.masked_fill(late, 0.0)
-        self._write(items, (codes, *parts))
+        self.write(items, (codes, *parts))
         return items
 
     def edges(self, only_heaviest: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -203,18 +204,24 @@ class BeamIndex(nn.Module):
     def trie(self, item_prior: Tensor | None = None, only_heaviest: bool = False) -> SIDTrie:
         """The tree of all legal SIDs, with ``P(i | c)`` proportional to ``w_ic pi_i`` on it.
 
+        Where items own the SIDs that they owned before it is the tree of before, weighed anew.
+
         Args:
             item_prior: ``pi [n_items]``; all equal by default.
             only_heaviest: one SID per item.
         """
-        codes, items, weights = (x.cpu() for x in self.edges(only_heaviest))
+        codes, items, weights = self.edges(only_heaviest)
         if item_prior is not None:
-            weights = weights * item_prior.cpu()[items]
-        trie = SIDTrie(codes, items, self.sizes)
+            weights = weights * item_prior[items]
         # The order of the tree's entries: by SID, then by item (`items` ascends already).
         order = sid_keys(codes, self.sizes).argsort(stable=True)
+        codes, items = codes[order], items[order]
+        trie = self._built.get(only_heaviest)
+        if trie is None or not _holds(trie.to(codes.device), codes, items):
+            trie = SIDTrie(codes.cpu(), items.cpu(), self.sizes).to(codes.device)
+            self._built[only_heaviest] = trie
         trie.weigh(weights[order])
-        return trie.to(self.weight.device)
+        return trie
 
     def heaviest(self, items: Tensor | None = None) -> Tensor:
         """``[..., L]`` the heaviest SID of each of ``items [...]``; of all items by default."""
@@ -271,6 +278,19 @@ class BeamIndex(nn.Module):
         codes = merged[0].gather(1, order.unsqueeze(2).expand(-1, -1, merged[0].shape[2]))
         return codes, *(part.gather(1, order) for part in merged[1:])
 
-    def _write(self, items: Tensor, parts: tuple[Tensor, ...]) -> None:
+    def write(self, items: Tensor, parts: tuple[Tensor, ...]) -> None:
+        """Put codes, counts, log-probabilities and weights of items in their places."""
         for name, part in zip(("codes", "count", "log_prob", "weight"), parts):
             getattr(self, name)[items] = part
+
+
+def _holds(trie: SIDTrie, codes: Tensor, items: Tensor) -> bool:
+    """Whether the entries of a tree are these pairs of SID ``[E, L]`` and item ``[E]``, sorted."""
+    node, item = trie.entries()
+    if not torch.equal(item, items):
+        return False
+    for level in reversed(range(trie.n_levels)):
+        if not torch.equal(trie.edge_codes(level)[node], codes[:, level]):
+            return False
+        node = trie.parents(level)[node]
+    return True

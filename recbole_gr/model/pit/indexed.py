@@ -16,9 +16,11 @@ from recbole_gr.generation.ranking import TAIL_SCORE, Generated, rank_items
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.pit.alignment import CollaborativeAlignment
 from recbole_gr.model.pit.candidates import nearest_sids, residual_codebooks, starting_sid_first
+from recbole_gr.model.pit.histories import Histories
 from recbole_gr.model.pit.index import EMPTY, BeamIndex
 from recbole_gr.model.pit.item_to_token import ItemToToken
 from recbole_gr.model.pit.items import ItemVectors
+from recbole_gr.model.pit.prior import item_prior
 from recbole_gr.model.pit.selection import path_losses
 from recbole_gr.model.pit.user_to_token import (
     EncoderDecoderUserToToken,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from recbole.data.interaction import Interaction
 
     from recbole_gr.sid.table import SIDTable
+    from recbole_gr.sid.trie import SIDTrie
 
 CHUNK = 4096  # items proposed for at once
 
@@ -44,25 +47,32 @@ class IndexedRecommender(GenerativeRecommender):
         codes: ``[n_items, L]`` the starting SIDs.
         index: the :class:`BeamIndex`; saved with the weights.
         trie: what decoding may end on, built from the index.
-        proposable: the tree of the starting SIDs, which Item-to-Token then keeps to; None: any SID.
+        full_trie: all SIDs of the index, which training goes by; ``trie`` unless the ablation
+            ``index`` decodes the heaviest alone.
+        by_items: whether items evolve, not pairs of user and item; then there is no pool.
         pool: ``[n_items, N, L]`` candidates while Item-to-Token is frozen, the starting SID first;
             ``pool_log_prob [n_items, N]`` is -inf where there is none.
         popularity: ``[n_items]`` training interactions of each item.
+        histories: what each user of the training data has taken.
     """
 
     needs_content = True
     tokenizes_items = True
     of_sids = ("index.", "pool")  # what is kept of the SIDs of each item begins so
+    of_data = ("popularity", "items.content", "items.mean", "items.spread")
 
     pool: Tensor
     pool_log_prob: Tensor
     popularity: Tensor
     tail: Tensor
+    item_prior: Tensor | None
     user_to_token: UserToToken
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid)
-        self.proposable = self.loss_trie  # before the index makes another
+        self.full_trie = self.trie
+        self.by_items = config["evolve"] == "items"
+        self.start_trie = self.loss_trie  # before the index makes another
         size, ablated = config["hidden_size"], set(config["ablate"])
         if len(content) != self.n_items:
             raise ConfigError(
@@ -102,7 +112,7 @@ class IndexedRecommender(GenerativeRecommender):
                 size, self.sizes, per_item, *depth, *shape, std
             )
 
-        spare = self.n_candidates
+        spare = 0 if self.by_items else self.n_candidates
         if self.frozen:  # nothing but the pool can come, and what is pruned leaves its place
             spare = max(0, self.n_candidates - config["index_size"])
         self.index = BeamIndex(
@@ -115,30 +125,49 @@ class IndexedRecommender(GenerativeRecommender):
             config["index_threshold"],
             config["index_temperature"],
         )
-        pool = self.index.codes.new_zeros(self.n_items, self.n_candidates, self.n_levels)
-        pool[:, 0] = self.codes.to(pool.dtype)
+        width = 0 if self.by_items else self.n_candidates
+        pool = self.index.codes.new_zeros(self.n_items, width, self.n_levels)
+        pool[:, :1] = self.codes.to(pool.dtype).unsqueeze(1)
         self.register_buffer("pool", pool)
         log_prob = torch.full(pool.shape[:2], EMPTY)
-        log_prob[:, 0] = 0.0
+        log_prob[:, :1] = 0.0
         self.register_buffer("pool_log_prob", log_prob)
 
         count = np.asarray(dataset.inter_matrix(form="csr").sum(0)).ravel()[: self.n_items]
         self.register_buffer("popularity", torch.from_numpy(count).float())
         self.by_popularity = config["index_item_prior"] == "popularity"
-        self.rebuild()
-        self.register_load_state_dict_post_hook(lambda model, keys: model.rebuild())
+        self.histories = Histories.of(dataset, self.n_items)
+        self.of_new_data()
+        self.register_load_state_dict_post_hook(lambda model, keys: model.of_new_data())
 
     @staticmethod
     def saved_content(state_dict: Mapping[str, Tensor]) -> Tensor:
         """The content that a saved model was made with (the constructor's last argument)."""
         return ItemVectors.saved_content(state_dict)
 
-    def rebuild(self) -> None:
-        """Build the trie and the order of popularity from the index; called after every change."""
-        prior = self.popularity + 1 if self.by_popularity else None
-        self.trie = self.index.trie(prior, self.only_heaviest)
+    @property
+    def loss_trie(self) -> SIDTrie | None:
+        return self.full_trie if self.over_trie else None
+
+    @property
+    def proposable(self) -> SIDTrie | None:
+        """The tree that Item-to-Token keeps to; None: any SID. That of the starting SIDs, or of
+        those that items have by now where these evolve."""
+        return self.loss_trie if self.by_items else self.start_trie
+
+    def of_new_data(self) -> None:
+        """Bring up to date what follows from items and popularity, the trie included."""
         order = self.popularity[1:].argsort(descending=True, stable=True) + 1
         self.register_buffer("tail", order, persistent=False)
+        prior = item_prior(self.popularity, self.items.content) if self.by_popularity else None
+        self.register_buffer("item_prior", prior, persistent=False)
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Bring the trie up to date with the index; called after every change of it."""
+        self.full_trie = self.trie = self.index.trie(self.item_prior)
+        if self.only_heaviest:
+            self.trie = self.index.trie(self.item_prior, only_heaviest=True)
 
     def start(self, interaction: Interaction) -> Step:
         return self.user_to_token.start(self._read(interaction, False))
@@ -174,19 +203,20 @@ class IndexedRecommender(GenerativeRecommender):
         """``[B]`` log-probability of each row's own item, over all its SIDs."""
         item = interaction[self.ITEM_ID]
         codes = self.index.codes[item].long()  # [B, P, L]
-        share = self._log_share(item, codes).masked_fill(self.index.weight[item] == 0, EMPTY)
+        share = self._log_share(item, codes, self.trie)
+        share = share.masked_fill(self.index.weight[item] == 0, EMPTY)
         trie = self.trie if self.renormalise else None
         losses = path_losses(self.start(interaction), codes, torch.zeros_like(codes[..., 0]), trie)
         scores = share - losses * self.n_levels
         return scores.logsumexp(1) if self.merge == "logsumexp" else scores.amax(1)
 
-    def _log_share(self, items: Tensor, codes: Tensor) -> Tensor:
+    def _log_share(self, items: Tensor, codes: Tensor, trie: SIDTrie) -> Tensor:
         """``[n, P]`` log P(item | SID) for the SIDs ``[n, P, L]`` of ``items [n]``; -inf where the
         item does not own the SID."""
         leaf = torch.zeros_like(codes[..., 0])
         for level in range(self.n_levels):
-            leaf = self.trie.advance(level, leaf, codes[..., level])
-        return self.trie.log_share_of(leaf, items.unsqueeze(1).expand_as(leaf))
+            leaf = trie.advance(level, leaf, codes[..., level])
+        return trie.log_share_of(leaf, items.unsqueeze(1).expand_as(leaf))
 
     @torch.no_grad()
     def add_items(self, content: Tensor) -> Tensor:
@@ -209,10 +239,12 @@ class IndexedRecommender(GenerativeRecommender):
         self.index.add_items(codes, log_prob)
         self.n_items += len(ids)
         self.codes = torch.cat([self.codes, codes[:, 0]])
-        self.pool = torch.cat([self.pool, codes.to(self.pool)])
-        self.pool_log_prob = torch.cat([self.pool_log_prob, log_prob.to(self.pool_log_prob)])
+        width = self.pool.shape[1]
+        self.pool = torch.cat([self.pool, codes[:, :width].to(self.pool)])
+        log_prob = log_prob[:, :width].to(self.pool_log_prob)
+        self.pool_log_prob = torch.cat([self.pool_log_prob, log_prob])
         self.popularity = torch.cat([self.popularity, self.popularity.new_zeros(len(ids))])
-        self.rebuild()
+        self.of_new_data()
         return ids
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], *args: Any, **options: Any) -> Any:
@@ -267,7 +299,9 @@ class IndexedRecommender(GenerativeRecommender):
         return self.item_to_token.propose(vectors, self.n_candidates, self.proposable)
 
     def _codebooks(self, n_items: int) -> list[Tensor] | None:
-        """Codebooks that explain the starting SIDs of the first ``n_items`` items."""
+        """Codebooks that explain the SIDs of the first ``n_items`` items, the starting ones or,
+        where items evolve, those that they have by now."""
         if self.item_to_token is not None:
             return None
-        return residual_codebooks(self.items.content[1:n_items], self.codes[1:n_items], self.sizes)
+        codes = self.index.heaviest() if self.by_items else self.codes
+        return residual_codebooks(self.items.content[1:n_items], codes[1:n_items], self.sizes)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from recbole_gr.model.pit import settings as options
 from recbole_gr.model.pit.alignment import alignment_loss, draw_negatives
+from recbole_gr.model.pit.behaviour import behaviour_clusters, mutual_information, usual_number
+from recbole_gr.model.pit.choosing import Choice, ChoosingSIDs
+from recbole_gr.model.pit.fading import fade
 from recbole_gr.model.pit.index import EMPTY
-from recbole_gr.model.pit.indexed import CHUNK, IndexedRecommender
+from recbole_gr.model.pit.indexed import CHUNK
 from recbole_gr.model.pit.pairs import counted_pairs
-from recbole_gr.model.pit.selection import evaluating, observed_by_all, path_losses, select
-from recbole_gr.model.pit.statistics import Meter, index_figures
+from recbole_gr.model.pit.selection import evaluating
+from recbole_gr.model.pit.statistics import index_figures
 from recbole_gr.model.pit.user_to_token import Reading
-from recbole_gr.sid.counting import distinct
+from recbole_gr.sid.likelihood import code_losses
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -25,47 +28,31 @@ if TYPE_CHECKING:
 
     from recbole_gr.sid.table import SIDTable
 
-NEWCOMER = -7.0  # log P(item | SID) of a SID that the item does not own yet
 
-
-class Choice(NamedTuple):
-    """Candidates of the items of a batch and what was selected of them.
-
-    Attributes:
-        codes: ``[B, T, L]`` the selected SID of each pair.
-        items: ``[n]`` the distinct targets (see :func:`recbole_gr.sid.counting.distinct`).
-        candidates: ``[n, N, L]`` their SIDs.
-        counts: ``[n, N]`` how many counted pairs selected each.
-    """
-
-    codes: Tensor
-    items: Tensor
-    candidates: Tensor
-    counts: Tensor
-
-
-class PIT(IndexedRecommender):
+class PIT(ChoosingSIDs):
     """An item tokenizer and a recommender that evolve together (arXiv 2602.08530).
 
-    Phase 1 (warm-up) trains all modules on the starting SIDs. :meth:`start_co_evolution` then has
-    Item-to-Token propose several SIDs per item. In phase 2 each pair of user and item is trained
-    on the proposal that the recommender finds cheapest for this user, and the index of items and
-    SIDs follows what is selected (:meth:`end_epoch`). Sizes and switches are in
-    ``properties/model/PIT.yaml``.
+    Phase 1 (warm-up) trains all modules on the starting SIDs. :meth:`start_co_evolution` begins
+    phase 2. With ``evolve: pairs``, as the sources describe it, Item-to-Token has proposed several
+    SIDs per item by then, each pair of user and item is trained on the proposal that the
+    recommender finds cheapest for this user, and the index of items and SIDs follows what is
+    selected. With ``evolve: items`` (ours, :mod:`recbole_gr.model.pit.evolving`) some items move to
+    another SID at the end of a round. Sizes and switches are in ``properties/model/PIT.yaml``.
 
     Attributes:
-        phase: 1 or 2; the trainer's to keep.
-        meter: figures of the running epoch.
+        probe: a few training rows by whose loss a change of the index is stated; or None.
     """
 
     trainer = "recbole_gr.trainer.pit:PITTrainer"
+    results_version = 1
+    probe: Interaction | None = None
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid, content)
-        self.phase, self.meter = 1, Meter()
-        self.whole = config["train_sample"] == "sequence"
-        self.select_rule, self.negatives = config["select"], config["csa_negatives"]
+        self.negatives = config["csa_negatives"]
+        self.refresh_every, self.lambda_item = config["refresh_every"], config["lambda_item"]
         self.loss_weight = {"u2t": 1.0, "i2t": config["lambda_i2t"], "csa": config["lambda_csa"]}
+        self._clusters: Tensor | None = None
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:
@@ -78,26 +65,39 @@ class PIT(IndexedRecommender):
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """Weighted sum of the losses of the present phase; each is a mean over its samples.
 
-        A batch trains every target that it counts. Gradients (PIT): User-to-Token's loss reaches
-        its own weights and, through the history, the item vectors; Item-to-Token's reaches itself
-        alone; that of the alignment reaches itself and the vectors of the items it judges.
+        A batch trains every target that it counts, but for users whom a round leaves out. Gradients
+        (PIT): User-to-Token's loss reaches its own weights and, through the history, the item
+        vectors; Item-to-Token's reaches itself alone; that of the alignment reaches itself and the
+        vectors of the items it judges.
         """
-        if self.whole:
-            targets, counted = self.sequence(interaction)[:, 1:], self.counted(interaction)
-        else:
-            targets = interaction[self.ITEM_ID].unsqueeze(1)
-            counted = torch.ones_like(targets, dtype=torch.bool)
+        targets, counted = self._targets(interaction)
+        self._refresh_within_epoch()
+        left_out = self._left_out(interaction)
+        if left_out is not None:
+            if len(self.round_near):
+                self._judge(interaction, left_out)
+            counted = counted & ~left_out.unsqueeze(1)
         reading = self._training_reading(interaction)
-        choice = self._choose(reading, targets, counted)
-        losses = {"u2t": self._user_loss(reading, choice.codes, counted)}
+        choice = self._choose(interaction, targets, counted)
+        n = counted.sum()
+        # A part of a batch weighs as many as it holds; with users left out that is not its share.
+        share = 1 / n.clamp_min(1) if left_out is None else 1 / self.batch_weight(n.float())
+        user_losses = self._user_loss(reading, choice.codes)
+        losses = {"u2t": (user_losses * counted).sum() * share / self.n_levels}
+        weights = self.loss_weight
+        if self.phase == 2 and self.lambda_item:
+            of_items = self._item_losses(reading, targets, counted, user_losses)
+            losses["item"] = (of_items * counted).sum() * share / self.n_levels
+            u2t = 1 / (1 + self.lambda_item)
+            weights = {**weights, "u2t": u2t, "item": 1 - u2t}
         if self.item_to_token is not None and (self.phase == 1 or not self.frozen):
-            losses["i2t"] = self._item_loss(choice)
+            losses["i2t"] = self._item_loss(choice, share)
         if self.alignment is not None:
             losses["csa"] = self._alignment_loss(reading, targets, counted, interaction)
         total = torch.zeros((), device=targets.device)
         for name, loss in losses.items():
             self.meter.add("loss", name, loss * self.batch_share, self.batch_share)
-            total = total + self.loss_weight[name] * loss
+            total = total + weights[name] * loss
         return total
 
     def compiled_loss(self, **options: Any) -> Callable[[Interaction], Tensor]:
@@ -110,12 +110,23 @@ class PIT(IndexedRecommender):
     def _training_reading(self, interaction: Interaction) -> Reading:
         return self._read(interaction, self.whole)
 
-    def _user_loss(self, reading: Reading, codes: Tensor, counted: Tensor) -> Tensor:
-        """Mean cross-entropy of a code over the levels and the counted targets."""
-        losses = self.level_losses(self.user_to_token.logits(reading, codes), codes, counted)
-        return sum(losses, start=torch.zeros((), device=codes.device)) / self.n_levels
+    def _user_loss(self, reading: Reading, codes: Tensor) -> Tensor:
+        """``[B, T]`` the loss ``-log P`` of whole SIDs ``[B, T, L]``."""
+        logits = self.user_to_token.logits(reading, codes)
+        return torch.stack(code_losses(logits, codes, self.loss_trie)).sum(0)
 
-    def _item_loss(self, choice: Choice) -> Tensor:
+    @torch.no_grad()
+    def probe_loss(self) -> float | None:
+        """Mean loss of the targets of the probe, over all SIDs of the index, in nats."""
+        if self.probe is None:
+            return None
+        targets, counted = self._targets(self.probe)
+        with evaluating(self.user_to_token):
+            reading = self._read(self.probe, self.whole)
+            losses = self._item_losses(reading, targets, counted, None)
+        return float((losses * counted).sum() / counted.sum())
+
+    def _item_loss(self, choice: Choice, share: Tensor) -> Tensor:
         """Mean cross-entropy of a code over the levels and the counted pairs.
 
         Equal pairs of item and SID are computed once and weighted by how many there are.
@@ -126,7 +137,7 @@ class PIT(IndexedRecommender):
         vectors = self.items(choice.items[row])
         candidates = choice.candidates[row, place]
         losses = self.item_to_token.level_losses(vectors, candidates, self.proposable)
-        return (losses.mean(1) * weight).sum() / weight.sum().clamp_min(1)
+        return (losses.mean(1) * weight).sum() * share  # 1 over the counted pairs
 
     def _alignment_loss(
         self, reading: Reading, targets: Tensor, counted: Tensor, interaction: Interaction
@@ -134,6 +145,8 @@ class PIT(IndexedRecommender):
         """Binary cross-entropy of the target against drawn items, for every counted target."""
         own = torch.cat([interaction[self.ITEM_SEQ], interaction[self.ITEM_ID].unsqueeze(1)], 1)
         drawn, usable = draw_negatives(own, self.n_items, (*targets.shape, self.negatives))
+        users = interaction[self.USER_ID].view(-1, 1, 1).expand_as(drawn)
+        usable = usable & ~self.histories.hold(users, drawn)
         judged = torch.cat([targets.unsqueeze(2), drawn], 2)  # [B, T, 1 + n]
         weight = torch.cat([torch.ones_like(usable[:, :, :1]), usable], 2) & counted.unsqueeze(2)
         return self._judgement(reading, judged, weight)
@@ -154,75 +167,38 @@ class PIT(IndexedRecommender):
         weight = weight.float()
         return alignment_loss(logits, label, weight) / self.batch_weight(weight.sum())
 
-    # Selection
-
-    @torch.no_grad()
-    def _choose(self, reading: Reading, targets: Tensor, counted: Tensor) -> Choice:
-        """The SID that each pair ``[B, T]`` is trained on; counts it in the index in phase 2."""
-        items, where = distinct(targets, self.n_items)  # [n], [B, T]
-        if self.phase == 1:
-            candidates, log_prob = self.codes[items].unsqueeze(1), None
-            place = torch.zeros_like(targets)
-        else:
-            candidates, log_prob = self._candidates(items)
-            losses = self._candidate_losses(reading, candidates[where], log_prob[where], counted)
-            if self.select_rule == "item":
-                share = self._log_share(items, candidates).clamp_min(NEWCOMER)
-                losses = losses * self.n_levels - share[where]
-            place = select(losses, log_prob[where], self.select_rule)
-        counts = torch.zeros(candidates.shape[:2], device=targets.device)
-        counts.index_put_((where, place), counted.float(), accumulate=True)
-        if log_prob is not None:  # phase 2
-            counts_here = bool(self.batch_share)  # else an empty shard's padding row
-            selected = counts * counts_here
-            self.index.observe(*observed_by_all(items, candidates, log_prob, selected))
-            left = ((place > 0) & counted).sum() * counts_here
-            self.meter.add("selection", "left the starting SID", left, counted.sum() * counts_here)
-        return Choice(candidates[where, place], items, candidates, counts)
-
-    def _candidate_losses(
-        self, reading: Reading, candidates: Tensor, log_prob: Tensor, counted: Tensor
-    ) -> Tensor:
-        """``[B, T, N]`` User-to-Token's mean loss per code of ``candidates [B, T, N, L]``."""
-        n_rows, n_targets, n_candidates, _ = candidates.shape
-        if n_candidates == 1:  # nothing to choose between
-            return torch.zeros(candidates.shape[:3], device=candidates.device)
-        first = torch.arange(n_targets, device=candidates.device).repeat_interleave(n_candidates)
-        with evaluating(self.user_to_token):
-            step = self.user_to_token.start(reading.detach())
-            paths = candidates.flatten(1, 2), first.expand(n_rows, -1)
-            losses = path_losses(step, *paths, self.loss_trie)
-        losses = losses.view(candidates.shape[:3])
-        empty = log_prob == EMPTY
-        best = losses.masked_fill(empty, float("inf")).amin(2)
-        worst = losses.masked_fill(empty, float("-inf")).amax(2)
-        counted = counted & bool(self.batch_share)
-        for name, loss in (("best", best), ("worst", worst)):
-            self.meter.add("candidate loss", name, (loss * counted).sum(), counted.sum())
-        return losses
-
-    @torch.no_grad()
-    def _candidates(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """``(codes [n, N, L], log_prob [n, N])`` of phase 2, the starting SID first."""
-        if self.frozen:
-            return self.pool[items].long(), self.pool_log_prob[items]
-        return self._propose(items)
-
     # Phases
 
     @torch.no_grad()
     def start_co_evolution(self) -> None:
-        """The bridge: candidates of all items from the vectors as they are now (a snapshot, so
-        that later drift does not change them while Item-to-Token is frozen), into pool and index.
-        """
-        everything = torch.arange(self.n_items, device=self.codes.device)
-        codes, log_prob = self._propose(everything)
-        log_prob[0] = EMPTY
-        log_prob[0, 0] = 0.0  # padding is a target of rows that do not count
-        self.pool.copy_(codes)
-        self.pool_log_prob.copy_(log_prob)
-        self._refresh_with(codes, log_prob, restart=True)
+        """The bridge. Where pairs evolve: candidates of all items from the vectors as they are now
+        (a snapshot, so that later drift does not change them while Item-to-Token is frozen), into
+        pool and index. Where items do, the index stays as it is."""
+        if not self.by_items:
+            everything = torch.arange(self.n_items, device=self.codes.device)
+            codes, log_prob = self._propose(everything)
+            log_prob[0] = EMPTY
+            log_prob[0, 0] = 0.0  # padding is a target of rows that do not count
+            self.pool.copy_(codes)
+            self.pool_log_prob.copy_(log_prob)
+            self._refresh_with(codes, log_prob, restart=True)
         self.set_phase(2)
+
+    @torch.no_grad()
+    def admit_new_items(self) -> None:
+        """The bridge of items that came with a later period, of which the pool holds the starting
+        SID alone; the others keep what they have."""
+        if self.by_items:
+            return
+        everything = torch.arange(1, self.n_items, device=self.codes.device)
+        new = everything[self._alone(everything)]
+        if self.n_candidates > 1 and len(new):
+            codes, log_prob = self._propose(new)
+            self.pool[new], self.pool_log_prob[new] = codes.to(self.pool.dtype), log_prob
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        phase = state.get("phase")
+        self.set_phase(2 if isinstance(phase, int) and phase == 2 else 1)
 
     def set_phase(self, phase: int) -> None:
         """Enter phase 1 or 2 without touching the index; freezes Item-to-Token if so configured."""
@@ -232,13 +208,50 @@ class PIT(IndexedRecommender):
 
     @torch.no_grad()
     def end_epoch(self) -> dict[str, dict[str, float]]:
-        """Refresh the index (phase 2) and return the epoch's figures by topic."""
-        before = self.index.heaviest()
+        """End a round if there is one, refresh the index (phase 2) and return the epoch's figures
+        by topic."""
+        before, moved = self.index.heaviest(), {}
         if self.phase == 2:
-            everything = torch.arange(self.n_items, device=self.codes.device)
-            codes, log_prob = self._candidates(everything)
-            self._refresh_with(codes, log_prob)
-        return {**self.meter.read(), **index_figures(self.index, before)}
+            self._refresh()
+        if len(self.round_near):
+            loss = self.probe_loss()
+            moved = self._move()
+            self.rebuild()
+            if loss is not None:
+                after = self.probe_loss()
+                moved["loss over the round"] = {"before": loss, "after": after or 0.0}
+        return {
+            **self.meter.read(), **moved, **index_figures(self.index, before),
+            "behaviour in the SIDs": {"NMI of the first code": self._behaviour_in_first_codes()},
+        }  # fmt: skip
+
+    def _behaviour_in_first_codes(self) -> float:
+        """Of the items' first codes with clusters of items that the same users took."""
+        if self._clusters is None or len(self._clusters) != self.n_items:
+            n_clusters = usual_number(self.n_items, self.sizes[0])
+            pairs = self.histories.pairs()
+            self._clusters = behaviour_clusters(*pairs, self.n_items, n_clusters)
+        codes = self.index.heaviest()[:, 0]
+        return mutual_information(codes[1:], self._clusters.to(codes.device)[1:])
+
+    def _refresh_within_epoch(self) -> None:
+        """Refresh the index every ``refresh_every`` steps of phase 2."""
+        if self.phase == 1 or not self.refresh_every or not self.training:
+            return
+        if self.steps_unrefreshed >= self.refresh_every:
+            self._refresh()
+        self.steps_unrefreshed += 1
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        self.steps_unrefreshed = 0
+        if self.by_items:
+            fade(self.index)
+            self.rebuild()
+            return
+        everything = torch.arange(self.n_items, device=self.codes.device)
+        codes, log_prob = self._candidates(everything)
+        self._refresh_with(codes, log_prob)
 
     def _refresh_with(self, codes: Tensor, log_prob: Tensor, restart: bool = False) -> None:
         log_prob = log_prob.clone()

@@ -27,7 +27,21 @@ def path_losses(step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None =
     Returns:
         ``[B, W]`` float32.
     """
-    n_levels, loss, parents = codes.shape[2], torch.zeros((), device=codes.device), first
+    losses = _losses_of_levels(step, codes, first, trie, codes.shape[2])
+    return sum(losses, start=torch.zeros((), device=codes.device)) / codes.shape[2]
+
+
+def prefix_losses(step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None = None) -> Tensor:
+    """``[B, W, L - 1]`` the losses ``-log P`` of the first 1, 2, ... codes of SIDs, of all but the
+    last; as :func:`path_losses`."""
+    return torch.stack(_losses_of_levels(step, codes, first, trie, codes.shape[2] - 1), 2).cumsum(2)
+
+
+def _losses_of_levels(
+    step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None, n_levels: int
+) -> list[Tensor]:
+    """Of each of the first ``n_levels`` codes, ``[B, W]`` float32."""
+    losses, parents = [], first
     descent = None if trie is None else Descent(trie)
     for level in range(n_levels):
         code = codes[:, :, level]
@@ -40,18 +54,18 @@ def path_losses(step: Step, codes: Tensor, first: Tensor, trie: SIDTrie | None =
         else:
             own = logits.gather(2, code.unsqueeze(2)).squeeze(2)
             parents = torch.arange(codes.shape[1], device=codes.device).expand_as(first)
-        loss = loss + (total if descent is None else descent.to(code, own, total)) - own
-    return loss / n_levels
+        losses.append((total if descent is None else descent.to(code, own, total)) - own)
+    return losses
 
 
 def select(losses: Tensor, log_prob: Tensor, rule: str) -> Tensor:
     """The candidate that each pair of user and item is trained on, ``[...]``.
 
-    ``min`` is the rule in the words of PIT's reviewers: the candidate that the recommender finds
-    cheapest, the first among equals. ``item`` (inferred, the default) applies it to losses to which
-    the caller has added ``-log P(item | SID)``, so that what is least is the loss of the item and
-    not that of the SID. With ``min`` a SID that many items own is cheap because many own it, and on
-    small data the index collapses onto such SIDs. The others isolate its effect: ``max`` the
+    ``min`` (the default) is the rule in the words of PIT's reviewers: the candidate that the
+    recommender finds cheapest, the first among equals. ``item`` (inferred) applies it to losses to
+    which the caller has added ``-log P(item | SID)``, so that what is least is the loss of the item
+    and not that of the SID. With ``min`` a SID that many items own is cheap because many own it,
+    and on small data the index collapses onto such SIDs. The others isolate its effect: ``max`` the
     dearest, ``top1`` the one that Item-to-Token finds most probable, ``random`` any.
 
     Args:
