@@ -8,11 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.tokenizer.collaborative.base import (
-    collaborative_loss,
-    quantization_loss,
-    quantize_straight,
-)
 from recbole_gr.tokenizer.collaborative.dact import DACT
 from recbole_gr.tokenizer.collaborative.drift import (
     DriftIdentification,
@@ -21,6 +16,13 @@ from recbole_gr.tokenizer.collaborative.drift import (
     first_level_log_probs,
     mix,
 )
+from recbole_gr.tokenizer.collaborative.losses import (
+    collaborative_loss,
+    quantization_loss,
+    quantize_straight,
+    reconstruction_share,
+)
+from recbole_gr.tokenizer.collaborative.schedule import share_of_rate, training_amount
 
 N, DIM, WIDTH = 64, 12, 8
 SMALL = {
@@ -172,6 +174,77 @@ def test_assignment_drift_is_zero_for_equal_assignments_and_a_kl_over_the_codes(
     assert float(assignment_drift(sharp, even)) == pytest.approx(math.log(4) / 4, rel=1e-5)
 
 
+# Schedule and scale
+
+
+def test_the_learning_rate_is_that_of_the_published_code():
+    """Linear warm-up and decay as `get_linear_schedule_with_warmup` of transformers has it."""
+    transformers = pytest.importorskip("transformers")
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    published = transformers.get_linear_schedule_with_warmup(optimizer, 5, 40)
+    for step in range(40):
+        assert share_of_rate(step, 5, 40) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        published.step()
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_zero_after_the_warm_up():
+    shares = [share_of_rate(step, 4, 12) for step in range(12)]
+    assert shares == [0, 0.25, 0.5, 0.75, *(left / 8 for left in range(8, 0, -1))]
+    capped = [share_of_rate(step, 4, 12, "capped") for step in range(12)]
+    assert max(capped) == 0.75 and capped[0] == 0.25 and capped[-1] == 1 / 12
+    assert share_of_rate(4, 4, 4) == 0  # after the last step, of a training that is all warm-up
+
+
+def test_the_optimiser_follows_the_schedule_that_is_asked_for(monkeypatch):
+    step, rates = torch.optim.AdamW.step, []
+
+    def noted(optimizer, *args, **kwargs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    for schedule in ("linear", "capped"):
+        fitted(tokenizer_schedule=schedule, tokenizer_learning_rate=0.01)
+        expected = [0.01 * share_of_rate(s, 4, 12, schedule) for s in range(12)]
+        assert rates == pytest.approx(expected)
+        rates.clear()
+
+
+def test_the_amount_of_training_is_epochs_times_rate_and_said_beside_the_authors(caplog):
+    assert training_amount(1e-4, 5000, 50, 10) == pytest.approx(0.25, rel=1e-3)
+    assert training_amount(1e-4, 500, 50, 10) == pytest.approx(0.025, rel=1e-3)
+    assert training_amount(5e-4, 150, 50, 10, "capped") == pytest.approx(0.028, rel=0.02)
+    with caplog.at_level("INFO"):
+        first = fitted()
+        second = dact(continual_epochs=500, tokenizer_batch_size=64, tokenizer_warmup_epochs=50)
+        second.fit_continual(first, draw(N, DIM), draw(N, WIDTH), progress=False)
+    said = [r.getMessage() for r in caplog.records if "epochs x rate" in r.getMessage()]
+    assert "authors' 10 is" in said[0]
+    assert said[1].endswith("epochs x rate 0.025; the authors' 0.25 is 10 x as much")
+
+
+def test_the_reconstruction_weighs_by_the_variance_of_the_content_but_for_the_authors(caplog):
+    common = F.normalize(draw(1, 768, seed=8), dim=1)
+    text = F.normalize(common + 0.41 * F.normalize(draw(400, 768), dim=1), dim=1)
+    cosines = text @ text.T
+    off = float((cosines.sum() - cosines.trace()) / (400 * 399))
+    assert off == pytest.approx(0.857, abs=0.005)  # as that of the published vectors
+    assert float(text.var(0).mean()) == pytest.approx(1.86e-4, rel=0.03)
+    assert reconstruction_share(text, 0.00019) == 1.0
+    tfidf = F.normalize(draw(400, 128, seed=2), dim=1)
+    expected = 0.00019 / float(tfidf.var(0, correction=0).mean())
+    assert reconstruction_share(tfidf, 0.00019) == pytest.approx(expected, rel=1e-5)
+    assert expected == pytest.approx(1 / 41, rel=0.02)
+    assert reconstruction_share(tfidf, 0) == 1.0
+    # So the error of the whole content is the same share of what there is to explain.
+    with caplog.at_level("INFO"):
+        assert fitted().reconstruction_weight < 0.01
+    assert "its reconstruction weighs" in caplog.text
+    assert fitted(reconstruction_variance=0).reconstruction_weight == 1.0
+
+
 # The loss of a later period
 
 
@@ -200,7 +273,9 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     moved[chosen] = latent[chosen]
     assert torch.allclose(parts["drift"], tokenizer.branch_loss(content, moved, vectors), atol=1e-6)
     _, quantized, residuals, words = quantize_straight(moved, tokenizer.codebooks)
-    whole = F.mse_loss(tokenizer.decoder(quantized), content)
+    share = reconstruction_share(content, 0.00019)
+    assert share < 1
+    whole = share * F.mse_loss(tokenizer.decoder(quantized), content)
     whole = whole + quantization_loss(residuals, words, 0.25)
     whole = whole + 0.02 * collaborative_loss(quantized, vectors)
     assert torch.allclose(parts["drift"], whole, atol=1e-6)
@@ -343,12 +418,14 @@ def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_pa
 def test_plain_fine_tuning_follows_the_loss_of_the_first_period_by_hand(first):
     """One epoch of one batch, against a step of AdamW written out."""
     options = {**first.options, "continual_epochs": 1, "tokenizer_batch_size": 64}
+    options["tokenizer_schedule"] = "capped"  # whose first step has a rate above 0
     content, collaborative = draw(24, first.dim, seed=3), draw(24, WIDTH, seed=4)
     tuned = DACT(options, first.dim)
     tuned.fine_tune(first, content, collaborative, progress=False)
     slow = DACT(options, first.dim)
     slow.load_state_dict(first.state_dict())
     unit = torch.nn.functional.normalize(content, dim=1)
+    slow.reconstruction_weight = reconstruction_share(unit, 0.00019)
     loss = slow.branch_loss(unit, slow.encoder(unit), collaborative)
     names = [name for name, _ in slow.named_parameters()]
     gradients = torch.autograd.grad(loss, list(slow.parameters()), allow_unused=True)

@@ -39,7 +39,12 @@ if TYPE_CHECKING:
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
 _VERSION = 3
 # Options that came since, with what was before: tables of then are found.
-_BEFORE = {"suffix_numbering": FROM_ZERO, "suffix_size": None}
+_BEFORE = {
+    "suffix_numbering": FROM_ZERO,
+    "suffix_size": None,
+    "tokenizer_schedule": "capped",
+    "reconstruction_variance": 0.0,
+}
 
 
 def prepare_sid(
