@@ -10,11 +10,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from recbole.utils import ModelType
-
 from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.user_settings import UserSettings
+from recbole_gr.continual.checks import check_models, check_periods
 from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.period_table import write_continual_report
 from recbole_gr.continual.ranks import release_ranks, run_on_all_ranks, serve_rank_zero
@@ -27,10 +26,8 @@ from recbole_gr.continual.tokens import (
     log_churn,
 )
 from recbole_gr.continual.vectors import CollaborativeVectors
-from recbole_gr.data import create_dataset, item_content, prepared_data
-from recbole_gr.data.checks import check_catalogue
+from recbole_gr.data import item_content, prepared_data
 from recbole_gr.distributed import processes
-from recbole_gr.errors import ConfigError
 from recbole_gr.run.log_file import start_log
 from recbole_gr.run.model import WarmStart
 from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
@@ -79,12 +76,12 @@ class ContinualRun:
         others = [*self.baselines, recommender]
         self.config = Config(own, dataset, other_models=others, given=given)
         self.recommender = self.config["continual_model"]
-        self._check_models()
+        check_models(self.recommender, self.baselines)
         self.methods = methods(self.config, self.baselines)
         self.others = [own, self.recommender, *self.baselines]
         ways = dict.fromkeys(method.tokenizer for method in self.methods if method.tokenizer)
         self.chains = {how: TokenizerChain(how, self.config) for how in ways}
-        self.n_periods = self._check_periods()
+        self.n_periods, self.all_periods = check_periods(self)
 
     def run(self) -> dict[str, Any] | None:
         """Do what is not done yet.
@@ -96,7 +93,7 @@ class ContinualRun:
             ``bucket_table`` (None), ``folder`` and ``files``. None on all ranks but 0.
         """
         if not processes.is_rank_zero():
-            serve_rank_zero(self._config)
+            serve_rank_zero(self.config_of)
             return None
         with processes.single_process():  # but for the training of recommenders
             outcome = self._run_periods()
@@ -131,63 +128,7 @@ class ContinualRun:
             "folder": str(self.store.root), "files": files,
         }  # fmt: skip
 
-    def _check_models(self) -> None:
-        if not _trains_in_a_period(registry.get_model(self.recommender)):
-            able = registry.models_where(_trains_in_a_period)
-            raise ConfigError(
-                f"continual_model: {self.recommender} is no generative recommender; take "
-                f"{' or '.join(able)}, and put RecBole's models beside DACT: --model=DACT,SASRec"
-            )
-        for name in self.baselines:
-            model = registry.get_model(name)
-            if registry.is_generative(model) or model.type != ModelType.SEQUENTIAL:
-                raise ConfigError(
-                    f"{name} cannot stand beside DACT: give RecBole's sequential models there, and "
-                    f"a generative one as --continual.model={name}"
-                )
-
-    def _check_periods(self) -> int:
-        """Number of periods to run, after a look at all data, settings and files."""
-        config = self._config(0, self.recommender)
-        for name in self.baselines:
-            self._config(0, name)
-        dataset = create_dataset(config)
-        self.all_periods = dataset.n_periods
-        last = self.config["continual_last"]
-        n_periods = dataset.n_periods if last is None else last + 1
-        if not 1 < n_periods <= dataset.n_periods:
-            raise ConfigError(
-                f"continual_last: {last} is not one of 1 to {dataset.n_periods - 1}, the periods "
-                f"of '{config['dataset']}' after the first"
-            )
-        check_catalogue(config, dataset)
-        for key in ("continual_sid_files", "continual_cf_files"):
-            files = self.config[key]
-            if files and len(files) < n_periods:
-                raise ConfigError(
-                    f"{key}: {len(files)} files for {n_periods} periods; give one for each, or "
-                    f"stop earlier with --continual.last={max(1, len(files) - 1)}"
-                )
-            for period, path in enumerate(files or ()):
-                self._check_file(key, path, period)
-        return n_periods
-
-    def _check_file(self, key: str, path: str, period: int) -> None:
-        """Read a file of a period as that period will."""
-        from recbole_gr.data.vector_files import collaborative_vectors
-        from recbole_gr.pipeline.sids import read_sid_file
-
-        overrides = {"cf_file": path}
-        if key == "continual_sid_files":
-            overrides = {"sid_file": path, "collision": "suffix"}
-        config = self._config(period, self.recommender, **overrides)
-        dataset = create_dataset(config)
-        if "sid_file" in overrides:
-            read_sid_file(config, [str(t) for t in dataset.field2id_token[dataset.iid_field]])
-        else:
-            collaborative_vectors(config, dataset)
-
-    def _config(self, period: int, model: str | type, **overrides: Any) -> Config:
+    def config_of(self, period: int, model: str | type, **overrides: Any) -> Config:
         """Configuration of a model in a period."""
         keys = ("tokenizer", "continual_cuts", "continual_field", "continual_part_field")
         fixed = {key: self.config[key] for key in keys}
@@ -216,7 +157,8 @@ class ContinualRun:
         )
         items = PeriodItems(period, self.store.period(period), config, train, content)
         made: dict[str | None, tuple[ItemSIDs, dict[str, Any]]] = {}
-        needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
+        chains = self.chains.values()
+        needed = any(c.follows or (not period and "cf_vectors" in c.signals) for c in chains)
         cf = vectors.advance(items) if needed else None
         for how, chain in self.chains.items():
             old_tokenizer, old_table = chain.tokenizer, chain.table
@@ -228,8 +170,8 @@ class ContinualRun:
 
     def _data(self, period: int) -> tuple[Config, Dataset]:
         """A recommender's configuration in a period, and the training split."""
-        config = self._config(period, self.recommender)
-        return config, prepared_data(config)[1][0]._dataset
+        config = self.config_of(period, self.recommender)
+        return config, prepared_data(config, trains=False)[1][0]._dataset
 
     def _result(
         self,
@@ -243,7 +185,7 @@ class ContinualRun:
         way = method.recommender if period else FINETUNE  # all share the first period
         train_on = {"continual_train": "all"} if way == RETRAIN else {}
         own = {"checkpoint_dir": str(folder), "sid_dir": str(folder), **train_on}
-        config = self._config(period, method.model, **own)
+        config = self.config_of(period, method.model, **own)
         digest = settings_digest(config)
         record = read_json(folder / f"{stem}.json")
         if record is None or record["settings"] != digest:
@@ -301,6 +243,3 @@ class ContinualRun:
     def _checkpoint(self, period: int, method: Method) -> str:
         return str(self.store.period(period) / f"{self._stem(period, method)}.pth")
 
-
-def _trains_in_a_period(model_class: type) -> bool:
-    return registry.is_generative(model_class) and not registry.spans_periods(model_class)

@@ -21,7 +21,7 @@ from recbole_gr.pipeline.sids import fitted_table, read_sid_file
 from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
-from recbole_gr.sid.reassign import churn_of, reassign
+from recbole_gr.sid.reassign import Churn, churn_of, reassign
 from recbole_gr.sid.sizes import AUTO, LARGEST
 from recbole_gr.sid.suffix import add_suffix
 from recbole_gr.sid.table import SIDTable
@@ -115,6 +115,7 @@ class TokenizerChain:
         self.signals = self.tokenizer_class.signals if self.tokenizer_class else ()
         self.tokenizer: Any = None  # of the class that the configuration names
         self.table: SIDTable | None = None
+        self._first: torch.Tensor | None = None  # SIDs of the first period, without padding
         self.names: list[str] = []  # of what each period's SIDs are kept under
         if how not in ways_of(self.tokenizer_class):
             able = tokenizers_where(lambda tokenizer: how in ways_of(tokenizer))
@@ -122,6 +123,11 @@ class TokenizerChain:
                 f"continual_tokenizer: {how} needs a tokenizer that goes on learning, "
                 f"{' or '.join(able)}; {config['tokenizer']} cannot"
             )
+
+    @property
+    def follows(self) -> bool:
+        """Whether it learns from the collaborative vectors of every period."""
+        return self.how in (FINETUNE, DRIFT_AWARE) and "cf_vectors" in self.signals
 
     def advance(
         self, items: PeriodItems, vectors: torch.Tensor | None
@@ -146,6 +152,7 @@ class TokenizerChain:
             self.names.append(self.how if items.period else "start")
             table, figures = self._learned(items, vectors, items.folder / self.names[-1], tokens)
         self.table = table
+        self._first = table.codes[1:] if self._first is None else self._first
         judged = ItemSIDs.judged(items.config, items.train, items.content, table, self.tokenizer)
         return judged, figures
 
@@ -180,7 +187,7 @@ class TokenizerChain:
         self, items: PeriodItems, vectors: torch.Tensor | None
     ) -> tuple[SIDTable, dict[str, Any]]:
         content = items.content.vectors
-        if items.period == 0:
+        if self.table is None:
             self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
             signals, behaviour = self._signals(items, vectors), item_behaviour(items.train)
             table, fit = fitted_table(
@@ -191,14 +198,13 @@ class TokenizerChain:
                 codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
                 table = SIDTable.from_item_codes(codes, sizes, table.meta)
             return self._widened(table), {"churn": None, "fit": fit.figures}
-        learned = None
+        learned, before = None, self.tokenizer.encode(content[1 : self.table.n_items]).cpu()
         if self.how != FROZEN:
             following = self.tokenizer_class(items.config, content.shape[1])
             following.to(self.config["device"])
             go_on = following.fit_continual if self.how == DRIFT_AWARE else following.fine_tune
             learned, _ = go_on(self.tokenizer, content[1:], vectors, self.config["show_progress"])
             self.tokenizer = following
-        assert self.table is not None
         raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]
         keep = {FROZEN: 0, DRIFT_AWARE: self.config["keep_depth"]}.get(self.how)
         sizes, numbering = self.tokenizer.sizes, self.tokenizer.options["suffix_numbering"]
@@ -213,7 +219,7 @@ class TokenizerChain:
             "content_levels": raw.shape[1],
             "before_policy": collision_figures(raw, self.tokenizer.sizes),
         }
-        churn = dataclasses.asdict(churn_of(raw, new, old))
+        churn = self._churn(churn_of(raw, new, old, before), new)
         table = self._widened(SIDTable.from_item_codes(new, sizes, meta))
         return table, {"churn": churn, "fit": learned}
 
@@ -239,8 +245,16 @@ class TokenizerChain:
                     f"{self.table.n_levels} before; give the level that makes them unique in every "
                     "file"
                 )
-            churn = dataclasses.asdict(churn_of(table.codes[1:, :-1], table.codes[1:], old))
+            codes = table.codes[1:]
+            churn = self._churn(churn_of(codes[:, :-1], codes, old), codes)
         return table, {"churn": churn, "fit": None, "seconds": None}
+
+    def _churn(self, churn: Churn, codes: torch.Tensor) -> dict[str, Any]:
+        """As plain data, with the share of the first period's items whose SIDs, now ``codes``, are
+        other ones than then: ``since_start``."""
+        assert self._first is not None
+        changed = (codes[: len(self._first)] != self._first).any(1)
+        return {**dataclasses.asdict(churn), "since_start": float(changed.double().mean())}
 
     def _widened(self, table: SIDTable) -> SIDTable:
         """The table with the suffix level that all periods have."""
@@ -264,7 +278,9 @@ def log_churn(how: str | None, period: int, figures: dict[str, Any]) -> None:
     churn = figures["churn"]
     if churn is not None:
         logging.getLogger().info(
-            "period %d, tokenizer %s: codes of old items changed %.1f %% (levels %s), SIDs %.1f %%",
+            "period %d, tokenizer %s: of old items %.1f %% have other codes by the tokenizer than "
+            "before (levels %s), %.1f %% other ones than in the SIDs so far, %.1f %% other SIDs",
             period, how, 100 * churn["raw_any"],
-            ", ".join(f"{100 * share:.1f}" for share in churn["raw"]), 100 * churn["final_any"],
+            ", ".join(f"{100 * share:.1f}" for share in churn["raw"]), 100 * churn["served_any"],
+            100 * churn["final_any"],
         )  # fmt: skip
