@@ -16,6 +16,7 @@ from recbole_gr.tokenizer.collaborative.drift import (
     first_level_log_probs,
     mix,
 )
+from recbole_gr.tokenizer.collaborative.imitation import forced_loss
 from recbole_gr.tokenizer.collaborative.losses import (
     collaborative_loss,
     quantization_loss,
@@ -413,6 +414,50 @@ def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_pa
         tokenize("tiny", "out", config_dict={**settings, "cf_file": "absent.npy"})
     tokenize("tiny", "out", config_dict={**settings, "cf_file": "cf.npy"})
     assert (tmp_path / "out" / "sid.json").is_file()
+
+
+# A start from SIDs that exist
+
+
+def test_a_tokenizer_is_fitted_to_codes_that_exist_and_goes_on_from_them():
+    content, vectors = draw(N, DIM), draw(N, WIDTH, seed=1)
+    codes = torch.randint(6, (N, 3), generator=torch.Generator().manual_seed(4))
+    start = dact(tokenizer_epochs=250, tokenizer_learning_rate=0.01, rqvae_hidden=[32])
+    figures = start.fit_codes(content, codes, vectors, progress=False)
+    same = start.encode(content) == codes
+    assert figures["agreement_1"] == float(same[:, 0].double().mean()) > 0.95
+    assert figures["agreement_3"] == float(same.all(1).double().mean())
+    later = dact(rqvae_hidden=[32])
+    later.fit_continual(start, content, vectors, progress=False)
+    assert float((later.encode(content)[:, 0] == codes[:, 0]).double().mean()) > 0.8
+
+
+def test_the_loss_along_given_codes_is_that_of_the_first_period_and_a_softmax_of_distances(first):
+    content, vectors = F.normalize(draw(N, DIM), dim=1), draw(N, WIDTH, seed=1)
+    latent = first.encoder(content)
+    codes, *_ = quantize_straight(latent, first.codebooks)
+    loss, told = (part.detach() for part in forced_loss(first, content, codes, vectors))
+    latent = latent.detach()
+    expected, residual = 0.0, latent
+    for codebook, code in zip(first.codebooks, codes.unbind(1)):
+        squares = (residual.unsqueeze(1) - codebook).square().sum(2)
+        expected += F.cross_entropy(-10 * squares / squares.mean(), code)
+        residual = residual - codebook[code]
+    assert float(told) == pytest.approx(float(expected), rel=1e-5)
+    rest = first.branch_loss(content, latent, vectors)
+    assert float(loss - told) == pytest.approx(float(rest), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "codes, complaint",
+    [
+        (torch.zeros(N, 2).long(), "do not fit 64 items and 3 levels .sid_levels"),
+        (torch.full((N, 3), 6), "level 1 of the SIDs has code 6, and the codebook 6 codes"),
+    ],
+)
+def test_codes_that_cannot_be_those_of_the_tokenizer_are_refused(codes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        dact().fit_codes(draw(N, DIM), codes, draw(N, WIDTH), progress=False)
 
 
 def test_plain_fine_tuning_follows_the_loss_of_the_first_period_by_hand(first):

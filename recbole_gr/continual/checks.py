@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recbole.utils import ModelType
 
 from recbole_gr import registry
-from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN
+from recbole_gr.continual.given import given_table
+from recbole_gr.continual.methods import FILES, FINETUNE, FROZEN, RETRAIN
 from recbole_gr.data import create_dataset
 from recbole_gr.data.checks import check_catalogue
 from recbole_gr.data.vector_files import collaborative_vectors
 from recbole_gr.errors import ConfigError
-from recbole_gr.pipeline.sids import read_sid_file
 
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
     from recbole_gr.continual.runner import ContinualRun
+    from recbole_gr.tokenizer.base import Tokenizer
 
 
 def check_models(recommender: str, baselines: Sequence[str]) -> None:
@@ -76,6 +78,11 @@ def check_periods(run: ContinualRun) -> tuple[int, int]:
             )
         for period, path in enumerate(files or ()):
             _check_file(run, key, path, period)
+    learned = [chain for how, chain in run.chains.items() if how != FILES]
+    if learned and run.config["continual_start_sids"]:
+        _check_file(run, "continual_start_sids", run.config["continual_start_sids"], 0)
+    if learned and run.config["continual_start_tokenizer"]:
+        _check_tokenizer(learned[0].tokenizer_class, run.config["continual_start_tokenizer"])
     return n_periods, dataset.n_periods
 
 
@@ -111,17 +118,21 @@ def check_targets(run: ContinualRun, dataset: Dataset, n_periods: int) -> None:
             )
 
 
+def _check_tokenizer(tokenizer_class: type[Tokenizer], path: str) -> None:
+    if not os.path.isfile(path):
+        raise ConfigError(f"continual_start_tokenizer: there is no file '{path}'")
+    tokenizer_class.load(path)
+
+
 def _check_file(run: ContinualRun, key: str, path: str, period: int) -> None:
     """Read a file of a period as that period will."""
-    overrides = {"cf_file": path}
-    if key == "continual_sid_files":
-        overrides = {"sid_file": path, "collision": "suffix"}
+    overrides = {"cf_file": path} if key == "continual_cf_files" else {}
     config = run.config_of(period, run.recommender, **overrides)
     dataset = create_dataset(config)
-    if "sid_file" in overrides:
-        read_sid_file(config, [str(t) for t in dataset.field2id_token[dataset.iid_field]])
-    else:
+    if overrides:
         collaborative_vectors(config, dataset)
+    else:
+        given_table(run.config, path, [str(t) for t in dataset.field2id_token[dataset.iid_field]])
 
 
 def _trains_in_a_period(model_class: type) -> bool:

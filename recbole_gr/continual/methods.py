@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from recbole_gr.continual.given import beside_data
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def prepare(config: dict) -> None:
         config[key] = list(dict.fromkeys(config[key]))
     if config["continual_field"] is not None:
         config["continual_cuts"] = None  # the default of this model, which the column replaces
+    beside_data(config)
     depth, levels = config["keep_depth"], config.get("sid_levels") or 3
     if depth > levels:
         raise ConfigError(f"keep_depth: {depth!r} must be an integer from 0 to {levels}")

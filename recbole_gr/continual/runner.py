@@ -14,6 +14,7 @@ from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.continual.checks import check_models, check_periods
+from recbole_gr.continual.given import content_of_all
 from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.period_table import write_continual_report
 from recbole_gr.continual.ranks import release_ranks, run_on_all_ranks, serve_rank_zero
@@ -21,7 +22,6 @@ from recbole_gr.continual.store import RESULT_KEYS, Store, read_json, settings_d
 from recbole_gr.continual.tokens import (
     PeriodItems,
     TokenizerChain,
-    content_of_all,
     first_items,
     log_churn,
 )
@@ -112,7 +112,10 @@ class ContinualRun:
         vectors = CollaborativeVectors()
         readers = [registry.get_model(self.recommender).reads_content(self.config)]
         readers += [chain.tokenizer_class for chain in self.chains.values()]
-        self.content = content_of_all(*self._data(self.all_periods - 1)) if any(readers) else None
+        self.content = None
+        if any(readers):
+            last = self._data(self.all_periods - 1)
+            self.content = content_of_all(*last, self.config["continual_cf_files"])
         results, files, table = [], None, None
         for period in range(self.n_periods):
             given = self._item_sids(period, vectors)

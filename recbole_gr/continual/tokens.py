@@ -11,13 +11,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.config.user_settings import option
+from recbole_gr.continual.given import given_table, with_suffix_level
 from recbole_gr.continual.methods import DRIFT_AWARE, FILES, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json
-from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline.item_sids import ItemSIDs
-from recbole_gr.pipeline.sids import fitted_table, read_sid_file
+from recbole_gr.pipeline.sids import fitted_table
 from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
@@ -27,12 +26,14 @@ from recbole_gr.sid.suffix import add_suffix
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.cache import cached
 from recbole_gr.storage.json_files import save_json
+from recbole_gr.terminal.log import say
 
 if TYPE_CHECKING:
     import torch
     from recbole.config import Config
     from recbole.data.dataset import Dataset
 
+    from recbole_gr.data.content import ItemContent
     from recbole_gr.tokenizer.base import Tokenizer
 
 
@@ -53,28 +54,6 @@ class PeriodItems:
     config: Config
     train: Dataset
     content: ItemContent
-
-
-def content_of_all(config: Config, train: Dataset) -> ItemContent:
-    """Content of the whole catalogue, of which every period takes the part that it knows.
-
-    Made once, as vectors of text are coordinates along axes that depend on the catalogue: made
-    again in each period they would mean something else to the tokenizer of the period before.
-
-    Args:
-        config (Config): of a recommender in the last period of the data.
-        train (SequentialDataset): its training split.
-
-    Raises:
-        ConfigError: content that is made of interactions, which an item has not when it arrives.
-    """
-    content = item_content(config, train)
-    if content.source == "collaborative":
-        raise ConfigError(
-            "item_content: collaborative vectors of an item do not exist when it arrives; a "
-            "continual run needs text or vectors of the items: item_content=text or embedding"
-        )
-    return content
 
 
 def first_items(content: ItemContent, n_items: int) -> ItemContent:
@@ -123,6 +102,15 @@ class TokenizerChain:
                 f"continual_tokenizer: {how} needs a tokenizer that goes on learning, "
                 f"{' or '.join(able)}; {config['tokenizer']} cannot"
             )
+        if how != FILES and config["continual_start_sids"]:
+            able = tokenizers_where(lambda tokenizer: tokenizer.imitates)
+            imitates = get_tokenizer(config["tokenizer"]).imitates
+            if not (imitates or config["continual_start_tokenizer"]):
+                raise ConfigError(
+                    "continual_start_sids needs a tokenizer that can be fitted to SIDs, "
+                    f"{' or '.join(able)}, not {config['tokenizer']}; to learn SIDs anew give "
+                    "--continual.start_sids=~"
+                )
 
     @property
     def follows(self) -> bool:
@@ -188,16 +176,8 @@ class TokenizerChain:
     ) -> tuple[SIDTable, dict[str, Any]]:
         content = items.content.vectors
         if self.table is None:
-            self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
-            signals, behaviour = self._signals(items, vectors), item_behaviour(items.train)
-            table, fit = fitted_table(
-                items.config, self.tokenizer, items.content, signals, behaviour
-            )
-            if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
-                numbering = self.tokenizer.options["suffix_numbering"]
-                codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
-                table = SIDTable.from_item_codes(codes, sizes, table.meta)
-            return self._widened(table), {"churn": None, "fit": fit.figures}
+            table, fit = self._start(items, vectors)
+            return self._widened(table), {"churn": None, "fit": fit}
         learned, before = None, self.tokenizer.encode(content[1 : self.table.n_items]).cpu()
         if self.how != FROZEN:
             following = self.tokenizer_class(items.config, content.shape[1])
@@ -212,7 +192,9 @@ class TokenizerChain:
             new, sizes, _ = reassign(raw, old[:0], sizes, numbering=numbering)
         else:
             mode = self.config["suffix_mode"]
-            new, sizes, _ = reassign(raw, old, sizes, keep, mode, numbering)
+            # Given SIDs are not those of the tokenizer that was fitted to them.
+            then = before if self.config["continual_start_sids"] else None
+            new, sizes, _ = reassign(raw, old, sizes, keep, mode, numbering, then)
         meta = {
             "tokenizer": type(self.tokenizer).__name__,
             "options": dict(self.tokenizer.options),
@@ -223,6 +205,58 @@ class TokenizerChain:
         table = self._widened(SIDTable.from_item_codes(new, sizes, meta))
         return table, {"churn": churn, "fit": learned}
 
+    def _start(
+        self, items: PeriodItems, vectors: torch.Tensor | None
+    ) -> tuple[SIDTable, dict[str, Any]]:
+        """Tokenizer, table and figures of the first period: learned, or from what is given."""
+        content, config = items.content.vectors, self.config
+        sids, file = config["continual_start_sids"], config["continual_start_tokenizer"]
+        if file:
+            self.tokenizer = self.tokenizer_class.load(file).to(config["device"])
+            if self.tokenizer.dim != content.shape[1]:
+                raise ConfigError(
+                    f"continual_start_tokenizer: {file} is for content of {self.tokenizer.dim} "
+                    f"dimensions, that of this run has {content.shape[1]}"
+                )
+        else:
+            self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
+        numbering = self.tokenizer.options["suffix_numbering"]
+        if not sids:
+            if file:
+                table, fit = self.tokenizer.tokenize(content), {}
+            else:
+                signals, behaviour = self._signals(items, vectors), item_behaviour(items.train)
+                table, report = fitted_table(
+                    items.config, self.tokenizer, items.content, signals, behaviour
+                )
+                fit = report.figures
+            if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
+                codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
+                table = SIDTable.from_item_codes(codes, sizes, table.meta)
+            return table, fit
+        levels = len(self.tokenizer.sizes)
+        table = given_table(config, sids, items.content.item_tokens)
+        table = with_suffix_level(table, levels, numbering, sids)
+        codes = table.codes[1:, :levels]
+        if not file:
+            self.tokenizer.to(config["device"])
+            say("%s is fitted to the SIDs of %s", type(self.tokenizer).__name__, sids)
+            fit = self.tokenizer.fit_codes(content[1:], codes, vectors, config["show_progress"])
+        now = self.tokenizer.encode(content[1:]).cpu()
+        shares = (now == codes).cumprod(1).double().mean(0).tolist()
+        say(
+            "The tokenizer gives %s of the items their first code in %s, %s their first %d; the "
+            "others keep their SIDs too until it gives them another first code than now",
+            f"{shares[0]:.1%}", sids, f"{shares[-1]:.1%}", levels,
+        )  # fmt: skip
+        meta = {
+            "tokenizer": type(self.tokenizer).__name__, "options": dict(self.tokenizer.options),
+            "content_levels": levels, "before_policy": collision_figures(codes, table.sizes[:-1]),
+            **table.meta,
+        }  # fmt: skip
+        sizes = (*map(max, zip(self.tokenizer.sizes, table.sizes)), table.sizes[-1])
+        return SIDTable.from_item_codes(table.codes[1:], sizes, meta), {} if file else fit
+
     def _signals(self, items: PeriodItems, vectors: torch.Tensor | None) -> dict[str, Any]:
         if "cf_vectors" in self.signals:
             return {"cf_vectors": vectors}
@@ -230,12 +264,7 @@ class TokenizerChain:
 
     def _from_file(self, items: PeriodItems) -> tuple[SIDTable, dict[str, Any]]:
         path = self.config["continual_sid_files"][items.period]
-        given = {
-            "sid_file": path, "collision": "suffix", "dataset": self.config["dataset"],
-            "data_path": self.config["data_path"],
-            "suffix_numbering": option(self.config, "suffix_numbering"),
-        }  # fmt: skip
-        table = self._widened(read_sid_file(given, items.content.item_tokens))
+        table = self._widened(given_table(self.config, path, items.content.item_tokens))
         churn = None
         if self.table is not None:
             old = self.table.codes[1:]

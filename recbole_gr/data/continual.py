@@ -52,12 +52,14 @@ class ContinualMixin(ExactDataset):
     Attributes:
         n_periods (int): periods of the whole log.
         period_names (list[str]): what each is called in the settings or the data.
+        items_so_far (list[int]): ``[n_periods]`` items that have appeared by the end of each.
         target_counts (numpy.ndarray): ``[n_periods, 3]`` training, validation and test targets of
             each.
     """
 
     n_periods: int
     period_names: list[str]
+    items_so_far: list[int]
     target_counts: np.ndarray
 
     _rest_fields: np.ndarray
@@ -82,6 +84,8 @@ class ContinualMixin(ExactDataset):
                 f"of '{self.dataset_name}'"
             )
         self.period_names = self._names_of_periods(feat)
+        arrives = pd.Series(period).groupby(feat[self.iid_field].to_numpy()).min()
+        self.items_so_far = np.bincount(arrives, minlength=self.n_periods).cumsum().tolist()
         if self.config["continual_part_field"] is None:
             self.target_counts = target_counts(feat[self.uid_field].to_numpy(), period)
         else:

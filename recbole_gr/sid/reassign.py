@@ -47,6 +47,7 @@ def reassign(
     keep_depth: int = 1,
     suffix_mode: str = "unique",
     numbering: str | None = None,
+    before: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, tuple[int, ...], Churn]:
     """Merge the codes of a new tokenizer with the SIDs that items already have.
 
@@ -67,6 +68,8 @@ def reassign(
         keep_depth: 1 in DACT; 0 freezes all old SIDs; ``L`` keeps exact matches alone.
         suffix_mode: ``unique`` or ``repo``.
         numbering: see :func:`~recbole_gr.sid.suffix.add_suffix`.
+        before: LongTensor ``[n, L]`` to compare with in place of the stored SIDs: the codes of the
+            tokenizer before, where the SIDs are not its own.
 
     Returns:
         tuple: LongTensor ``[N, L + 1]``, its codebook sizes, and :class:`Churn`.
@@ -86,7 +89,8 @@ def reassign(
     if suffix_mode not in SUFFIX_MODES:
         raise ConfigError(f"suffix_mode: {suffix_mode!r} is not one of {', '.join(SUFFIX_MODES)}")
     kept = torch.zeros(len(raw), dtype=torch.bool)
-    kept[:n_old] = (raw[:n_old, :keep_depth] == old[:, :keep_depth]).all(1)
+    then = old if before is None else before
+    kept[:n_old] = (raw[:n_old, :keep_depth] == then[:, :keep_depth]).all(1)
     stored = torch.nn.functional.pad(old, (0, 0, 0, len(raw) - n_old))
     codes = torch.where(kept.unsqueeze(1), stored[:, :-1], raw)
     if suffix_mode == "repo":

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.terminal.bars import Bar
+from recbole_gr.tokenizer.collaborative.imitation import fit_to_codes
 from recbole_gr.tokenizer.collaborative.losses import (
     collaborative_loss,
     quantization_loss,
@@ -42,7 +43,7 @@ class CollaborativeRQVAE(RQVAE):
     """
 
     signals: tuple[str, ...] = ("cf_vectors",)
-    fine_tunes = True
+    fine_tunes = imitates = True
     without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
     cosine = True  # whether the collaborative loss compares directions alone
     #: Epochs x rate of the published trainings, of the first period and a later one, if known.
@@ -74,13 +75,24 @@ class CollaborativeRQVAE(RQVAE):
     def fit_content(
         self, content: torch.Tensor, signals: Signals | None, progress: bool
     ) -> tuple[Figures, list[Figures]]:
-        content, collaborative, known = self._inputs(content, signals)
+        content, collaborative, known = self.inputs(content, (signals or {}).get("cf_vectors"))
         if self.options["kmeans_init"]:
             self._initialize_codebooks(content)
         epochs = self.options["tokenizer_epochs"]
         rate = self.options["tokenizer_learning_rate"]
         loss_of = self._loss_of(content, collaborative, known)
-        return self._train(loss_of, content, epochs, rate, progress, self.published_amounts[0])
+        return self.train_with(loss_of, content, epochs, rate, progress, self.published_amounts[0])
+
+    def fit_codes(
+        self,
+        content: torch.Tensor,
+        codes: torch.Tensor,
+        collaborative: torch.Tensor,
+        progress: bool = True,
+    ) -> Figures:
+        """Learn to give the items codes that exist already
+        (:func:`~recbole_gr.tokenizer.collaborative.imitation.fit_to_codes`)."""
+        return fit_to_codes(self, content, codes, collaborative, progress)
 
     def fine_tune(
         self,
@@ -105,7 +117,7 @@ class CollaborativeRQVAE(RQVAE):
         """
         content = self._take_over(previous, content)
         with self.seeded():
-            content, collaborative, known = self._inputs(content, {"cf_vectors": collaborative})
+            content, collaborative, known = self.inputs(content, collaborative)
             return self._train_on(self._loss_of(content, collaborative, known), content, progress)
 
     def _take_over(self, previous: CollaborativeRQVAE, content: torch.Tensor) -> torch.Tensor:
@@ -126,7 +138,7 @@ class CollaborativeRQVAE(RQVAE):
     def _loss_of(
         self, content: torch.Tensor, collaborative: torch.Tensor, known: torch.Tensor | None
     ) -> LossOf:
-        """The loss of a first period as :meth:`_train` takes it."""
+        """The loss of a first period as :meth:`train_with` takes it."""
 
         def loss_of(rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             loss = self.branch_loss(
@@ -143,13 +155,12 @@ class CollaborativeRQVAE(RQVAE):
         """Train for a later period."""
         epochs = self.options["continual_epochs"]
         rate = self.options["continual_learning_rate"]
-        return self._train(loss_of, content, epochs, rate, progress, self.published_amounts[1])
+        return self.train_with(loss_of, content, epochs, rate, progress, self.published_amounts[1])
 
-    def _inputs(
-        self, content: torch.Tensor, signals: Signals | None
+    def inputs(
+        self, content: torch.Tensor, collaborative: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Normalised content, collaborative vectors, and which items these know (None: no mask)."""
-        collaborative = (signals or {}).get("cf_vectors")
         width = self.options["rqvae_dim"]
         if collaborative is None:
             raise ConfigError(f"{type(self).__name__} needs the signal cf_vectors")
@@ -164,7 +175,7 @@ class CollaborativeRQVAE(RQVAE):
         known = collaborative.any(1) if self.options["cf_mask_untrained"] else None
         return self._normalized(content), collaborative, known
 
-    def _train(
+    def train_with(
         self,
         loss_of: LossOf,
         content: torch.Tensor,

@@ -112,7 +112,7 @@ class DACT(CollaborativeRQVAE):
         """
         content = self._take_over(previous, content)
         with self.seeded():
-            content, collaborative, known = self._inputs(content, {"cf_vectors": collaborative})
+            content, collaborative, known = self.inputs(content, collaborative)
             temperature = self.options["kl_temperature"]
             with torch.no_grad():
                 before = torch.cat([self.encoder(part) for part in content.split(_ROWS)])
@@ -148,7 +148,7 @@ class DACT(CollaborativeRQVAE):
             ConfigError: as :meth:`fit_continual`.
         """
         self._check_previous(previous)
-        inputs = self._inputs(checked(content, self.dim), {"cf_vectors": collaborative})
+        inputs = self.inputs(checked(content, self.dim), collaborative)
         encoder, parts = deepcopy(previous.encoder).to(self.device), []
         for part, vectors in zip(inputs[0].split(_ROWS), inputs[1].split(_ROWS)):
             part, vectors = part.to(self.device), vectors.to(self.device)
