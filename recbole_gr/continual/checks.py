@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from recbole.utils import ModelType
 
 from recbole_gr import registry
-from recbole_gr.continual.given import given_table
-from recbole_gr.continual.methods import FILES, FINETUNE, FROZEN, RETRAIN
+from recbole_gr.continual.given import FILES, given_table, sid_files
+from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN
 from recbole_gr.data import create_dataset
 from recbole_gr.data.checks import check_catalogue
 from recbole_gr.data.vector_files import collaborative_vectors
@@ -69,16 +69,21 @@ def check_periods(run: ContinualRun) -> tuple[int, int]:
         )
     check_catalogue(config, dataset)
     check_targets(run, dataset, n_periods)
-    for key in ("continual_sid_files", "continual_cf_files"):
-        files = run.config[key]
+    named = sid_files(run.config)
+    lists = {"continual_sid_files": named.get(FILES), "continual_cf_files": None}
+    lists["continual_cf_files"] = run.config["continual_cf_files"]
+    for key, files in lists.items():
         if files and len(files) < n_periods:
             raise ConfigError(
                 f"{key}: {len(files)} files for {n_periods} periods; give one for each, or "
                 f"stop earlier with --continual.last={max(1, len(files) - 1)}"
             )
-        for period, path in enumerate(files or ()):
-            _check_file(run, key, path, period)
-    learned = [chain for how, chain in run.chains.items() if how != FILES]
+    for period, path in enumerate(lists["continual_cf_files"] or ()):
+        _check_file(run, "continual_cf_files", path, period)
+    for files in named.values():
+        for period, path in enumerate(files[: dataset.n_periods]):
+            _check_file(run, "continual_sid_files", path, period)
+    learned = [chain for chain in run.chains.values() if not chain.files]
     if learned and run.config["continual_start_sids"]:
         _check_file(run, "continual_start_sids", run.config["continual_start_sids"], 0)
     if learned and run.config["continual_start_tokenizer"]:

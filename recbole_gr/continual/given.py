@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from recbole.config import Config
     from recbole.data.dataset import Dataset
 
+FILES = "files"
+LEARNED = ("frozen", "finetune", "dact")
 #: Keys whose files may lie beside the data, and are then given by their names alone.
 LISTS = ("continual_cf_files", "continual_sid_files")
 STARTS = ("continual_start_sids", "continual_start_tokenizer")
@@ -39,11 +42,42 @@ def beside_data(config: dict[str, Any]) -> None:
         return beside if not os.path.isfile(path) and os.path.isfile(beside) else path
 
     for key in LISTS:
-        if config[key]:
-            config[key] = [found(path) for path in config[key]]
+        given = config[key]
+        if isinstance(given, Mapping):
+            config[key] = {name: [found(path) for path in paths] for name, paths in given.items()}
+        elif given:
+            config[key] = [found(path) for path in given]
     for key in STARTS:
         if config[key]:
             config[key] = found(config[key])
+
+
+def sid_files(config: Config) -> dict[str, list[str]]:
+    """The files of SIDs of each period by the name of their chain: ``files`` where the key
+    ``continual_sid_files`` holds a list."""
+    given = config["continual_sid_files"] or {}
+    return dict(given) if isinstance(given, Mapping) else {FILES: given}
+
+
+def check_names(given: Any) -> None:
+    """See that a mapping of ``continual_sid_files`` holds lists of files by names.
+
+    Raises:
+        ConfigError: names the entry.
+    """
+    for name, paths in given.items() if isinstance(given, Mapping) else ():
+        word = isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name)
+        if not word or name in LEARNED:
+            raise ConfigError(
+                f"continual_sid_files: the name {name!r} must be a word other than "
+                f"{', '.join(LEARNED)}"
+            )
+        files = isinstance(paths, list) and all(isinstance(path, str) for path in paths)
+        if not files or len(paths) < 2:
+            raise ConfigError(
+                f"continual_sid_files: '{name}' must be a list of files, one for each period and "
+                "two at least"
+            )
 
 
 def given_table(config: Mapping[str, Any], path: str, item_tokens: Sequence[str]) -> SIDTable:

@@ -10,11 +10,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.continual.checks import check_models, check_periods
-from recbole_gr.continual.given import content_of_all
+from recbole_gr.continual.disruption import write_disruption
+from recbole_gr.continual.given import content_of_all, sid_files
 from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.period_table import write_continual_report
 from recbole_gr.continual.ranks import release_ranks, run_on_all_ranks, serve_rank_zero
@@ -27,7 +30,9 @@ from recbole_gr.continual.tokens import (
 )
 from recbole_gr.continual.vectors import CollaborativeVectors
 from recbole_gr.data import item_content, prepared_data
+from recbole_gr.data.frequency import popularity
 from recbole_gr.distributed import processes
+from recbole_gr.report.ranks import write_rank_file
 from recbole_gr.run.log_file import start_log
 from recbole_gr.run.model import WarmStart
 from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
@@ -80,8 +85,10 @@ class ContinualRun:
         self.methods = methods(self.config, self.baselines)
         self.others = [own, self.recommender, *self.baselines]
         ways = dict.fromkeys(method.tokenizer for method in self.methods if method.tokenizer)
-        self.chains = {how: TokenizerChain(how, self.config) for how in ways}
+        files = sid_files(self.config)
+        self.chains = {how: TokenizerChain(how, self.config, files.get(how)) for how in ways}
         self.n_periods, self.all_periods = check_periods(self)
+        self._counts: dict[int, np.ndarray] = {}  # training targets of each item in a period
 
     def run(self) -> dict[str, Any] | None:
         """Do what is not done yet.
@@ -109,20 +116,17 @@ class ContinualRun:
             return self._periods_reported_in(folder)
 
     def _periods_reported_in(self, folder: Path) -> dict[str, Any]:
-        vectors = CollaborativeVectors()
-        readers = [registry.get_model(self.recommender).reads_content(self.config)]
-        readers += [chain.tokenizer_class for chain in self.chains.values()]
-        self.content = None
-        if any(readers):
-            last = self._data(self.all_periods - 1)
-            self.content = content_of_all(*last, self.config["continual_cf_files"])
+        vectors = self._started()
         results, files, table = [], None, None
         for period in range(self.n_periods):
             given = self._item_sids(period, vectors)
             for method in self.methods:
+                if method.tokenizer and method.tokenizer not in given:
+                    continue  # its tables end before
                 results.append(self._result(period, method, *given.get(method.tokenizer, ())))
             # After each period: what is finished stays, whatever happens to the next.
             files, table = write_continual_report(results, folder)
+            files |= write_disruption(results, folder)
             files["manifest"] = write_continual_manifest(
                 self.models, self.config, self.given.settings, results, folder
             )
@@ -148,6 +152,34 @@ class ContinualRun:
         given = self.given.with_settings(fixed)
         return Config(model, self.dataset, other_models=self.others, given=given)
 
+    def _started(self) -> CollaborativeVectors:
+        """Read the content that some method needs; returns vectors before the first period."""
+        readers = [registry.get_model(self.recommender).reads_content(self.config)]
+        readers += [chain.tokenizer_class for chain in self.chains.values()]
+        self.content = None
+        if any(readers):
+            last = self._data(self.all_periods - 1)
+            self.content = content_of_all(*last, self.config["continual_cf_files"])
+        return CollaborativeVectors()
+
+    def tokenize(self) -> dict[str, list[Path]]:
+        """Learn the SIDs of every period alone, without recommenders.
+
+        Returns:
+            dict: by tokenizer method the files of the periods' tables.
+        """
+        with processes.single_process():
+            start_log(self.config)
+            self.store = Store(self.config)
+            with held(self.store.root, "give another --continual.dir"):
+                vectors = self._started()
+                for period in range(self.n_periods):
+                    self._item_sids(period, vectors)
+        return {
+            how: [self.store.period(p) / f"{name}.npz" for p, name in enumerate(chain.names)]
+            for how, chain in self.chains.items()
+        }
+
     def _item_sids(
         self, period: int, vectors: CollaborativeVectors
     ) -> dict[str | None, tuple[ItemSIDs, dict[str, Any]]]:
@@ -158,12 +190,16 @@ class ContinualRun:
             if self.content
             else item_content(config, train)
         )
+        targets = train.inter_feat[train.iid_field]
+        self._counts[period] = np.bincount(targets, minlength=train.item_num)
         items = PeriodItems(period, self.store.period(period), config, train, content)
         made: dict[str | None, tuple[ItemSIDs, dict[str, Any]]] = {}
         chains = self.chains.values()
         needed = any(c.follows or (not period and "cf_vectors" in c.signals) for c in chains)
         cf = vectors.advance(items) if needed else None
         for how, chain in self.chains.items():
+            if not chain.lasts(period):
+                continue
             old_tokenizer, old_table = chain.tokenizer, chain.table
             made[how] = chain.advance(items, cf)
             log_churn(how, period, made[how][1])
@@ -195,11 +231,17 @@ class ContinualRun:
             checkpoint = folder / f"{stem}.pth"
             record = self._run(config, own, checkpoint, way, period, method, sids)
             record["settings"] = digest
+            ranks = record.pop("test_ranks")
+            if ranks is not None:
+                popular = popularity(self._counts[period])[ranks["item"]]
+                write_rank_file(folder / f"{stem}.ranks.npz", {**ranks, "popularity": popular})
             save_json(folder / f"{stem}.json", record)
+        file = folder / f"{stem}.ranks.npz"
         figures = figures or {"seconds": None, "churn": None}
         return {
             "period": period, "method": str(method), **method._asdict(), **record,
             "churn": figures["churn"], "tokenizer_seconds": figures["seconds"],
+            "ranks": str(file) if file.is_file() else None,
         }  # fmt: skip
 
     def _run(
@@ -232,7 +274,7 @@ class ContinualRun:
         except KeyboardInterrupt as stop:
             raise type(stop)("The same command goes on from there.") from None
         return {
-            **{key: result[key] for key in RESULT_KEYS},
+            **{key: result[key] for key in (*RESULT_KEYS, "test_ranks")},
             "recommender_seconds": (result["seconds_per_epoch"] or 0.0) * result["epochs_run"],
             "total_seconds": perf_counter() - began,
         }

@@ -11,8 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.continual.given import given_table, with_suffix_level
-from recbole_gr.continual.methods import DRIFT_AWARE, FILES, FINETUNE, FROZEN
+from recbole_gr.continual.given import FILES, given_table, with_suffix_level
+from recbole_gr.continual.methods import DRIFT_AWARE, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline.item_sids import ItemSIDs
@@ -64,10 +64,8 @@ def first_items(content: ItemContent, n_items: int) -> ItemContent:
     )
 
 
-def ways_of(tokenizer_class: type[Tokenizer] | None) -> set[str]:
-    """The ways in which a tokenizer can follow the periods; of none, tables of SIDs can be read."""
-    if tokenizer_class is None:
-        return {FILES}
+def ways_of(tokenizer_class: type[Tokenizer]) -> set[str]:
+    """The ways in which a tokenizer can follow the periods."""
     able = {FINETUNE: tokenizer_class.fine_tunes, DRIFT_AWARE: tokenizer_class.follows_drift}
     return {FROZEN, *(way for way, can in able.items() if can)}
 
@@ -78,7 +76,7 @@ class TokenizerChain:
     * ``frozen``: the tokenizer of the first period codes new items; old ones keep their SIDs.
     * ``finetune``: it goes on learning in every period and all items are coded again.
     * ``dact``: drift-aware fine-tuning, then hierarchical reassignment (DACT, sections 3.5 to 5).
-    * ``files``: a table of SIDs is given for each period.
+    * ``files``, or another name: a table of SIDs is given for each period.
 
     All but ``files`` share the first period. The suffix level has the same number of codes in every
     period, so that a recommender's weights fit from one to the next.
@@ -86,23 +84,24 @@ class TokenizerChain:
     Args:
         how: a value of the key `continual_tokenizer`.
         config: of the continual run.
+        files: tables of the first periods; the chain ends with them. None: they are learned.
     """
 
-    def __init__(self, how: str, config: Config):
-        self.how, self.config = how, config
-        self.tokenizer_class: Any = None if how == FILES else get_tokenizer(config["tokenizer"])
+    def __init__(self, how: str, config: Config, files: Sequence[str] | None = None):
+        self.how, self.config, self.files = how, config, files
+        self.tokenizer_class: Any = None if files else get_tokenizer(config["tokenizer"])
         self.signals = self.tokenizer_class.signals if self.tokenizer_class else ()
         self.tokenizer: Any = None  # of the class that the configuration names
         self.table: SIDTable | None = None
         self._first: torch.Tensor | None = None  # SIDs of the first period, without padding
         self.names: list[str] = []  # of what each period's SIDs are kept under
-        if how not in ways_of(self.tokenizer_class):
+        if self.tokenizer_class is not None and how not in ways_of(self.tokenizer_class):
             able = tokenizers_where(lambda tokenizer: how in ways_of(tokenizer))
             raise ConfigError(
                 f"continual_tokenizer: {how} needs a tokenizer that goes on learning, "
                 f"{' or '.join(able)}; {config['tokenizer']} cannot"
             )
-        if how != FILES and config["continual_start_sids"]:
+        if not files and config["continual_start_sids"]:
             able = tokenizers_where(lambda tokenizer: tokenizer.imitates)
             imitates = get_tokenizer(config["tokenizer"]).imitates
             if not (imitates or config["continual_start_tokenizer"]):
@@ -116,6 +115,10 @@ class TokenizerChain:
     def follows(self) -> bool:
         """Whether it learns from the collaborative vectors of every period."""
         return self.how in (FINETUNE, DRIFT_AWARE) and "cf_vectors" in self.signals
+
+    def lasts(self, period: int) -> bool:
+        """Whether it has SIDs of a period."""
+        return self.files is None or period < len(self.files)
 
     def advance(
         self, items: PeriodItems, vectors: torch.Tensor | None
@@ -131,8 +134,8 @@ class TokenizerChain:
             in the first period), ``fit``.
         """
         tokens = items.content.item_tokens
-        if self.how == FILES:  # read again each time, as a file may have changed
-            table, figures = self._from_file(items)
+        if self.files:  # read again each time, as a file may have changed
+            table, figures = self._from_file(items, self.files[items.period])
             # All files so far: a recommender goes on from the period before.
             digest = hashlib.sha256("".join([*self.names[-1:], table.digest()]).encode())
             self.names.append(f"{FILES}-{digest.hexdigest()[:8]}")
@@ -262,8 +265,7 @@ class TokenizerChain:
             return {"cf_vectors": vectors}
         return tokenizer_signals(items.config, items.train)()
 
-    def _from_file(self, items: PeriodItems) -> tuple[SIDTable, dict[str, Any]]:
-        path = self.config["continual_sid_files"][items.period]
+    def _from_file(self, items: PeriodItems, path: str) -> tuple[SIDTable, dict[str, Any]]:
         table = self._widened(given_table(self.config, path, items.content.item_tokens))
         churn = None
         if self.table is not None:
@@ -294,7 +296,7 @@ class TokenizerChain:
                 f"{table.sizes[-1]}; raise it, or use larger codebooks"
             )
         sizes = table.sizes[:-1]
-        if self.how == FILES:  # most state no codebooks, and a later one may use more codes
+        if self.files:  # most state no codebooks, and a later one may use more codes
             given = self.config["codebook_size"]
             given = LARGEST if given == AUTO else given
             given = given if isinstance(given, (list, tuple)) else [given] * len(sizes)
