@@ -180,6 +180,11 @@ class ContinualRun:
             for how, chain in self.chains.items()
         }
 
+    def tokens_of(self, period: int) -> list[str]:
+        """Names of the items of a period by their ids, padding first."""
+        train = self._data(period)[1]
+        return [str(token) for token in train.field2id_token[train.iid_field]]
+
     def _item_sids(
         self, period: int, vectors: CollaborativeVectors
     ) -> dict[str | None, tuple[ItemSIDs, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,7 +189,10 @@ class Study:
                 raise ConfigError(f"{name}: there is no file '{source['path']}'")
             files[name] = source["sha256"]
         if self.over_periods:
-            files |= {n: file_hash(path) for n, path in _files_of_sids(config).items()}
+            for name, path in _files_of_sids(config).items():
+                if not os.path.isfile(path):
+                    raise ConfigError(f"{name}: there is no file '{path}'")
+                files[name] = file_hash(path)
         counted, version = settings_that_count(config), _version(config.model_class)
         if self.over_periods:
             own = Source(f"row {row}", settings, direct=True)

@@ -12,8 +12,8 @@ from recbole_gr.tokenizer.collaborative.base import CollaborativeRQVAE
 from recbole_gr.tokenizer.collaborative.drift import (
     DriftIdentification,
     assignment_drift,
+    code_log_probs,
     drift_mask,
-    first_level_log_probs,
     mix,
 )
 from recbole_gr.tokenizer.fitting import checked
@@ -84,7 +84,7 @@ class DACT(CollaborativeRQVAE):
         drift_loss = self.branch_loss(content, drifting, collaborative, known)
         stationary_loss = self.branch_loss(content, stationary, collaborative, known)
         anchor = F.mse_loss(stationary, before)
-        student = first_level_log_probs(latent, self.codebooks[0], options["kl_temperature"])
+        student = code_log_probs(latent, self.codebooks[0], options["kl_temperature"])
         parts = {
             "drift": drift_loss,
             "stationary": stationary_loss,
@@ -117,7 +117,7 @@ class DACT(CollaborativeRQVAE):
             with torch.no_grad():
                 before = torch.cat([self.encoder(part) for part in content.split(_ROWS)])
                 parts = [
-                    first_level_log_probs(part, self.codebooks[0], temperature)
+                    code_log_probs(part, self.codebooks[0], temperature)
                     for part in before.split(_ROWS)
                 ]
             teacher = torch.cat(parts)

@@ -10,14 +10,13 @@ import torch
 import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.tokenizer.collaborative.drift import code_log_probs
 from recbole_gr.tokenizer.collaborative.losses import collaborative_loss, quantization_loss
 from recbole_gr.tokenizer.fitting import checked
 
 if TYPE_CHECKING:
     from recbole_gr.tokenizer.collaborative.base import CollaborativeRQVAE
     from recbole_gr.tokenizer.fitting import Figures
-
-SHARPNESS = 10.0  # of the softmax over codewords, whose mean distance counts as 1
 
 
 def fit_to_codes(
@@ -31,9 +30,11 @@ def fit_to_codes(
 
     The loss is that of the first period along the given codes instead of the nearest ones, and on
     each level the cross-entropy of the given code under a softmax of minus the squared distances to
-    all codewords. The distances are divided by their mean, so that this term does not stretch the
-    latents, whose scale the other terms decide. Each codeword starts as the mean of what is left of
-    the latents of its items.
+    all codewords: that of DACT's KL term, at temperature 1. So an item lies as far in its cell as
+    the terms of later periods take for certain; where distances only have to be in order, latents
+    shrink until those terms are nothing beside the collaborative one, and a short fine-tuning gives
+    three items of four another code. Each codeword starts as the mean of what is left of the latents
+    of its items.
 
     Args:
         tokenizer: changed in place.
@@ -82,8 +83,7 @@ def forced_loss(
     latent = residual = tokenizer.encoder(content)
     residuals, words, told = [], [], latent.new_zeros(())
     for codebook, code in zip(tokenizer.codebooks, codes.unbind(1)):
-        distances = torch.cdist(residual, codebook).square()  # [n, V]
-        told = told + F.cross_entropy(-SHARPNESS * distances / distances.mean(), code)
+        told = told + F.nll_loss(code_log_probs(residual, codebook), code)
         residuals.append(residual)
         words.append(F.embedding(code, codebook))
         residual = residual - words[-1]
