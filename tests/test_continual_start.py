@@ -97,6 +97,8 @@ def test_without_texts_an_item_has_the_vector_of_the_period_in_which_it_arrives(
 @pytest.mark.parametrize(
     "change, message",
     [
+        ({"continual_sid_files": {"a b": ["x", "y"]}}, "the name 'a b' must be a word"),
+        ({"continual_sid_files": {"mine": ["x"]}}, "'mine' must be a list of files"),
         (
             {"tokenizer": "RKMeans", "continual_tokenizer": "frozen"},
             "can be fitted to SIDs, DACT or LETTER",
@@ -108,6 +110,8 @@ def test_without_texts_an_item_has_the_vector_of_the_period_in_which_it_arrives(
 def test_a_start_that_cannot_be_used_is_refused_before_anything_is_trained(
     settings, change, message
 ):
+    if "continual_sid_files" in change:
+        change = {**change, "continual_tokenizer": "files"}
     keys = ("rqvae", "cf_", "continual_epochs", "tokenizer_")
     if "tokenizer" in change:
         settings = {k: v for k, v in settings.items() if not k.startswith(keys)}

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
 FILES = "files"
-LEARNED = ("frozen", "finetune", "dact")
 #: Keys whose files may lie beside the data, and are then given by their names alone.
 LISTS = ("continual_cf_files", "continual_sid_files")
 STARTS = ("continual_start_sids", "continual_start_tokenizer")
@@ -66,12 +65,8 @@ def check_names(given: Any) -> None:
         ConfigError: names the entry.
     """
     for name, paths in given.items() if isinstance(given, Mapping) else ():
-        word = isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name)
-        if not word or name in LEARNED:
-            raise ConfigError(
-                f"continual_sid_files: the name {name!r} must be a word other than "
-                f"{', '.join(LEARNED)}"
-            )
+        if not (isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name)):
+            raise ConfigError(f"continual_sid_files: the name {name!r} must be a word")
         files = isinstance(paths, list) and all(isinstance(path, str) for path in paths)
         if not files or len(paths) < 2:
             raise ConfigError(

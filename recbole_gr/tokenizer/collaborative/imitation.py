@@ -33,8 +33,8 @@ def fit_to_codes(
     all codewords: that of DACT's KL term, at temperature 1. So an item lies as far in its cell as
     the terms of later periods take for certain; where distances only have to be in order, latents
     shrink until those terms are nothing beside the collaborative one, and a short fine-tuning gives
-    three items of four another code. Each codeword starts as the mean of what is left of the latents
-    of its items.
+    three items of four another code. Each codeword starts as the mean of what is left of the
+    latents of its items.
 
     Args:
         tokenizer: changed in place.
