@@ -185,7 +185,7 @@ def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monk
     assert metrics(resumed) == metrics(whole)
     assert calls == [0, 1, 1, 2]  # period 0 was not done again
     for path in files_of(whole):
-        if path.suffix == ".npz":
+        if path.suffix == ".npz" and ".ranks" not in path.name:
             twin = Path(resumed["folder"], path.relative_to(whole["folder"]))
             assert SIDTable.load(twin).digest() == SIDTable.load(path).digest()
 
