@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.user_settings import option
 from recbole_gr.continual.given import FILES, given_table, with_suffix_level
 from recbole_gr.continual.methods import DRIFT_AWARE, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json
@@ -101,10 +102,10 @@ class TokenizerChain:
                 f"continual_tokenizer: {how} needs a tokenizer that goes on learning, "
                 f"{' or '.join(able)}; {config['tokenizer']} cannot"
             )
-        if not files and config["continual_start_sids"]:
+        if not files and option(config, "continual_start_sids"):
             able = tokenizers_where(lambda tokenizer: tokenizer.imitates)
             imitates = get_tokenizer(config["tokenizer"]).imitates
-            if not (imitates or config["continual_start_tokenizer"]):
+            if not (imitates or option(config, "continual_start_tokenizer")):
                 raise ConfigError(
                     "continual_start_sids needs a tokenizer that can be fitted to SIDs, "
                     f"{' or '.join(able)}, not {config['tokenizer']}; to learn SIDs anew give "
