@@ -147,12 +147,12 @@ def test_a_period_is_known_by_the_sids_of_all_periods_so_far(monkeypatch):
         return SIDTable.from_item_codes(torch.stack([codes // 4, codes % 4], 1), (4, 4))
 
     def names(*seeds):
-        chain = TokenizerChain("files", {})
+        chain = TokenizerChain("files", {}, ["table.json"] * len(seeds))
         made = iter([table(seed) for seed in seeds])
-        monkeypatch.setattr(chain, "_from_file", lambda items: (next(made), {}))
-        for _ in seeds:
+        monkeypatch.setattr(chain, "_from_file", lambda items, path: (next(made), {}))
+        for period in range(len(seeds)):
             chain.advance(SimpleNamespace(content=ItemContent(None, "", "", []), train=None,
-                                          config=None), None)  # fmt: skip
+                                          config=None, period=period), None)  # fmt: skip
         return chain.names
 
     monkeypatch.setattr(tokens.ItemSIDs, "judged", lambda *_: None)

@@ -8,7 +8,7 @@ import pytest
 from data_helpers import Generative, GenerativeWithAllFields, make_config, write_random_inter
 from runs import SMALL, rest_slow
 
-from recbole_gr.data.continual import (
+from recbole_gr.data.periods import (
     HEAD,
     PAST,
     TEST,
@@ -18,6 +18,7 @@ from recbole_gr.data.continual import (
     parts_of,
     periods_by_column,
     periods_by_cuts,
+    target_counts,
 )
 from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
@@ -67,6 +68,18 @@ def test_parts_follow_the_rule_of_every_single_user(seed):
             # Rows of users who joined in an earlier period are all past, their heads too.
             assert PAST in expected
         assert parts_of(users[known], periods[known], present).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_targets_are_counted_as_the_rule_gives_them(seed):
+    rng = np.random.default_rng(seed)
+    users, periods = rng.integers(0, 25, 150), np.sort(rng.integers(0, 4, 150))
+    expected = []
+    for present in range(4):
+        known = periods <= present
+        parts = parts_of(users[known], periods[known], present).tolist()
+        expected.append([parts.count(part) for part in (TRAIN, VALID, TEST)])
+    assert target_counts(users, periods).tolist() == expected
 
 
 def test_shares_cut_by_count_and_dates_by_time():

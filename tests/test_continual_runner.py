@@ -15,7 +15,7 @@ from recbole_gr.commands.verify import verify
 from recbole_gr.config import Config
 from recbole_gr.continual import ranks, tokens
 from recbole_gr.continual.methods import Method, methods
-from recbole_gr.continual.period_table import continual_table
+from recbole_gr.continual.period_table import continual_table, plot_continual
 from recbole_gr.data.content import item_content
 from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
@@ -185,7 +185,7 @@ def test_an_interrupted_run_goes_on_to_the_same_figures(settings, tmp_path, monk
     assert metrics(resumed) == metrics(whole)
     assert calls == [0, 1, 1, 2]  # period 0 was not done again
     for path in files_of(whole):
-        if path.suffix == ".npz":
+        if path.suffix == ".npz" and ".ranks" not in path.name:
             twin = Path(resumed["folder"], path.relative_to(whole["folder"]))
             assert SIDTable.load(twin).digest() == SIDTable.load(path).digest()
 
@@ -476,6 +476,85 @@ def test_bad_input(settings, tmp_path, model, change, message):
     assert not list((tmp_path / "continual").rglob("TIGER*.pth"))
 
 
+def test_one_period_alone_is_refused_by_the_key_that_was_given(settings):
+    with pytest.raises(ConfigError, match=r"^continual_cuts: \[1.0\] makes one period of 'tiny'"):
+        run(settings, continual_cuts=[1.0])
+
+
+@pytest.fixture
+def single(settings, tmp_path):
+    """Settings of a log in whose period 1, a thin slice, no user has more than one interaction."""
+    rows = [f"u{u}\ti{(u + n) % 20}\t3\t{100 * n + u}" for u in range(40) for n in range(6)]
+    rows += [f"u{u}\ti{(u + 9) % 20}\t3\t{10_000 + u}" for u in range(30)]
+    rows += [f"u{u}\ti{(u + n) % 20}\t3\t{20_000 + 100 * n + u}" for u in range(40)
+             for n in range(10, 16)]  # fmt: skip
+    folder = tmp_path / "single" / "tiny"
+    folder.mkdir(parents=True)
+    head = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+    (folder / "tiny.inter").write_text(head + "\n".join(rows) + "\n")
+    items = [f"i{n}\ttitle number {n} of {n % 5}\tdrama" for n in range(20)]
+    titles = "item_id:token\ttitle:token_seq\tgenre:token_seq\n"
+    (folder / "tiny.item").write_text(titles + "\n".join(items) + "\n")
+    cuts = [240 / 510, 270 / 510, 1.0]
+    return {**settings, "data_path": str(folder.parent), "continual_cuts": cuts}
+
+
+def test_a_period_that_trains_nothing_is_found_before_anything_is_trained(single, tmp_path):
+    message = "period 1 .up to 0.529.* has 0 training, 0 validation and 30 test targets, and "
+    for change, who in (
+        ({}, "recommender finetune, tokenizer dact needs"),
+        ({"continual_tokenizer": "frozen"}, "recommender finetune needs"),
+        ({"continual_recommender": "frozen"}, "tokenizer dact needs"),
+    ):
+        with pytest.raises(ConfigError, match=f"^continual_cuts: {message}{who}"):
+            run(single, **change)
+    with pytest.raises(ConfigError, match="period 1 .*needs test targets|recommender retrain"):
+        run(single, continual_recommender="retrain", continual_tokenizer="frozen")
+    assert not list((tmp_path / "continual").rglob("period-*"))
+
+
+@pytest.mark.slow
+def test_what_stays_frozen_is_tested_on_a_period_that_trains_nothing(single):
+    frozen = {"continual_tokenizer": "frozen", "continual_recommender": "frozen"}
+    outcome = run(single, **frozen)
+    targets = {r["period"]: r["test_targets"]["count"] for r in outcome["results"]}
+    assert targets[1] == 30 and targets[2] == 40
+    assert all(0 <= r["test_result"]["ndcg@10"] <= 1 for r in outcome["results"])
+    # Vectors are for tokenizers that follow them.
+    assert not [path for path in files_of(outcome) if "period-1" in str(path) and "cf" in path.name]
+
+
+@pytest.mark.slow
+def test_a_tokenizer_that_stays_has_no_churn_but_what_sinkhorn_moved(settings):
+    """Sinkhorn gives items of a shared SID other codes than the tokenizer says."""
+    own = {"continual_tokenizer": "frozen,finetune", "codebook_size": [2, 2, 12],
+           "continual_recommender": "frozen", "continual_last": 1}  # fmt: skip
+    churn = {method: churn for (p, _, method), (_, churn) in metrics(run(settings, **own)).items()
+             if p}  # fmt: skip
+    frozen, tuned = churn["frozen/frozen"], churn["finetune/frozen"]
+    assert frozen["raw"] == [0, 0, 0] and frozen["raw_any"] == 0
+    assert frozen["served"][0] == 0 < frozen["served_any"]
+    assert frozen["final_any"] == frozen["since_start"] == 0
+    assert tuned["since_start"] == tuned["final_any"] > 0
+
+
+def test_three_tokenizers_have_three_colours_raw_and_final(tmp_path):
+    results = [
+        {
+            "period": period, "model": "TIGER", "tokenizer": how, "method": f"{how}/finetune",
+            "recommender": "finetune", "test_result": {"ndcg@10": 0.1},
+            "churn": {"raw_any": 0.3, "served_any": 0.4, "final_any": 0.2},
+        }
+        for how in ("frozen", "finetune", "dact") for period in (1, 2)
+    ]  # fmt: skip
+    lines = plot_continual(results).axes[1].lines
+    by_tokenizer = {}
+    for line in lines:
+        by_tokenizer.setdefault(line.get_label().split(",")[0], set()).add(line.get_color())
+    assert len(lines) == 6 and list(map(len, by_tokenizer.values())) == [1, 1, 1]
+    assert len(set.union(*by_tokenizer.values())) == 3
+
+
 def test_collapsed_sids_stop_the_run_before_its_recommender_trains(settings, tmp_path):
     with pytest.raises(ConfigError, match="sid_gate"):
         run(settings, sid_gate="stop", sid_min_distinct=1.0, sid_min_utilisation=1.0)
@@ -500,7 +579,7 @@ def test_dots_in_arguments_are_underscores(settings, data):
 
 
 def test_the_table_averages_the_later_periods():
-    shares = {"raw": [0.5], "raw_any": 0.5, "final": [0.1, 0.2]}
+    shares = {"raw": [0.5], "raw_any": 0.5, "served_any": 0.6, "final": [0.1, 0.2]}
 
     def result(period, method, recall, churn):
         return {
@@ -521,3 +600,6 @@ def test_the_table_averages_the_later_periods():
     mean = rows[-2]
     assert mean[:3] == ["mean", "TIGER", "a/b"]
     assert mean[5] == pytest.approx(0.3) and mean[6] == pytest.approx(0.5)
+    churn = ["churn raw", "raw to served", "churn final"]
+    assert [column.title for column in columns[6:9]] == churn
+    assert mean[7] == pytest.approx(0.6)

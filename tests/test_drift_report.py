@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_gr.continual.drift_report import change_by_decile, collaborative_drift, drift_report
+from recbole_gr.continual.drift_report import (
+    change_by_decile,
+    collaborative_drift,
+    drift_report,
+    plot_drift,
+    rank_correlation,
+)
 from recbole_gr.errors import ConfigError
 
 TOOLS = Path(__file__).parents[2] / "shared" / "data" / "Amazon_Tools_DACT"
@@ -54,6 +60,13 @@ def test_files_tell_each_item_and_each_decile(tmp_path):
     rates = [group["change_rate"] for group in figures["by_cf_drift"]]
     assert rates == [1, 1, 0.5, 0, 0, 0, 0, 0, 0, 0]
     assert [g["change_rate"] for g in figures["by_confidence"]] == [0] * 7 + [0.5, 1, 1]
+    drift = sorted(1 - math.cos(float(angle)) for n, angle in enumerate(angles) if n != 4)
+    assert figures["median_drift"] == pytest.approx(drift[9], abs=1e-6)
+    # Item i drifts by its angle and has the confidence (22 - i) / 23: 19 and 18 are the first two.
+    sure = [group["confidence"] for group in figures["by_cf_drift"]]
+    assert sure[0] == pytest.approx(3.5 / 23) and sure[-1] == pytest.approx(22 / 23)
+    assert figures["confidence_and_drift"] == pytest.approx(-1)
+    assert figures["confidence_deviation"] == pytest.approx(float(confidence[:20].std()))
     assert json.loads(files["json"].read_text()) == figures
     with open(files["csv"], newline="") as file:
         rows = list(csv.DictReader(file))
@@ -73,8 +86,33 @@ def test_without_confidence_and_without_vectors(tmp_path):
     changed = torch.tensor([True, False, False])
     figures, files = drift_report(tmp_path, ["a", "b", "c"], zero, zero, changed)
     assert figures["by_cf_drift"] == [] and figures["by_confidence"] is None
+    assert figures["median_drift"] is None
     assert figures["without_vector"] == 3 and all(path.is_file() for path in files.values())
     assert "confidence" not in files["csv"].read_text()
+
+
+def test_the_figure_says_how_large_the_drift_is_and_warns_where_there_is_none(tmp_path, caplog):
+    changed = torch.arange(40) % 2 == 0
+    before = torch.tensor([[1.0, 0.0]]).repeat(40, 1)
+    for angle, said in ((0.05, True), (0.5, False)):
+        caplog.clear()
+        turns = angle * torch.linspace(0.9, 1.1, 40)
+        now = torch.stack([turns.cos(), turns.sin()], 1)
+        folder = tmp_path / str(angle)
+        figures, _ = drift_report(folder, [f"i{n}" for n in range(40)], before, now, changed)
+        assert figures["median_drift"] == pytest.approx(1 - math.cos(angle), rel=0.05)
+        assert ("no collaborative drift" in caplog.text) is said
+        title = plot_drift(figures).axes[0].get_title()
+        assert f"{figures['median_drift']:.2g}" in title and ("no drift" in title) is said
+
+
+def test_rank_correlation_is_that_of_the_places():
+    first = torch.tensor([3.0, 1.0, torch.nan, 2.0, 9.0])
+    assert rank_correlation(first, torch.tensor([30.0, 1.0, 5.0, 2.0, 31.0])) == pytest.approx(1)
+    # Places 2 0 1 3 against 0 1 2 3: 1 - 6 (4 + 1 + 1) / (4 * 15).
+    assert rank_correlation(first, torch.tensor([0.0, 1.0, 5.0, 2.0, 3.0])) == pytest.approx(0.4)
+    assert rank_correlation(first, torch.ones(5)) is None
+    assert rank_correlation(first[:3], torch.tensor([1.0, torch.nan, 1.0])) is None
 
 
 @pytest.mark.parametrize(
@@ -112,3 +150,4 @@ def test_the_change_rates_of_the_published_tables(tmp_path):
     assert rates == [40.6, 31.9, 27.1, 27.3, 22.9, 21.4, 18.0, 17.6, 12.8, 16.8]
     assert all(group["items"] == 961 for group in figures["by_cf_drift"])
     assert figures["change_rate"] == pytest.approx(2_271 / 9_610)
+    assert figures["median_drift"] == pytest.approx(0.14, abs=0.04)

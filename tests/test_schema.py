@@ -23,6 +23,7 @@ NONSENSE = {"a word": "plenty", "a wrong boolean": "maybe", "a negative": "-3", 
 # when they are looked for.
 TEXT = set(
     "sid_file sid_dir content_file content_field content_cache_dir text_encoder result_dir ip "
+    "continual_start_sids continual_start_tokenizer "
     "continual_field continual_part_field continual_dir cf_file checkpoint_dir dataset_save_path "
     "additional_feat_suffix dataloaders_save_path wandb_project gpu_id data_path "
     "continual_model warmup_dir".split()

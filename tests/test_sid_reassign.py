@@ -114,3 +114,12 @@ def test_the_published_tables():
     assert churn.final[2] == pytest.approx(0.2296, abs=1e-4)
     assert len(torch.unique(new, dim=0)) == 9_885
     assert len(second) - len(torch.unique(second, dim=0)) == 3
+
+
+def test_given_sids_are_kept_until_the_tokenizer_fitted_to_them_moves():
+    """Item 1 has another first code in the given SIDs than the tokenizer has ever given it."""
+    old = torch.tensor([[0, 0, 0], [1, 0, 0], [2, 0, 0]])
+    before, raw = torch.tensor([[0, 0], [3, 0], [2, 0]]), torch.tensor([[0, 1], [3, 1], [4, 0]])
+    new, _, churn = reassign(raw, old, (5, 2), before=before)
+    assert new.tolist() == [[0, 0, 0], [1, 0, 0], [4, 0, 0]] and churn.final_any == 1 / 3
+    assert reassign(raw, old, (5, 2))[0].tolist() == [[0, 0, 0], [3, 1, 0], [4, 0, 0]]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recbole_gr.study.ranks import Targets, load_ranks, metric_of, save_ranks
+from recbole_gr.report.ranks import write_rank_file
+from recbole_gr.study.ranks import Targets, load_ranks, metric_of
 from recbole_gr.study.statistics import (
     AHEAD,
     BEHIND,
@@ -145,7 +146,7 @@ def test_ranks_are_matched_by_tokens_in_any_order(tmp_path):
         "item": np.array(["y", "z", "x", "y"], dtype=object),
         "with_history": np.array([3, 0, 1, -1], dtype=np.int32),
     }
-    save_ranks(tmp_path / "ranks.npz", ranks)
+    write_rank_file(tmp_path / "ranks.npz", ranks)
     first = load_ranks(tmp_path / "ranks.npz")
     assert all(values.dtype.kind in "Ui" for values in first.values())  # no pickles
     turned = {name: values[::-1] for name, values in first.items()}

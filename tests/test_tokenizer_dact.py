@@ -8,19 +8,22 @@ import torch
 import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.tokenizer.collaborative.base import (
-    collaborative_loss,
-    quantization_loss,
-    quantize_straight,
-)
 from recbole_gr.tokenizer.collaborative.dact import DACT
 from recbole_gr.tokenizer.collaborative.drift import (
     DriftIdentification,
     assignment_drift,
+    code_log_probs,
     drift_mask,
-    first_level_log_probs,
     mix,
 )
+from recbole_gr.tokenizer.collaborative.imitation import forced_loss
+from recbole_gr.tokenizer.collaborative.losses import (
+    collaborative_loss,
+    quantization_loss,
+    quantize_straight,
+    reconstruction_share,
+)
+from recbole_gr.tokenizer.collaborative.schedule import share_of_rate, training_amount
 
 N, DIM, WIDTH = 64, 12, 8
 SMALL = {
@@ -160,16 +163,87 @@ def test_held_items_have_their_old_latents_to_the_last_bit():
 
 def test_assignment_drift_is_zero_for_equal_assignments_and_a_kl_over_the_codes():
     latent, book = draw(5, WIDTH), draw(256, WIDTH, seed=1)
-    teacher = first_level_log_probs(latent, book)
+    teacher = code_log_probs(latent, book)
     expected = (-(latent.unsqueeze(1) - book).square().sum(2)).log_softmax(1)
     assert torch.allclose(teacher, expected, atol=1e-4)
     assert float(assignment_drift(teacher, teacher)) == 0
-    student = first_level_log_probs(latent + 0.3, book)
+    student = code_log_probs(latent + 0.3, book)
     kl = (teacher.exp() * (teacher - student)).sum(1).mean()
     assert float(assignment_drift(teacher, student)) == pytest.approx(float(kl) / 256, rel=1e-5)
     sharp = torch.full((1, 4), -1e9).index_fill(1, torch.tensor([2]), 0.0)
     even = torch.full((1, 4), 0.25).log()
     assert float(assignment_drift(sharp, even)) == pytest.approx(math.log(4) / 4, rel=1e-5)
+
+
+# Schedule and scale
+
+
+def test_the_learning_rate_is_that_of_the_published_code():
+    """Linear warm-up and decay as `get_linear_schedule_with_warmup` of transformers has it."""
+    transformers = pytest.importorskip("transformers")
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    published = transformers.get_linear_schedule_with_warmup(optimizer, 5, 40)
+    for step in range(40):
+        assert share_of_rate(step, 5, 40) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        published.step()
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_zero_after_the_warm_up():
+    shares = [share_of_rate(step, 4, 12) for step in range(12)]
+    assert shares == [0, 0.25, 0.5, 0.75, *(left / 8 for left in range(8, 0, -1))]
+    capped = [share_of_rate(step, 4, 12, "capped") for step in range(12)]
+    assert max(capped) == 0.75 and capped[0] == 0.25 and capped[-1] == 1 / 12
+    assert share_of_rate(4, 4, 4) == 0  # after the last step, of a training that is all warm-up
+
+
+def test_the_optimiser_follows_the_schedule_that_is_asked_for(monkeypatch):
+    step, rates = torch.optim.AdamW.step, []
+
+    def noted(optimizer, *args, **kwargs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    for schedule in ("linear", "capped"):
+        fitted(tokenizer_schedule=schedule, tokenizer_learning_rate=0.01)
+        expected = [0.01 * share_of_rate(s, 4, 12, schedule) for s in range(12)]
+        assert rates == pytest.approx(expected)
+        rates.clear()
+
+
+def test_the_amount_of_training_is_epochs_times_rate_and_said_beside_the_authors(caplog):
+    assert training_amount(1e-4, 5000, 50, 10) == pytest.approx(0.25, rel=1e-3)
+    assert training_amount(1e-4, 500, 50, 10) == pytest.approx(0.025, rel=1e-3)
+    assert training_amount(5e-4, 150, 50, 10, "capped") == pytest.approx(0.028, rel=0.02)
+    with caplog.at_level("INFO"):
+        first = fitted()
+        second = dact(continual_epochs=500, tokenizer_batch_size=64, tokenizer_warmup_epochs=50)
+        second.fit_continual(first, draw(N, DIM), draw(N, WIDTH), progress=False)
+    said = [r.getMessage() for r in caplog.records if "epochs x rate" in r.getMessage()]
+    assert "authors' 10 is" in said[0]
+    assert said[1].endswith("epochs x rate 0.025; the authors' 0.25 is 10 x as much")
+
+
+def test_the_reconstruction_weighs_by_the_variance_of_the_content_but_for_the_authors(caplog):
+    common = F.normalize(draw(1, 768, seed=8), dim=1)
+    text = F.normalize(common + 0.41 * F.normalize(draw(400, 768), dim=1), dim=1)
+    cosines = text @ text.T
+    off = float((cosines.sum() - cosines.trace()) / (400 * 399))
+    assert off == pytest.approx(0.857, abs=0.005)  # as that of the published vectors
+    assert float(text.var(0).mean()) == pytest.approx(1.86e-4, rel=0.03)
+    assert reconstruction_share(text, 0.00019) == 1.0
+    tfidf = F.normalize(draw(400, 128, seed=2), dim=1)
+    expected = 0.00019 / float(tfidf.var(0, correction=0).mean())
+    assert reconstruction_share(tfidf, 0.00019) == pytest.approx(expected, rel=1e-5)
+    assert expected == pytest.approx(1 / 41, rel=0.02)
+    assert reconstruction_share(tfidf, 0) == 1.0
+    # So the error of the whole content is the same share of what there is to explain.
+    with caplog.at_level("INFO"):
+        assert fitted().reconstruction_weight < 0.01
+    assert "its reconstruction weighs" in caplog.text
+    assert fitted(reconstruction_variance=0).reconstruction_weight == 1.0
 
 
 # The loss of a later period
@@ -178,7 +252,7 @@ def test_assignment_drift_is_zero_for_equal_assignments_and_a_kl_over_the_codes(
 def batch_of(tokenizer, seed=5):
     content = F.normalize(draw(N, DIM), dim=1)
     before = tokenizer.encoder(content).detach() + 0.1 * draw(N, WIDTH, seed=seed)
-    teacher = first_level_log_probs(before, tokenizer.codebooks[0]).detach()
+    teacher = code_log_probs(before, tokenizer.codebooks[0]).detach()
     return content, before, teacher, draw(N, WIDTH, seed=seed + 1)
 
 
@@ -200,7 +274,9 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     moved[chosen] = latent[chosen]
     assert torch.allclose(parts["drift"], tokenizer.branch_loss(content, moved, vectors), atol=1e-6)
     _, quantized, residuals, words = quantize_straight(moved, tokenizer.codebooks)
-    whole = F.mse_loss(tokenizer.decoder(quantized), content)
+    share = reconstruction_share(content, 0.00019)
+    assert share < 1
+    whole = share * F.mse_loss(tokenizer.decoder(quantized), content)
     whole = whole + quantization_loss(residuals, words, 0.25)
     whole = whole + 0.02 * collaborative_loss(quantized, vectors)
     assert torch.allclose(parts["drift"], whole, atol=1e-6)
@@ -340,15 +416,61 @@ def test_the_command_reads_collaborative_vectors_from_a_file(tiny_folder, tmp_pa
     assert (tmp_path / "out" / "sid.json").is_file()
 
 
+# A start from SIDs that exist
+
+
+def test_a_tokenizer_is_fitted_to_codes_that_exist_and_goes_on_from_them():
+    content, vectors = draw(N, DIM), draw(N, WIDTH, seed=1)
+    codes = torch.randint(6, (N, 3), generator=torch.Generator().manual_seed(4))
+    start = dact(tokenizer_epochs=250, tokenizer_learning_rate=0.01, rqvae_hidden=[32])
+    figures = start.fit_codes(content, codes, vectors, progress=False)
+    same = start.encode(content) == codes
+    assert figures["agreement_1"] == float(same[:, 0].double().mean()) > 0.95
+    assert figures["agreement_3"] == float(same.all(1).double().mean())
+    later = dact(rqvae_hidden=[32])
+    later.fit_continual(start, content, vectors, progress=False)
+    assert float((later.encode(content)[:, 0] == codes[:, 0]).double().mean()) > 0.8
+
+
+def test_the_loss_along_given_codes_is_that_of_the_first_period_and_a_softmax_of_distances(first):
+    content, vectors = F.normalize(draw(N, DIM), dim=1), draw(N, WIDTH, seed=1)
+    latent = first.encoder(content)
+    codes, *_ = quantize_straight(latent, first.codebooks)
+    loss, told = (part.detach() for part in forced_loss(first, content, codes, vectors))
+    latent = latent.detach()
+    expected, residual = 0.0, latent
+    for codebook, code in zip(first.codebooks, codes.unbind(1)):
+        squares = (residual.unsqueeze(1) - codebook).square().sum(2)
+        expected += F.cross_entropy(-squares, code)
+        residual = residual - codebook[code]
+    assert float(told) == pytest.approx(float(expected), rel=1e-5)
+    rest = first.branch_loss(content, latent, vectors)
+    assert float(loss - told) == pytest.approx(float(rest), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "codes, complaint",
+    [
+        (torch.zeros(N, 2).long(), "do not fit 64 items and 3 levels .sid_levels"),
+        (torch.full((N, 3), 6), "level 1 of the SIDs has code 6, and the codebook 6 codes"),
+    ],
+)
+def test_codes_that_cannot_be_those_of_the_tokenizer_are_refused(codes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        dact().fit_codes(draw(N, DIM), codes, draw(N, WIDTH), progress=False)
+
+
 def test_plain_fine_tuning_follows_the_loss_of_the_first_period_by_hand(first):
     """One epoch of one batch, against a step of AdamW written out."""
     options = {**first.options, "continual_epochs": 1, "tokenizer_batch_size": 64}
+    options["tokenizer_schedule"] = "capped"  # whose first step has a rate above 0
     content, collaborative = draw(24, first.dim, seed=3), draw(24, WIDTH, seed=4)
     tuned = DACT(options, first.dim)
     tuned.fine_tune(first, content, collaborative, progress=False)
     slow = DACT(options, first.dim)
     slow.load_state_dict(first.state_dict())
     unit = torch.nn.functional.normalize(content, dim=1)
+    slow.reconstruction_weight = reconstruction_share(unit, 0.00019)
     loss = slow.branch_loss(unit, slow.encoder(unit), collaborative)
     names = [name for name, _ in slow.named_parameters()]
     gradients = torch.autograd.grad(loss, list(slow.parameters()), allow_unused=True)

@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.tokenizer.collaborative.base import (
-    collaborative_loss,
-    quantization_loss,
-    quantize_straight,
-)
 from recbole_gr.tokenizer.collaborative.diversity import (
     CodeClusters,
     balanced_kmeans,
     diversity_loss,
 )
 from recbole_gr.tokenizer.collaborative.letter import LETTER
+from recbole_gr.tokenizer.collaborative.losses import (
+    collaborative_loss,
+    quantization_loss,
+    quantize_straight,
+)
 
 N, DIM, WIDTH = 64, 12, 8
 SMALL = {

@@ -6,6 +6,7 @@ collaborative drift that a test holds this to.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.report.figure import panels
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 N_BINS = 10
+LEAST_DRIFT = 0.01  # median 1 - cosine below which nothing has drifted that would tell items apart
 
 
 def collaborative_drift(before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
@@ -40,7 +43,10 @@ def collaborative_drift(before: torch.Tensor, now: torch.Tensor) -> torch.Tensor
 
 
 def change_by_decile(
-    values: torch.Tensor, changed: torch.Tensor, n_bins: int = N_BINS
+    values: torch.Tensor,
+    changed: torch.Tensor,
+    n_bins: int = N_BINS,
+    confidence: torch.Tensor | None = None,
 ) -> list[dict[str, float]]:
     """Share of changed items in equally large groups of falling values.
 
@@ -49,16 +55,17 @@ def change_by_decile(
         changed: BoolTensor ``[n]``.
         n_bins: groups, fewer if there are fewer items; their sizes differ by one at most. Of equal
             values the item of the lower row comes first.
+        confidence: float tensor ``[n]``; None where there is none.
 
     Returns:
-        list[dict]: for each group, the highest values first, ``items``, ``highest``, ``lowest`` and
-        ``change_rate``.
+        list[dict]: for each group, the highest values first, ``items``, ``highest``, ``lowest``,
+        ``change_rate`` and, where it is given, the mean ``confidence``.
     """
     value, moved = values.double().cpu().numpy(), changed.cpu().numpy().astype(bool)
     rows = np.flatnonzero(~np.isnan(value))
     rows = rows[np.argsort(-value[rows], kind="stable")]
-    groups = np.array_split(rows, max(1, min(n_bins, len(rows))))
-    return [
+    groups = [g for g in np.array_split(rows, max(1, min(n_bins, len(rows)))) if len(g)]
+    found = [
         {
             "items": len(group),
             "highest": float(value[group[0]]),
@@ -66,8 +73,22 @@ def change_by_decile(
             "change_rate": float(moved[group].mean()),
         }
         for group in groups
-        if len(group)
     ]
+    if confidence is not None:
+        sure = confidence.double().cpu().numpy()
+        for figures, group in zip(found, groups):
+            figures["confidence"] = float(sure[group].mean())
+    return found
+
+
+def rank_correlation(first: torch.Tensor, second: torch.Tensor) -> float | None:
+    """Spearman's correlation of two tensors ``[n]``, rows with NaN left out; None where one of
+    them is constant or fewer than two rows are left."""
+    both = torch.stack([first.double().cpu(), second.double().cpu()])
+    pairs = both[:, ~both.isnan().any(0)].numpy()
+    if pairs.shape[1] < 2 or (pairs == pairs[:, :1]).all(1).any():
+        return None
+    return float(stats.spearmanr(*pairs).statistic)
 
 
 def drift_report(
@@ -94,8 +115,11 @@ def drift_report(
 
     Returns:
         tuple: figures ``n_items``, ``change_rate``, ``without_vector`` (items whose drift is not
-        defined), ``by_cf_drift`` and ``by_confidence`` (lists of :func:`change_by_decile`; the
-        latter is None without confidence); and the paths by "csv", "json", "png".
+        defined), ``median_drift`` (1 - cosine; None where no item has one), ``by_cf_drift`` and
+        ``by_confidence`` (lists of :func:`change_by_decile`; the latter is None without
+        confidence), ``confidence_and_drift`` (their :func:`rank_correlation`) and
+        ``confidence_deviation`` (over items); and the paths by "csv", "json", "png". A warning says
+        where hardly any vector has moved.
 
     Raises:
         ConfigError: numbers of items or dimensions that do not fit.
@@ -120,11 +144,38 @@ def drift_report(
         "n_items": n,
         "change_rate": float(changed.double().mean()) if n else 0.0,
         "without_vector": int(torch.isnan(drift).sum()),
-        "by_cf_drift": change_by_decile(drift, changed),
+        "median_drift": _finite(float(drift.nanmedian())) if n else None,
+        "by_cf_drift": change_by_decile(drift, changed, confidence=confidence),
         "by_confidence": None if confidence is None else change_by_decile(confidence, changed),
     }
+    if confidence is not None:
+        figures["confidence_and_drift"] = rank_correlation(confidence, drift)
+        figures["confidence_deviation"] = float(confidence.std()) if n > 1 else 0.0
+    _say(folder, figures)
     picture, rows = plot_drift(figures), [tuple(columns), *zip(*columns.values())]
     return figures, write_files(folder, "drift", rows=rows, data=figures, figure=picture)
+
+
+def _say(folder: Path, figures: Mapping[str, Any]) -> None:
+    log, median = logging.getLogger(), figures["median_drift"]
+    if median is None or median < LEAST_DRIFT:
+        log.warning(
+            "%s: no collaborative drift: the vector of the median item turned by %s (1 - cosine), "
+            "so deciles of drift say nothing; more cf_epochs or a higher "
+            "cf_continual_learning_rate move vectors that are trained",
+            folder, "nothing" if median is None else f"{median:.2g}",
+        )  # fmt: skip
+    if "confidence_and_drift" in figures and figures["by_cf_drift"]:
+        sure = [group["confidence"] for group in figures["by_cf_drift"]]
+        log.info(
+            "%s: drift confidence %.3f of the items that drifted most, %.3f of those that drifted "
+            "least, deviation %.3f, rank correlation with the drift %s", folder, sure[0], sure[-1],
+            figures["confidence_deviation"], _cell(figures["confidence_and_drift"] or 0.0),
+        )  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _cell(value: float) -> str | None:
@@ -140,8 +191,23 @@ def plot_drift(figures: Mapping[str, Any]) -> Figure:
         rates = [group["change_rate"] for group in figures[key]]
         panel.bar(range(1, len(rates) + 1), rates)
         panel.axhline(figures["change_rate"], color="grey", linewidth=0.8, label="all old items")
-        panel.set(title=f"By {titles[key]}", xlabel="decile, the highest first")
+        title = f"By {titles[key]}"
+        if key == "by_cf_drift":
+            title += _size_of(figures["median_drift"])
+        panel.set(title=title, xlabel="decile, the highest first")
+        sure = [group.get("confidence") for group in figures[key]]
+        if None not in sure and sure:
+            line = (range(1, len(sure) + 1), sure)
+            panel.plot(*line, color="C1", marker="o", label="mean drift confidence")
         panel.set_xticks(range(1, len(rates) + 1))
         panel.legend()
+    places[0].set_ylim(0, 1)
     places[0].set_ylabel("share of items with another SID")
     return figure
+
+
+def _size_of(median: float | None) -> str:
+    if median is None:
+        return ", of which there is none"
+    none = ": no drift" if median < LEAST_DRIFT else ""
+    return f" (median 1 - cosine {median:.2g}{none})"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from recbole_gr.continual.given import FILES, beside_data, check_names, sid_files
 from recbole_gr.errors import ConfigError
 
 if TYPE_CHECKING:
     from recbole.config import Config
 
 FROZEN, FINETUNE, RETRAIN = "frozen", "finetune", "retrain"
-DRIFT_AWARE, FILES = "dact", "files"
+DRIFT_AWARE = "dact"
 
 
 class Method(NamedTuple):
@@ -19,8 +20,8 @@ class Method(NamedTuple):
 
     Attributes:
         model: name of the recommender.
-        tokenizer: a value of the key `continual_tokenizer`; None for RecBole's models, which have
-            no SIDs.
+        tokenizer: a value of the key `continual_tokenizer`, or the name that SIDs from files have
+            there; None for RecBole's models, which have no SIDs.
         recommender: a value of the key `continual_recommender`.
     """
 
@@ -42,6 +43,8 @@ def prepare(config: dict) -> None:
         config[key] = list(dict.fromkeys(config[key]))
     if config["continual_field"] is not None:
         config["continual_cuts"] = None  # the default of this model, which the column replaces
+    check_names(config["continual_sid_files"])
+    beside_data(config)
     depth, levels = config["keep_depth"], config.get("sid_levels") or 3
     if depth > levels:
         raise ConfigError(f"keep_depth: {depth!r} must be an integer from 0 to {levels}")
@@ -62,9 +65,10 @@ def prepare(config: dict) -> None:
 
 def methods(config: Config, baselines: Sequence[str]) -> list[Method]:
     """All rows of the run: the recommender with every tokenizer, then RecBole's models."""
+    given = sid_files(config)
     rows = [
         Method(config["continual_model"], tokenizer, recommender)
-        for tokenizer in config["continual_tokenizer"]
+        for tokenizer in given or config["continual_tokenizer"]
         for recommender in config["continual_recommender"]
     ]
     ways = config["continual_recommender"]

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _HEAD = (Column("period"), Column("model"), Column("method"))
 _TAIL = (
-    Column("churn raw", "{:.4f}"), Column("churn final", "{:.4f}"),
+    Column("churn raw", "{:.4f}"), Column("raw to served", "{:.4f}"),
+    Column("churn final", "{:.4f}"),
     Column("raw by level"), Column("final by level"),
     Column("tokenizer s", "{:.3g}"), Column("recommender s", "{:.3g}"),
 )  # fmt: skip
@@ -50,9 +51,11 @@ def write_continual_report(
 
 _LEGEND = (
     "Method: tokenizer/recommender, or the recommender alone for models without SIDs. Period 0 is "
-    "shared. Churn: share of old items whose codes changed by the new tokenizer (raw) and whose "
-    "SIDs changed after reassignment (final), any level and level by level, the suffix last. "
-    "Seconds of training."
+    "shared. Churn: share of old items that changed, at any level and level by level, the suffix "
+    "last. Raw: codes of the tokenizer, before Sinkhorn and suffixes, against those of the one of "
+    "the period before; raw to served: the same codes against the SIDs served so far, of which "
+    "Sinkhorn has moved some in the first period, so that a frozen tokenizer has some here too; "
+    "final: SIDs served now against those served so far. Seconds of training."
 )
 
 
@@ -98,8 +101,9 @@ def _row(result: dict[str, Any], names: Iterable[str]) -> list:
     test = result["test_result"]
     return [
         result["model"], result["method"], *(test.get(name) for name in names),
-        churn.get("raw_any"), churn.get("final_any"), _levels(churn.get("raw")),
-        _levels(churn.get("final")), result["tokenizer_seconds"], result["recommender_seconds"],
+        *(churn.get(kind) for kind in ("raw_any", "served_any", "final_any")),
+        _levels(churn.get("raw")), _levels(churn.get("final")),
+        result["tokenizer_seconds"], result["recommender_seconds"],
     ]  # fmt: skip
 
 
@@ -124,12 +128,14 @@ def plot_continual(results: list[dict[str, Any]]) -> Figure:
         left.plot([r["period"] for r in own], values, marker="o", label=f"{model} {method}")
     left.set(xlabel="period", ylabel=metric_title(metric), title="Test of the period")
     left.legend(fontsize="small")
-    for how in dict.fromkeys(r["tokenizer"] for r in later if r["churn"]):
+    hows = list(dict.fromkeys(r["tokenizer"] for r in later if r["churn"]))
+    for how in hows:
+        colour = f"C{hows.index(how)}"
         churns = {r["period"]: r["churn"] for r in later if r["tokenizer"] == how and r["churn"]}
         for kind, line in (("raw_any", ":"), ("final_any", "-")):
             shares = [churn[kind] for churn in churns.values()]
             label = f"{how}, {kind.partition('_')[0]}"
-            right.plot(list(churns), shares, line, marker="o", label=label)
+            right.plot(list(churns), shares, line, color=colour, marker="o", label=label)
     right.set(xlabel="period", ylabel="share of old items", title="Churn", ylim=(0, 1))
     if right.lines:
         right.legend(fontsize="small")

@@ -10,11 +10,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from recbole.utils import ModelType
+import numpy as np
 
 from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.user_settings import UserSettings
+from recbole_gr.continual.checks import check_models, check_periods
+from recbole_gr.continual.disruption import write_disruption
+from recbole_gr.continual.given import content_of_all, sid_files
 from recbole_gr.continual.methods import FINETUNE, FROZEN, RETRAIN, Method, methods
 from recbole_gr.continual.period_table import write_continual_report
 from recbole_gr.continual.ranks import release_ranks, run_on_all_ranks, serve_rank_zero
@@ -22,15 +25,14 @@ from recbole_gr.continual.store import RESULT_KEYS, Store, read_json, settings_d
 from recbole_gr.continual.tokens import (
     PeriodItems,
     TokenizerChain,
-    content_of_all,
     first_items,
     log_churn,
 )
 from recbole_gr.continual.vectors import CollaborativeVectors
-from recbole_gr.data import create_dataset, item_content, prepared_data
-from recbole_gr.data.checks import check_catalogue
+from recbole_gr.data import item_content, prepared_data
+from recbole_gr.data.frequency import popularity
 from recbole_gr.distributed import processes
-from recbole_gr.errors import ConfigError
+from recbole_gr.report.ranks import write_rank_file
 from recbole_gr.run.log_file import start_log
 from recbole_gr.run.model import WarmStart
 from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
@@ -79,12 +81,14 @@ class ContinualRun:
         others = [*self.baselines, recommender]
         self.config = Config(own, dataset, other_models=others, given=given)
         self.recommender = self.config["continual_model"]
-        self._check_models()
+        check_models(self.recommender, self.baselines)
         self.methods = methods(self.config, self.baselines)
         self.others = [own, self.recommender, *self.baselines]
         ways = dict.fromkeys(method.tokenizer for method in self.methods if method.tokenizer)
-        self.chains = {how: TokenizerChain(how, self.config) for how in ways}
-        self.n_periods = self._check_periods()
+        files = sid_files(self.config)
+        self.chains = {how: TokenizerChain(how, self.config, files.get(how)) for how in ways}
+        self.n_periods, self.all_periods = check_periods(self)
+        self._counts: dict[int, np.ndarray] = {}  # training targets of each item in a period
 
     def run(self) -> dict[str, Any] | None:
         """Do what is not done yet.
@@ -96,7 +100,7 @@ class ContinualRun:
             ``bucket_table`` (None), ``folder`` and ``files``. None on all ranks but 0.
         """
         if not processes.is_rank_zero():
-            serve_rank_zero(self._config)
+            serve_rank_zero(self.config_of)
             return None
         with processes.single_process():  # but for the training of recommenders
             outcome = self._run_periods()
@@ -112,17 +116,17 @@ class ContinualRun:
             return self._periods_reported_in(folder)
 
     def _periods_reported_in(self, folder: Path) -> dict[str, Any]:
-        vectors = CollaborativeVectors()
-        readers = [registry.get_model(self.recommender).reads_content(self.config)]
-        readers += [chain.tokenizer_class for chain in self.chains.values()]
-        self.content = content_of_all(*self._data(self.all_periods - 1)) if any(readers) else None
+        vectors = self._started()
         results, files, table = [], None, None
         for period in range(self.n_periods):
             given = self._item_sids(period, vectors)
             for method in self.methods:
+                if method.tokenizer and method.tokenizer not in given:
+                    continue  # its tables end before
                 results.append(self._result(period, method, *given.get(method.tokenizer, ())))
             # After each period: what is finished stays, whatever happens to the next.
             files, table = write_continual_report(results, folder)
+            files |= write_disruption(results, folder)
             files["manifest"] = write_continual_manifest(
                 self.models, self.config, self.given.settings, results, folder
             )
@@ -131,63 +135,7 @@ class ContinualRun:
             "folder": str(self.store.root), "files": files,
         }  # fmt: skip
 
-    def _check_models(self) -> None:
-        if not _trains_in_a_period(registry.get_model(self.recommender)):
-            able = registry.models_where(_trains_in_a_period)
-            raise ConfigError(
-                f"continual_model: {self.recommender} is no generative recommender; take "
-                f"{' or '.join(able)}, and put RecBole's models beside DACT: --model=DACT,SASRec"
-            )
-        for name in self.baselines:
-            model = registry.get_model(name)
-            if registry.is_generative(model) or model.type != ModelType.SEQUENTIAL:
-                raise ConfigError(
-                    f"{name} cannot stand beside DACT: give RecBole's sequential models there, and "
-                    f"a generative one as --continual.model={name}"
-                )
-
-    def _check_periods(self) -> int:
-        """Number of periods to run, after a look at all data, settings and files."""
-        config = self._config(0, self.recommender)
-        for name in self.baselines:
-            self._config(0, name)
-        dataset = create_dataset(config)
-        self.all_periods = dataset.n_periods
-        last = self.config["continual_last"]
-        n_periods = dataset.n_periods if last is None else last + 1
-        if not 1 < n_periods <= dataset.n_periods:
-            raise ConfigError(
-                f"continual_last: {last} is not one of 1 to {dataset.n_periods - 1}, the periods "
-                f"of '{config['dataset']}' after the first"
-            )
-        check_catalogue(config, dataset)
-        for key in ("continual_sid_files", "continual_cf_files"):
-            files = self.config[key]
-            if files and len(files) < n_periods:
-                raise ConfigError(
-                    f"{key}: {len(files)} files for {n_periods} periods; give one for each, or "
-                    f"stop earlier with --continual.last={max(1, len(files) - 1)}"
-                )
-            for period, path in enumerate(files or ()):
-                self._check_file(key, path, period)
-        return n_periods
-
-    def _check_file(self, key: str, path: str, period: int) -> None:
-        """Read a file of a period as that period will."""
-        from recbole_gr.data.vector_files import collaborative_vectors
-        from recbole_gr.pipeline.sids import read_sid_file
-
-        overrides = {"cf_file": path}
-        if key == "continual_sid_files":
-            overrides = {"sid_file": path, "collision": "suffix"}
-        config = self._config(period, self.recommender, **overrides)
-        dataset = create_dataset(config)
-        if "sid_file" in overrides:
-            read_sid_file(config, [str(t) for t in dataset.field2id_token[dataset.iid_field]])
-        else:
-            collaborative_vectors(config, dataset)
-
-    def _config(self, period: int, model: str | type, **overrides: Any) -> Config:
+    def config_of(self, period: int, model: str | type, **overrides: Any) -> Config:
         """Configuration of a model in a period."""
         keys = ("tokenizer", "continual_cuts", "continual_field", "continual_part_field")
         fixed = {key: self.config[key] for key in keys}
@@ -204,6 +152,39 @@ class ContinualRun:
         given = self.given.with_settings(fixed)
         return Config(model, self.dataset, other_models=self.others, given=given)
 
+    def _started(self) -> CollaborativeVectors:
+        """Read the content that some method needs; returns vectors before the first period."""
+        readers = [registry.get_model(self.recommender).reads_content(self.config)]
+        readers += [chain.tokenizer_class for chain in self.chains.values()]
+        self.content = None
+        if any(readers):
+            last = self._data(self.all_periods - 1)
+            self.content = content_of_all(*last, self.config["continual_cf_files"])
+        return CollaborativeVectors()
+
+    def tokenize(self) -> dict[str, list[Path]]:
+        """Learn the SIDs of every period alone, without recommenders.
+
+        Returns:
+            dict: by tokenizer method the files of the periods' tables.
+        """
+        with processes.single_process():
+            start_log(self.config)
+            self.store = Store(self.config)
+            with held(self.store.root, "give another --continual.dir"):
+                vectors = self._started()
+                for period in range(self.n_periods):
+                    self._item_sids(period, vectors)
+        return {
+            how: [self.store.period(p) / f"{name}.npz" for p, name in enumerate(chain.names)]
+            for how, chain in self.chains.items()
+        }
+
+    def tokens_of(self, period: int) -> list[str]:
+        """Names of the items of a period by their ids, padding first."""
+        train = self._data(period)[1]
+        return [str(token) for token in train.field2id_token[train.iid_field]]
+
     def _item_sids(
         self, period: int, vectors: CollaborativeVectors
     ) -> dict[str | None, tuple[ItemSIDs, dict[str, Any]]]:
@@ -214,11 +195,16 @@ class ContinualRun:
             if self.content
             else item_content(config, train)
         )
+        targets = train.inter_feat[train.iid_field]
+        self._counts[period] = np.bincount(targets, minlength=train.item_num)
         items = PeriodItems(period, self.store.period(period), config, train, content)
         made: dict[str | None, tuple[ItemSIDs, dict[str, Any]]] = {}
-        needed = any("cf_vectors" in chain.signals for chain in self.chains.values())
+        chains = self.chains.values()
+        needed = any(c.follows or (not period and "cf_vectors" in c.signals) for c in chains)
         cf = vectors.advance(items) if needed else None
         for how, chain in self.chains.items():
+            if not chain.lasts(period):
+                continue
             old_tokenizer, old_table = chain.tokenizer, chain.table
             made[how] = chain.advance(items, cf)
             log_churn(how, period, made[how][1])
@@ -228,8 +214,8 @@ class ContinualRun:
 
     def _data(self, period: int) -> tuple[Config, Dataset]:
         """A recommender's configuration in a period, and the training split."""
-        config = self._config(period, self.recommender)
-        return config, prepared_data(config)[1][0]._dataset
+        config = self.config_of(period, self.recommender)
+        return config, prepared_data(config, trains=False)[1][0]._dataset
 
     def _result(
         self,
@@ -243,18 +229,24 @@ class ContinualRun:
         way = method.recommender if period else FINETUNE  # all share the first period
         train_on = {"continual_train": "all"} if way == RETRAIN else {}
         own = {"checkpoint_dir": str(folder), "sid_dir": str(folder), **train_on}
-        config = self._config(period, method.model, **own)
+        config = self.config_of(period, method.model, **own)
         digest = settings_digest(config)
         record = read_json(folder / f"{stem}.json")
         if record is None or record["settings"] != digest:
             checkpoint = folder / f"{stem}.pth"
             record = self._run(config, own, checkpoint, way, period, method, sids)
             record["settings"] = digest
+            ranks = record.pop("test_ranks")
+            if ranks is not None:
+                popular = popularity(self._counts[period])[ranks["item"]]
+                write_rank_file(folder / f"{stem}.ranks.npz", {**ranks, "popularity": popular})
             save_json(folder / f"{stem}.json", record)
+        file = folder / f"{stem}.ranks.npz"
         figures = figures or {"seconds": None, "churn": None}
         return {
             "period": period, "method": str(method), **method._asdict(), **record,
             "churn": figures["churn"], "tokenizer_seconds": figures["seconds"],
+            "ranks": str(file) if file.is_file() else None,
         }  # fmt: skip
 
     def _run(
@@ -287,7 +279,7 @@ class ContinualRun:
         except KeyboardInterrupt as stop:
             raise type(stop)("The same command goes on from there.") from None
         return {
-            **{key: result[key] for key in RESULT_KEYS},
+            **{key: result[key] for key in (*RESULT_KEYS, "test_ranks")},
             "recommender_seconds": (result["seconds_per_epoch"] or 0.0) * result["epochs_run"],
             "total_seconds": perf_counter() - began,
         }
@@ -301,6 +293,3 @@ class ContinualRun:
     def _checkpoint(self, period: int, method: Method) -> str:
         return str(self.store.period(period) / f"{self._stem(period, method)}.pth")
 
-
-def _trains_in_a_period(model_class: type) -> bool:
-    return registry.is_generative(model_class) and not registry.spans_periods(model_class)

@@ -29,6 +29,7 @@ _UNHASHED_KEYS = frozenset(
 # What a period keeps of the result of a run.
 RESULT_KEYS = (
     *("best_valid_score", "best_valid_result", "test_result", "test_targets", "test_buckets"),
+    *("test_result_without_history",),
     *("best_epoch", "epochs_run", "seconds_per_epoch", "parameters", "peak_memory_bytes"),
     *("checkpoint", "generation", "test_interval", "example"),
 )

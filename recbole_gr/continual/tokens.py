@@ -12,27 +12,29 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.config.user_settings import option
-from recbole_gr.continual.methods import DRIFT_AWARE, FILES, FINETUNE, FROZEN
+from recbole_gr.continual.given import FILES, given_table, with_suffix_level
+from recbole_gr.continual.methods import DRIFT_AWARE, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json
-from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.errors import ConfigError
 from recbole_gr.pipeline.item_sids import ItemSIDs
-from recbole_gr.pipeline.sids import fitted_table, read_sid_file
+from recbole_gr.pipeline.sids import fitted_table
 from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
 from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
-from recbole_gr.sid.reassign import churn_of, reassign
+from recbole_gr.sid.reassign import Churn, churn_of, reassign
 from recbole_gr.sid.sizes import AUTO, LARGEST
 from recbole_gr.sid.suffix import add_suffix
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.cache import cached
 from recbole_gr.storage.json_files import save_json
+from recbole_gr.terminal.log import say
 
 if TYPE_CHECKING:
     import torch
     from recbole.config import Config
     from recbole.data.dataset import Dataset
 
+    from recbole_gr.data.content import ItemContent
     from recbole_gr.tokenizer.base import Tokenizer
 
 
@@ -55,28 +57,6 @@ class PeriodItems:
     content: ItemContent
 
 
-def content_of_all(config: Config, train: Dataset) -> ItemContent:
-    """Content of the whole catalogue, of which every period takes the part that it knows.
-
-    Made once, as vectors of text are coordinates along axes that depend on the catalogue: made
-    again in each period they would mean something else to the tokenizer of the period before.
-
-    Args:
-        config (Config): of a recommender in the last period of the data.
-        train (SequentialDataset): its training split.
-
-    Raises:
-        ConfigError: content that is made of interactions, which an item has not when it arrives.
-    """
-    content = item_content(config, train)
-    if content.source == "collaborative":
-        raise ConfigError(
-            "item_content: collaborative vectors of an item do not exist when it arrives; a "
-            "continual run needs text or vectors of the items: item_content=text or embedding"
-        )
-    return content
-
-
 def first_items(content: ItemContent, n_items: int) -> ItemContent:
     """The content of the first ``n_items`` items (padding included): ids only ever grow."""
     tokens, digest = content.item_tokens[:n_items], f"{content.digest}-{n_items}"
@@ -85,10 +65,8 @@ def first_items(content: ItemContent, n_items: int) -> ItemContent:
     )
 
 
-def ways_of(tokenizer_class: type[Tokenizer] | None) -> set[str]:
-    """The ways in which a tokenizer can follow the periods; of none, tables of SIDs can be read."""
-    if tokenizer_class is None:
-        return {FILES}
+def ways_of(tokenizer_class: type[Tokenizer]) -> set[str]:
+    """The ways in which a tokenizer can follow the periods."""
     able = {FINETUNE: tokenizer_class.fine_tunes, DRIFT_AWARE: tokenizer_class.follows_drift}
     return {FROZEN, *(way for way, can in able.items() if can)}
 
@@ -99,7 +77,7 @@ class TokenizerChain:
     * ``frozen``: the tokenizer of the first period codes new items; old ones keep their SIDs.
     * ``finetune``: it goes on learning in every period and all items are coded again.
     * ``dact``: drift-aware fine-tuning, then hierarchical reassignment (DACT, sections 3.5 to 5).
-    * ``files``: a table of SIDs is given for each period.
+    * ``files``, or another name: a table of SIDs is given for each period.
 
     All but ``files`` share the first period. The suffix level has the same number of codes in every
     period, so that a recommender's weights fit from one to the next.
@@ -107,21 +85,41 @@ class TokenizerChain:
     Args:
         how: a value of the key `continual_tokenizer`.
         config: of the continual run.
+        files: tables of the first periods; the chain ends with them. None: they are learned.
     """
 
-    def __init__(self, how: str, config: Config):
-        self.how, self.config = how, config
-        self.tokenizer_class: Any = None if how == FILES else get_tokenizer(config["tokenizer"])
+    def __init__(self, how: str, config: Config, files: Sequence[str] | None = None):
+        self.how, self.config, self.files = how, config, files
+        self.tokenizer_class: Any = None if files else get_tokenizer(config["tokenizer"])
         self.signals = self.tokenizer_class.signals if self.tokenizer_class else ()
         self.tokenizer: Any = None  # of the class that the configuration names
         self.table: SIDTable | None = None
+        self._first: torch.Tensor | None = None  # SIDs of the first period, without padding
         self.names: list[str] = []  # of what each period's SIDs are kept under
-        if how not in ways_of(self.tokenizer_class):
+        if self.tokenizer_class is not None and how not in ways_of(self.tokenizer_class):
             able = tokenizers_where(lambda tokenizer: how in ways_of(tokenizer))
             raise ConfigError(
                 f"continual_tokenizer: {how} needs a tokenizer that goes on learning, "
                 f"{' or '.join(able)}; {config['tokenizer']} cannot"
             )
+        if not files and option(config, "continual_start_sids"):
+            able = tokenizers_where(lambda tokenizer: tokenizer.imitates)
+            imitates = get_tokenizer(config["tokenizer"]).imitates
+            if not (imitates or option(config, "continual_start_tokenizer")):
+                raise ConfigError(
+                    "continual_start_sids needs a tokenizer that can be fitted to SIDs, "
+                    f"{' or '.join(able)}, not {config['tokenizer']}; to learn SIDs anew give "
+                    "--continual.start_sids=~"
+                )
+
+    @property
+    def follows(self) -> bool:
+        """Whether it learns from the collaborative vectors of every period."""
+        return self.how in (FINETUNE, DRIFT_AWARE) and "cf_vectors" in self.signals
+
+    def lasts(self, period: int) -> bool:
+        """Whether it has SIDs of a period."""
+        return self.files is None or period < len(self.files)
 
     def advance(
         self, items: PeriodItems, vectors: torch.Tensor | None
@@ -137,8 +135,8 @@ class TokenizerChain:
             in the first period), ``fit``.
         """
         tokens = items.content.item_tokens
-        if self.how == FILES:  # read again each time, as a file may have changed
-            table, figures = self._from_file(items)
+        if self.files:  # read again each time, as a file may have changed
+            table, figures = self._from_file(items, self.files[items.period])
             # All files so far: a recommender goes on from the period before.
             digest = hashlib.sha256("".join([*self.names[-1:], table.digest()]).encode())
             self.names.append(f"{FILES}-{digest.hexdigest()[:8]}")
@@ -146,6 +144,7 @@ class TokenizerChain:
             self.names.append(self.how if items.period else "start")
             table, figures = self._learned(items, vectors, items.folder / self.names[-1], tokens)
         self.table = table
+        self._first = table.codes[1:] if self._first is None else self._first
         judged = ItemSIDs.judged(items.config, items.train, items.content, table, self.tokenizer)
         return judged, figures
 
@@ -180,25 +179,16 @@ class TokenizerChain:
         self, items: PeriodItems, vectors: torch.Tensor | None
     ) -> tuple[SIDTable, dict[str, Any]]:
         content = items.content.vectors
-        if items.period == 0:
-            self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
-            signals, behaviour = self._signals(items, vectors), item_behaviour(items.train)
-            table, fit = fitted_table(
-                items.config, self.tokenizer, items.content, signals, behaviour
-            )
-            if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
-                numbering = self.tokenizer.options["suffix_numbering"]
-                codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
-                table = SIDTable.from_item_codes(codes, sizes, table.meta)
-            return self._widened(table), {"churn": None, "fit": fit.figures}
-        learned = None
+        if self.table is None:
+            table, fit = self._start(items, vectors)
+            return self._widened(table), {"churn": None, "fit": fit}
+        learned, before = None, self.tokenizer.encode(content[1 : self.table.n_items]).cpu()
         if self.how != FROZEN:
             following = self.tokenizer_class(items.config, content.shape[1])
             following.to(self.config["device"])
             go_on = following.fit_continual if self.how == DRIFT_AWARE else following.fine_tune
             learned, _ = go_on(self.tokenizer, content[1:], vectors, self.config["show_progress"])
             self.tokenizer = following
-        assert self.table is not None
         raw, old = self.tokenizer.encode(content[1:]).cpu(), self.table.codes[1:]
         keep = {FROZEN: 0, DRIFT_AWARE: self.config["keep_depth"]}.get(self.how)
         sizes, numbering = self.tokenizer.sizes, self.tokenizer.options["suffix_numbering"]
@@ -206,30 +196,78 @@ class TokenizerChain:
             new, sizes, _ = reassign(raw, old[:0], sizes, numbering=numbering)
         else:
             mode = self.config["suffix_mode"]
-            new, sizes, _ = reassign(raw, old, sizes, keep, mode, numbering)
+            # Given SIDs are not those of the tokenizer that was fitted to them.
+            then = before if self.config["continual_start_sids"] else None
+            new, sizes, _ = reassign(raw, old, sizes, keep, mode, numbering, then)
         meta = {
             "tokenizer": type(self.tokenizer).__name__,
             "options": dict(self.tokenizer.options),
             "content_levels": raw.shape[1],
             "before_policy": collision_figures(raw, self.tokenizer.sizes),
         }
-        churn = dataclasses.asdict(churn_of(raw, new, old))
+        churn = self._churn(churn_of(raw, new, old, before), new)
         table = self._widened(SIDTable.from_item_codes(new, sizes, meta))
         return table, {"churn": churn, "fit": learned}
+
+    def _start(
+        self, items: PeriodItems, vectors: torch.Tensor | None
+    ) -> tuple[SIDTable, dict[str, Any]]:
+        """Tokenizer, table and figures of the first period: learned, or from what is given."""
+        content, config = items.content.vectors, self.config
+        sids, file = config["continual_start_sids"], config["continual_start_tokenizer"]
+        if file:
+            self.tokenizer = self.tokenizer_class.load(file).to(config["device"])
+            if self.tokenizer.dim != content.shape[1]:
+                raise ConfigError(
+                    f"continual_start_tokenizer: {file} is for content of {self.tokenizer.dim} "
+                    f"dimensions, that of this run has {content.shape[1]}"
+                )
+        else:
+            self.tokenizer = self.tokenizer_class(items.config, content.shape[1])
+        numbering = self.tokenizer.options["suffix_numbering"]
+        if not sids:
+            if file:
+                table, fit = self.tokenizer.tokenize(content), {}
+            else:
+                signals, behaviour = self._signals(items, vectors), item_behaviour(items.train)
+                table, report = fitted_table(
+                    items.config, self.tokenizer, items.content, signals, behaviour
+                )
+                fit = report.figures
+            if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
+                codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
+                table = SIDTable.from_item_codes(codes, sizes, table.meta)
+            return table, fit
+        levels = len(self.tokenizer.sizes)
+        table = given_table(config, sids, items.content.item_tokens)
+        table = with_suffix_level(table, levels, numbering, sids)
+        codes = table.codes[1:, :levels]
+        if not file:
+            self.tokenizer.to(config["device"])
+            say("%s is fitted to the SIDs of %s", type(self.tokenizer).__name__, sids)
+            fit = self.tokenizer.fit_codes(content[1:], codes, vectors, config["show_progress"])
+        now = self.tokenizer.encode(content[1:]).cpu()
+        shares = (now == codes).cumprod(1).double().mean(0).tolist()
+        say(
+            "The tokenizer gives %s of the items their first code in %s, %s their first %d; the "
+            "others keep their SIDs too until it gives them another first code than now",
+            f"{shares[0]:.1%}", sids, f"{shares[-1]:.1%}", levels,
+        )  # fmt: skip
+        meta = {
+            "tokenizer": type(self.tokenizer).__name__, "options": dict(self.tokenizer.options),
+            "content_levels": levels, "before_policy": collision_figures(codes, table.sizes[:-1]),
+            **table.meta,
+        }  # fmt: skip
+        sizes = (*map(max, zip(self.tokenizer.sizes, table.sizes)), table.sizes[-1])
+        return SIDTable.from_item_codes(table.codes[1:], sizes, meta), {} if file else fit
 
     def _signals(self, items: PeriodItems, vectors: torch.Tensor | None) -> dict[str, Any]:
         if "cf_vectors" in self.signals:
             return {"cf_vectors": vectors}
         return tokenizer_signals(items.config, items.train)()
 
-    def _from_file(self, items: PeriodItems) -> tuple[SIDTable, dict[str, Any]]:
-        path = self.config["continual_sid_files"][items.period]
-        given = {
-            "sid_file": path, "collision": "suffix", "dataset": self.config["dataset"],
-            "data_path": self.config["data_path"],
-            "suffix_numbering": option(self.config, "suffix_numbering"),
-        }  # fmt: skip
-        table = self._widened(read_sid_file(given, items.content.item_tokens))
+    def _from_file(self, items: PeriodItems, path: str) -> tuple[SIDTable, dict[str, Any]]:
+        table = self._widened(given_table(self.config, path, items.content.item_tokens))
         churn = None
         if self.table is not None:
             old = self.table.codes[1:]
@@ -239,8 +277,16 @@ class TokenizerChain:
                     f"{self.table.n_levels} before; give the level that makes them unique in every "
                     "file"
                 )
-            churn = dataclasses.asdict(churn_of(table.codes[1:, :-1], table.codes[1:], old))
+            codes = table.codes[1:]
+            churn = self._churn(churn_of(codes[:, :-1], codes, old), codes)
         return table, {"churn": churn, "fit": None, "seconds": None}
+
+    def _churn(self, churn: Churn, codes: torch.Tensor) -> dict[str, Any]:
+        """As plain data, with the share of the first period's items whose SIDs, now ``codes``, are
+        other ones than then: ``since_start``."""
+        assert self._first is not None
+        changed = (codes[: len(self._first)] != self._first).any(1)
+        return {**dataclasses.asdict(churn), "since_start": float(changed.double().mean())}
 
     def _widened(self, table: SIDTable) -> SIDTable:
         """The table with the suffix level that all periods have."""
@@ -251,7 +297,7 @@ class TokenizerChain:
                 f"{table.sizes[-1]}; raise it, or use larger codebooks"
             )
         sizes = table.sizes[:-1]
-        if self.how == FILES:  # most state no codebooks, and a later one may use more codes
+        if self.files:  # most state no codebooks, and a later one may use more codes
             given = self.config["codebook_size"]
             given = LARGEST if given == AUTO else given
             given = given if isinstance(given, (list, tuple)) else [given] * len(sizes)
@@ -264,7 +310,9 @@ def log_churn(how: str | None, period: int, figures: dict[str, Any]) -> None:
     churn = figures["churn"]
     if churn is not None:
         logging.getLogger().info(
-            "period %d, tokenizer %s: codes of old items changed %.1f %% (levels %s), SIDs %.1f %%",
+            "period %d, tokenizer %s: of old items %.1f %% have other codes by the tokenizer than "
+            "before (levels %s), %.1f %% other ones than in the SIDs so far, %.1f %% other SIDs",
             period, how, 100 * churn["raw_any"],
-            ", ".join(f"{100 * share:.1f}" for share in churn["raw"]), 100 * churn["final_any"],
+            ", ".join(f"{100 * share:.1f}" for share in churn["raw"]), 100 * churn["served_any"],
+            100 * churn["final_any"],
         )  # fmt: skip

@@ -81,8 +81,12 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
     Raises:
         ConfigError: unknown source, missing or misshapen files, values that are not finite.
     """
-    kind = config["item_content"] or "auto"
-    source = _auto_source(config, dataset) if kind == "auto" else kind
+    source = content_source(config, dataset)
+    if source == "collaborative" and (config["item_content"] or "auto") == "auto":
+        getLogger().warning(
+            "%s has no usable item text and no content file: item content is made from the "
+            "training interactions (item_content: collaborative)", config["dataset"],
+        )  # fmt: skip
     tokens = [str(token) for token in dataset.field2id_token[dataset.iid_field]]
     make = {
         "embedding": _embedding,
@@ -105,6 +109,12 @@ def item_content(config: Config, dataset: GenerativeDataset) -> ItemContent:
     return ItemContent(torch.from_numpy(vectors), source, digest, tokens, encoder)
 
 
+def content_source(config: Config, dataset: GenerativeDataset) -> str:
+    """Which of `SOURCES` :func:`item_content` would take."""
+    kind = config["item_content"] or "auto"
+    return _auto_source(config, dataset) if kind == "auto" else kind
+
+
 def _auto_source(config: Config, dataset: GenerativeDataset) -> str:
     if config["content_file"] or os.path.isfile(_default_content_file(config)):
         return "embedding"
@@ -116,11 +126,6 @@ def _auto_source(config: Config, dataset: GenerativeDataset) -> str:
         rows = item_file.rows_of(dataset.field2id_token[dataset.iid_field][1:])
         if text.enough_text(item_file, fields, rows):
             return "text"
-    getLogger().warning(
-        "%s has no usable item text and no content file: item content is made from the training "
-        "interactions (item_content: collaborative)",
-        config["dataset"],
-    )
     return "collaborative"
 
 

@@ -5,16 +5,28 @@ Source: the protocol of DACT (arXiv 2603.29705), as its published Tools files fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from recbole.data.dataset import SequentialDataset
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_gr.data.periods import (
+    HEAD,
+    PAST,
+    PUBLISHED,
+    TARGETS,
+    TEST,
+    TRAIN,
+    VALID,
+    labels_of,
+    parts_of,
+    periods_by_column,
+    periods_by_cuts,
+    target_counts,
+)
 from recbole_gr.data.verbatim import ExactDataset, exact
 from recbole_gr.errors import ConfigError
 
@@ -24,103 +36,6 @@ if TYPE_CHECKING:
     from recbole_gr.config import Config
 
 PART = "continual_part"  # the column that says what a row is in the present period
-PAST, WAITING, HEAD, TRAIN, VALID, TEST = "past", "waiting", "head", "train", "valid", "test"
-PUBLISHED = {"h": HEAD, "train": TRAIN, "valid": VALID, "test": TEST}
-
-
-def periods_by_cuts(times: np.ndarray, cuts: Sequence[Any]) -> np.ndarray:
-    """Period of each row, by shares of the rows or by dates.
-
-    Args:
-        times (numpy.ndarray): ``[n]`` seconds since 1970, ascending.
-        cuts (list): where each period ends. Shares of all rows, ``[0.6, 0.7, 0.8, 0.9, 1.0]``: row
-            ``r`` is in the first period whose share exceeds ``r / n``. Or dates, ``["2013-06-01",
-            "2014-01-01"]``: a period holds what comes before its date (00:00 UTC), and a last one
-            what is left.
-
-    Returns:
-        numpy.ndarray: ``[n]`` integers from 0.
-
-    Raises:
-        ConfigError: `cuts` is neither, or does not ascend, or a period would be empty.
-    """
-    if not isinstance(cuts, (list, tuple)) or not cuts:
-        raise ConfigError(f"continual_cuts: {cuts!r} must be a list of shares or of dates")
-    if all(isinstance(c, (int, float)) and not isinstance(c, bool) and 0 < c <= 1 for c in cuts):
-        if cuts[-1] != 1:
-            raise ConfigError(f"continual_cuts: the last share of {list(cuts)} must be 1.0")
-        # Rounding must not move a boundary that falls on a row.
-        ends = np.ceil(np.asarray(cuts) * len(times) - 1e-6).astype(int)
-        ascending = list(cuts)
-        period = np.searchsorted(ends, np.arange(len(times)), side="right")
-        n_periods = len(cuts)
-    else:
-        ascending = [_seconds(cut) for cut in cuts]
-        period = np.searchsorted(ascending, times, side="right")
-        n_periods = len(cuts) + 1
-    if any(a >= b for a, b in zip(ascending, ascending[1:])):
-        raise ConfigError(f"continual_cuts: {list(cuts)} must ascend")
-    missing = sorted(set(range(n_periods)) - set(period.tolist()))
-    if missing:
-        raise ConfigError(f"continual_cuts: no interaction is in period {missing[0]} of {cuts}")
-    return period
-
-
-def periods_by_column(values: np.ndarray, name: str) -> np.ndarray:
-    """Period of each row from a column of the data; its values in ascending order (as numbers if
-    all are numbers) are periods 0, 1, ...
-
-    Returns:
-        numpy.ndarray: ``[n]`` integers.
-    """
-    labels = sorted(set(values), key=str)
-    try:
-        labels.sort(key=float)
-    except ValueError:
-        pass  # names stay in the order of the alphabet
-    if any(pd.isna(label) or label == "" for label in labels):
-        raise ConfigError(f"continual_field: the column {name!r} has empty cells")
-    return pd.Categorical(values, categories=labels).codes.astype(int)
-
-
-def parts_of(users: np.ndarray, periods: np.ndarray, present: int) -> np.ndarray:
-    """What each row is in one period (DACT, the shipped Tools files).
-
-    A user takes part from the first period in which they have an interaction and, with all before
-    it, at least three. What they did in earlier periods, or else their very first interaction, is
-    their head: history alone, never a target. In every period the last interaction of a user is
-    the test target, the one before it the validation target, all before that train; with a single
-    one there is only a test target. Targets of earlier periods never train again.
-
-    Args:
-        users (numpy.ndarray): ``[n]`` user of each row; rows in the order of time.
-        periods (numpy.ndarray): ``[n]`` ascending for every user, none above `present`.
-        present (int): the period.
-
-    Returns:
-        numpy.ndarray: ``[n]`` of `PAST` (targets and heads of earlier periods), `WAITING` (of users
-        who do not take part yet), `HEAD` (of users who are new now), `TRAIN`, `VALID`, `TEST`.
-    """
-    rows = pd.DataFrame({"user": users, "period": periods})
-    by_user = rows.groupby("user", sort=False)
-    rows["number"] = by_user.cumcount() + 1  # interactions so far
-    ends = rows.groupby(["user", "period"], sort=False)["number"].transform("max")
-    qualifies = rows["period"].where(ends >= 3)
-    rows["first"] = qualifies.groupby(rows["user"], sort=False).transform("min")  # NaN: not yet
-    now = rows["period"] == present
-    new = rows["first"] == present
-    has_past = by_user["period"].transform("min") < present
-    head = new & np.where(has_past, ~now, rows["number"] == 1)
-    target = now & rows["first"].notna() & ~head
-    left = ends - rows["number"]  # interactions of this user and period that come later
-    part = np.full(len(rows), PAST, dtype=object)
-    part[rows["first"].isna()] = WAITING
-    part[head] = HEAD
-    part[target] = TRAIN
-    part[target & (left == 1)] = VALID
-    part[target & (left == 0)] = TEST
-    return part
-
 
 class ContinualMixin(ExactDataset):
     """One period of a data set, for any of RecBole's dataset classes (:func:`continual`).
@@ -136,7 +51,16 @@ class ContinualMixin(ExactDataset):
 
     Attributes:
         n_periods (int): periods of the whole log.
+        period_names (list[str]): what each is called in the settings or the data.
+        items_so_far (list[int]): ``[n_periods]`` items that have appeared by the end of each.
+        target_counts (numpy.ndarray): ``[n_periods, 3]`` training, validation and test targets of
+            each.
     """
+
+    n_periods: int
+    period_names: list[str]
+    items_so_far: list[int]
+    target_counts: np.ndarray
 
     _rest_fields: np.ndarray
 
@@ -159,6 +83,15 @@ class ContinualMixin(ExactDataset):
                 f"continual_period: {present} is not one of 0 to {self.n_periods - 1}, the periods "
                 f"of '{self.dataset_name}'"
             )
+        self.period_names = self._names_of_periods(feat)
+        arrives = pd.Series(period).groupby(feat[self.iid_field].to_numpy()).min()
+        self.items_so_far = np.bincount(arrives, minlength=self.n_periods).cumsum().tolist()
+        if self.config["continual_part_field"] is None:
+            self.target_counts = target_counts(feat[self.uid_field].to_numpy(), period)
+        else:
+            part = self._published_parts(feat)
+            counts = [np.bincount(period[part == p], minlength=self.n_periods) for p in TARGETS]
+            self.target_counts = np.stack(counts, 1)
         known = period <= present
         feat, period = feat[known].reset_index(drop=True), period[known]
         self._time_ranks = self._time_ranks[known]
@@ -196,6 +129,13 @@ class ContinualMixin(ExactDataset):
                 f"continual_field: the periods in {field!r} do not follow {self.time_field!r}"
             )
         return period
+
+    def _names_of_periods(self, feat: pd.DataFrame) -> list[str]:
+        cuts, field = self.config["continual_cuts"], self.config["continual_field"]
+        if field is not None:
+            return [f"{field} {label}" for label in labels_of(feat[field].to_numpy())]
+        names = [f"up to {cut}" for cut in cuts]
+        return names if len(names) == self.n_periods else [*names, f"from {cuts[-1]}"]
 
     def _published_parts(self, feat: pd.DataFrame) -> np.ndarray:
         field = self.config["continual_part_field"]
@@ -258,13 +198,3 @@ def is_continual(config: Config) -> bool:
     if config["benchmark_filename"] is not None:
         raise ConfigError("continual_period: benchmark_filename has its own split; drop one")
     return True
-
-
-def _seconds(cut: Any) -> float:
-    try:
-        day = datetime.fromisoformat(str(cut))
-    except ValueError:
-        raise ConfigError(
-            f"continual_cuts: {cut!r} is neither a share in (0, 1] nor a date such as 2014-01-31"
-        ) from None
-    return day.replace(tzinfo=day.tzinfo or UTC).timestamp()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -30,3 +31,19 @@ def training_counts(dataset: Dataset) -> torch.Tensor:
         counts = counts + torch.bincount(first, minlength=dataset.item_num)
     counts[0] = 0
     return counts
+
+
+def popularity(counts: np.ndarray) -> np.ndarray:
+    """The place of each item in the list of the most frequent ones, one list for all users.
+
+    Args:
+        counts: ``[n_items]`` training targets; row 0 is padding.
+
+    Returns:
+        numpy.ndarray: int32 ``[n_items]``, 0 for the most frequent one; of equal ones the lower id
+        comes first. -1 for items that train nothing.
+    """
+    order = np.argsort(-counts[1:], kind="stable") + 1
+    place = np.full(len(counts), -1, dtype=np.int32)
+    place[order] = np.arange(len(order))
+    return np.where(counts > 0, place, -1).astype(np.int32)

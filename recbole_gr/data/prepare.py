@@ -106,11 +106,12 @@ def create_dataset(config: Config) -> Dataset:
         ) from error
 
 
-def prepared_data(config: Config) -> tuple[Dataset, Loaders]:
+def prepared_data(config: Config, trains: bool = True) -> tuple[Dataset, Loaders]:
     """The data set of a configuration and its loaders, from its seed on.
 
     Args:
         config (Config): the configuration of one run.
+        trains (bool): False needs test targets alone.
 
     Returns:
         tuple: the data set, and train, valid and test loader.
@@ -122,7 +123,7 @@ def prepared_data(config: Config) -> tuple[Dataset, Loaders]:
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     check_catalogue(config, dataset)
-    return dataset, data_preparation(config, dataset)
+    return dataset, data_preparation(config, dataset, trains)
 
 
 def training_split(config: Config) -> Dataset:
@@ -131,7 +132,7 @@ def training_split(config: Config) -> Dataset:
     return create_dataset(config).build()[0]
 
 
-def data_preparation(config: Config, dataset: Dataset) -> Loaders:
+def data_preparation(config: Config, dataset: Dataset, trains: bool = True) -> Loaders:
     """Split a data set and make its loaders.
 
     RecBole's loaders for everything, save that a generative model trains on a
@@ -141,6 +142,7 @@ def data_preparation(config: Config, dataset: Dataset) -> Loaders:
     Args:
         config (Config): the configuration of one run.
         dataset (Dataset): of `create_dataset`.
+        trains (bool): False needs test targets alone.
 
     Returns:
         tuple: train, valid and test loader; `loader.dataset` is the split behind each.
@@ -149,7 +151,7 @@ def data_preparation(config: Config, dataset: Dataset) -> Loaders:
         ConfigError: the split leaves nothing to train on.
     """
     try:
-        return _prepared(config, dataset)
+        return _prepared(config, dataset, trains)
     except (NotImplementedError, ValueError) as error:  # RecBole's, where it meets a value
         if isinstance(error, ConfigError):
             raise
@@ -160,16 +162,16 @@ def data_preparation(config: Config, dataset: Dataset) -> Loaders:
         ) from error
 
 
-def _prepared(config: Config, dataset: Dataset) -> Loaders:
+def _prepared(config: Config, dataset: Dataset, trains: bool) -> Loaders:
     check_model_fields(config, dataset)
     ties = Ties.of(dataset)
     splits = dataset.build()
-    if len(splits[0]) == 0:
+    if len(splits[0]) == 0 and trains:
         raise ConfigError(
             f"the data set {config['dataset']!r} has no training targets after the split "
             f"{config['eval_args']['split']}{_in_period(config)}. {_why_none(config)}"
         )
-    _check_targets(config, splits)
+    _check_targets(config, splits, trains)
     samplers = create_samplers(config, dataset, splits)
     generative, extra = is_generative(config.model_class), []
     named = ChainMap({"model": recbole_name(config.model_class)}, config)  # loaders have names, too
@@ -181,7 +183,7 @@ def _prepared(config: Config, dataset: Dataset) -> Loaders:
     if not generative and config["MODEL_TYPE"] == ModelType.KNOWLEDGE:
         negatives = config["train_neg_sample_args"]
         extra = [KGSampler(dataset, negatives["distribution"], negatives["alpha"])]
-    shuffle = True if extra else config["shuffle"]
+    shuffle = (True if extra else config["shuffle"]) and len(splits[0]) > 0
     train = train_class(config, splits[0], samplers[0], *extra, shuffle=shuffle)
 
     def eval_class(phase: str) -> Callable[..., AbstractDataLoader]:
@@ -207,7 +209,7 @@ def _prepared(config: Config, dataset: Dataset) -> Loaders:
     return train, valid, test
 
 
-def _check_targets(config: Config, splits: list[Dataset]) -> None:
+def _check_targets(config: Config, splits: list[Dataset], trains: bool) -> None:
     """See that there is something to judge a model by.
 
     Raises:
@@ -215,7 +217,9 @@ def _check_targets(config: Config, splits: list[Dataset]) -> None:
     """
     split = config["eval_args"]["split"] or {}
     asked = ["test"]  # or there are no figures
-    if config["benchmark_filename"] is not None or is_continual(config):
+    if not trains:
+        pass
+    elif config["benchmark_filename"] is not None or is_continual(config):
         asked.append("validation")
     else:
         kind, value = next(iter(split.items()))

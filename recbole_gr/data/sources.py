@@ -50,7 +50,8 @@ def settings_that_count(
     plain = settings if isinstance(settings, dict) else plain_config(settings)
     values = {k: value for k, value in plain.items() if k not in UNHASHED_KEYS and k not in without}
     given = {k: bool(values.get(k)) for k in (*FILE_KEYS, "continual_cf_files")}
-    return {**values, **given, **({"members": True} if values.get("members") else {})}
+    later = ("members", "continual_start_sids", "continual_start_tokenizer")
+    return {**values, **given, **{key: True for key in later if values.get(key)}}
 
 
 def settings_digest(
@@ -82,6 +83,8 @@ def sources_of(
     own = (atomic_path(config, suffix) for suffix in dict.fromkeys(suffixes))
     files = {os.path.basename(path): path for path in own if os.path.isfile(path)}
     files |= {key: str(config[key]) for key in FILE_KEYS if config[key]}
+    starts = ("continual_start_sids", "continual_start_tokenizer")
+    files |= {key: str(config[key]) for key in starts if config[key]}
     for key in ("continual_cf_files", "members"):
         for number, path in enumerate(config[key] or ()):
             files[f"{key}[{number}]"] = str(path)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 # Part of every cache key: raise it when a tokenizer gives other codes for the same options.
 _VERSION = 3
 # Options that came since, with what was before: tables of then are found.
-_BEFORE = {"suffix_numbering": FROM_ZERO, "suffix_size": None}
+_BEFORE: dict[str, Any] = {"suffix_numbering": FROM_ZERO, "suffix_size": None}
+_BEFORE |= {"tokenizer_schedule": "capped", "reconstruction_variance": 0.0}
 
 
 def prepare_sid(
@@ -254,8 +255,7 @@ def _learned_table(
             raise
         logging.getLogger().info("SIDs are kept in %s", path)
 
-    seen = _seen_items(config, behaviour)
-    name = _cache_name(config, tokenizer, content, signals, seen)
+    name = _cache_name(config, tokenizer, content, signals, _seen_items(config, behaviour))
     path = Path(option(config, "sid_dir") or "saved/sid", name)
     table, report = cached(path, load, make, save, "set another sid_dir")
     # By this name its tokenizer is found for items that come later.

@@ -3,6 +3,7 @@ the rank of each target as a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ def write_ranks(results: list[dict[str, Any]], folder: str | os.PathLike[str]) -
     be read by `numpy.load`; a few bytes a target."""
     for result in results:
         if result.get("test_ranks"):
-            with atomic_write(Path(folder, f"ranks-{result['model']}.npz")) as temporary:
-                with open(temporary, "wb") as file:
-                    np.savez_compressed(file, **result["test_ranks"])
+            write_rank_file(Path(folder, f"ranks-{result['model']}.npz"), result["test_ranks"])
+
+
+def write_rank_file(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name to one file, texts among them, without pickles."""
+    plain: dict[str, Any] = {name: np.asarray(values) for name, values in arrays.items()}
+    plain = {name: v.astype(str) if v.dtype == object else v for name, v in plain.items()}
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **plain)

@@ -96,7 +96,7 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
     logger = logging.getLogger()
     logger.info(config)
 
-    dataset, (train_data, valid_data, test_data) = prepared_data(config)
+    dataset, (train_data, valid_data, test_data) = prepared_data(config, start.train)
     logger.info(dataset)
     say(opening_line(config, dataset, len(train_data._dataset), log))
     sids = start.sids

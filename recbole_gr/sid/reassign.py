@@ -22,14 +22,20 @@ class Churn:
     """How many of the old items changed their SIDs, as shares.
 
     Attributes:
-        raw: by level of the new tokenizer's codes, against the old table.
+        raw: by level of the new tokenizer's codes, against those that the tokenizer before gives;
+            both as they are before Sinkhorn or a suffix makes SIDs of them.
         raw_any: any of these levels.
-        final: by level after reassignment, the suffix last.
+        served: by level of the new tokenizer's codes, against the old SIDs, which Sinkhorn may have
+            moved away from what the tokenizer before gives.
+        served_any: any of these levels.
+        final: by level of the SIDs after reassignment, against the old ones; the suffix last.
         final_any: any level.
     """
 
     raw: list[float]
     raw_any: float
+    served: list[float]
+    served_any: float
     final: list[float]
     final_any: float
 
@@ -41,6 +47,7 @@ def reassign(
     keep_depth: int = 1,
     suffix_mode: str = "unique",
     numbering: str | None = None,
+    before: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, tuple[int, ...], Churn]:
     """Merge the codes of a new tokenizer with the SIDs that items already have.
 
@@ -61,6 +68,8 @@ def reassign(
         keep_depth: 1 in DACT; 0 freezes all old SIDs; ``L`` keeps exact matches alone.
         suffix_mode: ``unique`` or ``repo``.
         numbering: see :func:`~recbole_gr.sid.suffix.add_suffix`.
+        before: LongTensor ``[n, L]`` to compare with in place of the stored SIDs: the codes of the
+            tokenizer before, where the SIDs are not its own.
 
     Returns:
         tuple: LongTensor ``[N, L + 1]``, its codebook sizes, and :class:`Churn`.
@@ -80,7 +89,8 @@ def reassign(
     if suffix_mode not in SUFFIX_MODES:
         raise ConfigError(f"suffix_mode: {suffix_mode!r} is not one of {', '.join(SUFFIX_MODES)}")
     kept = torch.zeros(len(raw), dtype=torch.bool)
-    kept[:n_old] = (raw[:n_old, :keep_depth] == old[:, :keep_depth]).all(1)
+    then = old if before is None else before
+    kept[:n_old] = (raw[:n_old, :keep_depth] == then[:, :keep_depth]).all(1)
     stored = torch.nn.functional.pad(old, (0, 0, 0, len(raw) - n_old))
     codes = torch.where(kept.unsqueeze(1), stored[:, :-1], raw)
     if suffix_mode == "repo":
@@ -94,10 +104,17 @@ def reassign(
     return new, (*sizes, size), churn_of(raw, new, old)
 
 
-def churn_of(raw: torch.Tensor, new: torch.Tensor, old: torch.Tensor) -> Churn:
-    """:class:`Churn` from new codes ``[N, L]``, new SIDs ``[N, L + 1]`` and old ``[n, L + 1]``."""
-    changed, final = raw[: len(old)] != old[:, :-1], new[: len(old)] != old
-    return Churn(_shares(changed), _share(changed.any(1)), _shares(final), _share(final.any(1)))
+def churn_of(
+    raw: torch.Tensor, new: torch.Tensor, old: torch.Tensor, before: torch.Tensor | None = None
+) -> Churn:
+    """:class:`Churn` from new codes ``[N, L]``, new SIDs ``[N, L + 1]``, old ones ``[n, L + 1]``
+    and the codes ``[n, L]`` of the tokenizer before, by default those of the old SIDs."""
+    served = old[:, :-1]
+    now = raw[: len(old)]
+    changes = (now != (served if before is None else before), now != served, new[: len(old)] != old)
+    raw_by, served_by, final_by = map(_shares, changes)
+    raw_any, served_any, final_any = (_share(change.any(1)) for change in changes)
+    return Churn(raw_by, raw_any, served_by, served_any, final_by, final_any)
 
 
 def _free_suffixes(

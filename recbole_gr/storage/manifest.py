@@ -64,7 +64,9 @@ RUN = {
     "test_result": _METRICS,
     "best_valid_result": _METRICS,
 }
-_FILE_KEYS = ("sid_file", "content_file", "cf_file")  # settings that name a file a run reads
+_FILE_KEYS = (  # settings that name a file a run reads
+    *("sid_file", "content_file", "cf_file", "continual_start_sids", "continual_start_tokenizer"),
+)
 _FILES_OF_PERIODS = ("continual_cf_files", "continual_sid_files")
 _RESULT_KEYS = (
     *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
@@ -186,8 +188,11 @@ def data_hashes(
         if path:
             files[key] = path
     for key in _FILES_OF_PERIODS:
-        for number, path in enumerate(_get(config, key) or ()):
-            files[f"{key}[{number}]"] = path
+        given = _get(config, key) or ()
+        lists = given if isinstance(given, Mapping) else {"": given}  # by names, or one
+        for name, paths in lists.items():
+            for number, path in enumerate(paths):
+                files[f"{key}{f'[{name}]' if name else ''}[{number}]"] = path
     for path in files.values():
         if path not in known:
             known[path] = sha256(path)

@@ -9,10 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.registry import get_model, spans_periods
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import store
 from recbole_gr.terminal.command_line import exit_code, stopped_as_by_ctrl_c
@@ -43,6 +45,9 @@ def run_cell(folder: Path, gpu: str | None = None) -> None:
         here = {"checkpoint_dir": str(folder), "show_progress": False}
         gpus = {} if gpu is None else {"gpu_id": gpu}
         settings = {**gpus, **task["settings"], **here}
+        if spans_periods(get_model(task["model"])):
+            store.keep_periods(folder, over_periods(folder, task, settings), task["key"])
+            return
         config = Config(task["model"], task["dataset"], config_dict=settings)
         left = store.left_to_go_on_from(folder)
         if left is not None:
@@ -56,6 +61,20 @@ def run_cell(folder: Path, gpu: str | None = None) -> None:
         else:
             logging.getLogger().exception("The run failed")
         store.note_failure(folder, f"{type(error).__name__}: {error}".strip())
+
+
+def over_periods(
+    folder: Path, task: Mapping[str, Any], settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Do a run over periods, whose parts that are finished are found again; returns its results."""
+    from recbole_gr.config.user_settings import UserSettings
+    from recbole_gr.continual.runner import ContinualRun
+
+    here = {"continual_dir": str(folder / "periods"), "result_dir": str(folder / "reports")}
+    given = UserSettings.read(None, {**settings, **here}, None)
+    outcome = ContinualRun([task["model"]], task["dataset"], given).run()
+    assert outcome is not None  # there is one process
+    return outcome["results"]
 
 
 def work(argv: list[str]) -> int:

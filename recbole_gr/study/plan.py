@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from recbole_gr import registry
 from recbole_gr.config import Config
 from recbole_gr.config.devices import visible_gpus_kept
 from recbole_gr.config.known_keys import RUN_KEYS
 from recbole_gr.config.user_settings import Source, UserSettings
+from recbole_gr.continual.given import sid_files
 from recbole_gr.data.sources import settings_digest, settings_that_count, sources_of
 from recbole_gr.errors import ConfigError
 from recbole_gr.search.space import Params, parameter
@@ -77,6 +78,8 @@ class Study:
         tune_on: data sets on which rows are tuned; the others take what the first of them chose.
         fused: by the name of a row that fuses two others (:mod:`recbole_gr.fusion`) their names.
         only_on: by the name of a row that runs on some of the data sets alone these.
+        over_periods: whether its rows are runs over periods (:mod:`recbole_gr.study.periods`); the
+            baseline is then one of their methods.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Study:
     tune_on: list[str] = field(default_factory=list)
     fused: dict[str, list[str]] = field(default_factory=dict)
     only_on: dict[str, list[str]] = field(default_factory=dict)
+    over_periods: bool = False
 
     def cells(self, chosen: Mapping[Place, Params] | None = None) -> list[Cell]:
         """All runs that train, data sets first, seeds last.
@@ -183,12 +187,21 @@ class Study:
             trial: its number, if it is one.
         """
         config, settings = self._config(row, dataset, seed, more)
-        files = {}
+        files: dict[str, str | None] = {}
         for name, source in sources_of(config, file_hash).items():
             if source["sha256"] is None:
                 raise ConfigError(f"{name}: there is no file '{source['path']}'")
             files[name] = source["sha256"]
+        if self.over_periods:
+            for name, path in _files_of_sids(config).items():
+                if not os.path.isfile(path):
+                    raise ConfigError(f"{name}: there is no file '{path}'")
+                files[name] = file_hash(path)
         counted, version = settings_that_count(config), _version(config.model_class)
+        if self.over_periods:
+            own = Source(f"row {row}", settings, direct=True)
+            recommender = self._made(config["continual_model"], dataset, own)
+            counted["recommender"] = settings_that_count(recommender)
         key = digest_of(version, settings_digest(counted), files)
         inputs = {"version": version, "settings": counted, "files": files}
         model = self.rows[row]["model"]
@@ -200,26 +213,40 @@ class Study:
         """The configuration of a run, and what of the settings is its own."""
         own = {**self.rows[row], **(more or {}), "seed": seed}
         model = own.pop("model")
-        if registry.spans_periods(registry.get_model(model)):
-            raise ConfigError(f"{model} runs over periods; a study is of single runs")
         sources = (
             Source("settings of the study", self.settings, direct=True),
             Source(f"row {row}", own, direct=True),
         )
-        config = Config(
-            model, dataset, given=UserSettings(sources),
-            other_models=self._all("model"), other_tokenizers=self._all("tokenizer"),
-        )  # fmt: skip
+        config = self._made(model, dataset, *sources)
         known = {*config.external_config_dict, *RUN_KEYS}
+        if self.over_periods:  # keys of the recommender are known to its configuration alone
+            recommender = self._made(config["continual_model"], dataset, *sources)
+            known |= {*recommender.external_config_dict}
         if wrong := sorted({*own} - known):  # other rows may know them, or the settings of all
             raise ConfigError(f"{', '.join(wrong)}: {model} has no such key; leave it out there")
         settings = {**self.settings, **own}
         return config, plain({key: value for key, value in settings.items() if key in known})
 
+    def _made(self, model: str, dataset: str, *sources: Source) -> Config:
+        models = [*self._all("model"), *self._all("continual_model")]
+        return Config(
+            model, dataset, given=UserSettings(sources),
+            other_models=models, other_tokenizers=self._all("tokenizer"),
+        )  # fmt: skip
+
     def _all(self, key: str) -> list[str]:
         """The values of a key in all rows, of which other rows' settings make sense."""
         values = [row.get(key) for row in (*self.rows.values(), self.settings)]
         return list(dict.fromkeys(str(value) for value in values if value))
+
+
+def _files_of_sids(config: Config) -> dict[str, str]:
+    """The tables that a run over periods is given, by a name that stays where they move."""
+    return {
+        f"continual_sid_files[{name}][{period}]": path
+        for name, paths in sid_files(config).items()
+        for period, path in enumerate(paths)
+    }
 
 
 def _version(model_class: type) -> int | list[int]:

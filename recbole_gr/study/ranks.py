@@ -6,12 +6,10 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.storage.files import atomic_write
 
 Ranks = Mapping[str, np.ndarray]
 #: Protocols by the arrays that hold their ranks.
@@ -85,16 +83,8 @@ def metric_of(ranks: np.ndarray, name: str) -> np.ndarray:
     return hit / np.log2(np.maximum(ranks, 0) + 2.0) if kind == "ndcg" else hit.astype(np.float64)
 
 
-def save_ranks(path: str | os.PathLike[str], ranks: Ranks) -> None:
-    """Write arrays by name, texts among them, without pickles."""
-    plain: dict[str, Any] = {name: np.asarray(values) for name, values in ranks.items()}
-    plain = {name: v.astype(str) if v.dtype == object else v for name, v in plain.items()}
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **plain)
-
-
 def load_ranks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """What :func:`save_ranks` wrote.
+    """What :func:`~recbole_gr.report.ranks.write_rank_file` wrote.
 
     Raises:
         ConfigError: no such file, or none of ranks; names it.

@@ -9,11 +9,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from recbole_gr.continual.disruption import write_disruption
 from recbole_gr.errors import ConfigError
 from recbole_gr.report.lines import interval_text
 from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import store
+from recbole_gr.study.periods import by_period
 from recbole_gr.study.plan import Cell
 from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
@@ -96,7 +98,13 @@ def study(
             cells += fusions
         results = {cell: runs.results[cell] for cell in cells if cell in runs.results}
         made_of = provenance_of(runs.results)
+        more: dict[str, str] = {}
+        if plan.over_periods:
+            parts = [part for kept in results.values() for part in kept.result["periods"]]
+            more = write_disruption(parts, root)
+            plan, results = by_period(plan, results)
         report = write_study_report(plan, results, failed, root, tuning, made_of)
+        report["files"] |= more
         if tune:
             report["files"]["chosen"] = str(root / CHOSEN)
     return {**report, "done": runs.done, "found": runs.found, "failed": failed}
@@ -151,6 +159,8 @@ class _Runs:
             return f"failed: {reason}"
         self.results[cell] = kept
         self.done += 1
+        if kept.result.get("periods"):
+            return f"{len(kept.result['periods'])} methods and periods"
         if cell.trial is not None:  # nobody is to choose by its test
             return f"validation score {kept.result['best_valid_score']}"
         return interval_text(kept.result)

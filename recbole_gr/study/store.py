@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.quality.measures import QualityReport
+from recbole_gr.report.ranks import write_rank_file
 from recbole_gr.report.tokenizers import comparison_row
 from recbole_gr.storage.checkpoint import stopped_beside
 from recbole_gr.storage.json_files import load_json, save_json
 from recbole_gr.study.earlier import is_run_of, siblings
 from recbole_gr.study.plan import Cell
-from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS, TIED, load_ranks, save_ranks
+from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS, TIED, load_ranks
 from recbole_gr.untrusted.shapes import OrNone, at_least, require
 
 TASK, RESULT, FAILED = "task.json", "result.json", "failed.json"
 RANKS, CHECKPOINT, LOG = "ranks.npz", "model.pth", "run.log"
 _REMEDY = "Remove its folder, and the run is done again."
 _METRICS = OrNone({...: OrNone(float)})
+#: What a report reads of a method in a period, of a run over periods.
+PERIOD = {
+    "period": at_least(0), "model": str, "method": str,
+    "tokenizer": OrNone(str), "recommender": str,
+    "test_result": {...: OrNone(float)}, "churn": OrNone(dict), "ranks": OrNone(str),
+    "epochs_run": at_least(0), "seconds_per_epoch": OrNone(float), "total_seconds": float,
+    "tokenizer_seconds": OrNone(float), "parameters": OrNone(int),
+    "peak_memory_bytes": OrNone(int),
+}  # fmt: skip
 #: What a report reads of a result.
 SHAPE = {
     "key": str,
@@ -37,6 +48,7 @@ SHAPE = {
     "ranks": bool,
     "valid_curve?": OrNone([[OrNone(float)]]),
     "sid_figures?": OrNone({...: OrNone(float)}),
+    "periods?": [PERIOD],
 }
 RESULT_KEYS = (
     *("model", "dataset", "best_valid_score", "best_valid_result", "test_result"),
@@ -83,13 +95,25 @@ def keep(folder: Path, result: dict[str, Any], key: str, resumed: bool) -> None:
     if ranks is not None:  # users and items by their tokens, which are the same in every run
         tokens = {name: ranks.get(f"{name}_token", ranks[name]) for name in ("user", "item")}
         others = {name: ranks[name] for name in (*PROTOCOLS, LIKELIHOOD, TIED) if name in ranks}
-        save_ranks(folder / RANKS, {**tokens, **others})
+        write_rank_file(folder / RANKS, {**tokens, **others})
     figures = {name: result.get(name) for name in RESULT_KEYS}
     if result.get("sid"):
         figures["sid_figures"] = comparison_row(QualityReport.of_dict(result["sid"]))
     save_json(
         folder / RESULT, {**figures, "key": key, "resumed": resumed, "ranks": ranks is not None}
     )
+
+
+def keep_periods(folder: Path, results: list[dict[str, Any]], key: str) -> None:
+    """Keep what a run over periods gave: the results of its methods by period, with their ranks in
+    files named from the folder of the run on."""
+    periods = [{name: result.get(name) for name in PERIOD} for result in results]
+    for each in periods:
+        each["ranks"] = each["ranks"] and os.path.relpath(each["ranks"], folder)
+    kept: dict[str, Any] = dict.fromkeys(name.rstrip("?") for name in SHAPE)
+    seconds = sum(float(e["total_seconds"] or 0) + (e["tokenizer_seconds"] or 0) for e in periods)
+    kept |= {"key": key, "test_result": {}, "epochs_run": 0, "seconds_total": seconds}
+    save_json(folder / RESULT, {**kept, "resumed": False, "ranks": False, "periods": periods})
 
 
 def finished(folder: Path, cell: Cell) -> Finished | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recbole_gr import registry
 from recbole_gr.config.parsing import file_list, parse_value, read_yaml
 from recbole_gr.errors import ConfigError, did_you_mean
 from recbole_gr.search.space import parameter
@@ -49,11 +50,17 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     try:
         datasets = _names("datasets", found.get("datasets"))
         rows, fused, only_on = _rows(found.get("models"), datasets)
+        spans = [registry.spans_periods(registry.get_model(row["model"])) for row in rows.values()]
+        if any(spans) and not all(spans):
+            raise ConfigError("models: rows over periods cannot stand beside others in one study")
+        if any(spans) and found.get("tune"):
+            raise ConfigError("tune: rows over periods have no validation score to choose by")
         study = Study(
             name=str(found.get("name") or Path(file).stem),
             rows=rows,
             fused=fused,
             only_on=only_on,
+            over_periods=any(spans),
             datasets=datasets,
             seeds=_some("seeds", found.get("seeds"), (int,)),
             settings=_settings("settings", {**(found.get("settings") or {}), **(settings or {})}),
@@ -66,7 +73,8 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
             raise ConfigError(f"tune_on: {absent[0]} is not among the datasets{near}")
         if not re.fullmatch(r"\w[\w.-]*", study.name):
             raise ConfigError(f"name: '{study.name}' must be letters, digits, '.', '-' and '_'")
-        if study.baseline is not None and study.baseline not in rows:
+        known = study.baseline is None or study.baseline in rows
+        if not known and not study.over_periods:  # whose methods the configurations name
             near = did_you_mean(str(study.baseline), rows)
             raise ConfigError(f"baseline: no row is called '{study.baseline}'{near}")
     except ConfigError as error:

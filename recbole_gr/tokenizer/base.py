@@ -70,6 +70,7 @@ class Tokenizer(nn.Module):
     without: tuple[str, ...] = ()  # options of the base class that it has no use for
     streams = False  # whether fit_content() moves batches of content to the device by itself
     fine_tunes = False  # whether fine_tune() goes on learning in a later period
+    imitates = False  # whether fit_codes() starts from SIDs that exist already
     follows_drift = False  # whether fit_continual() and drift_confidence() see drift
     #: What helps against collapsed SIDs: (key, values of it that harm, what to do).
     advice: tuple[tuple[str, tuple[Any, ...], str], ...] = ()

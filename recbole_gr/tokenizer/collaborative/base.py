@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -12,6 +12,14 @@ import torch.nn.functional as F
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.terminal.bars import Bar
+from recbole_gr.tokenizer.collaborative.imitation import fit_to_codes
+from recbole_gr.tokenizer.collaborative.losses import (
+    collaborative_loss,
+    quantization_loss,
+    quantize_straight,
+    reconstruction_share,
+)
+from recbole_gr.tokenizer.collaborative.schedule import share_of_rate, training_amount
 from recbole_gr.tokenizer.fitting import checked
 from recbole_gr.tokenizer.rqvae import RQVAE
 
@@ -22,76 +30,12 @@ if TYPE_CHECKING:
 LossOf: TypeAlias = Callable[[torch.Tensor], tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
-def quantize_straight(
-    latent: torch.Tensor, codebooks: Iterable[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-    """Residual quantisation that subtracts straight-through vectors.
-
-    Level by level ``v^ = v + sg(q - v)`` for the nearest codeword ``q`` of the residual ``v``, and
-    ``v - v^`` is handed on. So the sum of the ``v^`` has the value of the sum of the codewords and
-    the identity for its Jacobian, and nothing of a deeper level reaches the latent (the published
-    code of LETTER and DACT).
-
-    Returns:
-        tuple: codes ``[n, L]``; the sum ``[n, e]``; the residual of each level and its codeword,
-        ``L`` tensors ``[n, e]`` each.
-    """
-    residual, codes, residuals, words, steps = latent, [], [], [], []
-    for codebook in codebooks:
-        with torch.no_grad():
-            code = (codebook.square().sum(1) - 2 * residual @ codebook.T).argmin(1)
-        word = F.embedding(code, codebook)
-        straight = residual + (word - residual).detach()
-        codes.append(code)
-        residuals.append(residual)
-        words.append(word)
-        steps.append(straight)
-        residual = residual - straight
-    return torch.stack(codes, 1), reduce(torch.add, steps), residuals, words
-
-
-def quantization_loss(
-    residuals: Sequence[torch.Tensor], words: Sequence[torch.Tensor], commitment_weight: float
-) -> torch.Tensor:
-    """Codebook and commitment terms as means over entries and levels (LC-Rec, LETTER, DACT)."""
-    terms = [
-        F.mse_loss(word, residual.detach())
-        + commitment_weight * F.mse_loss(residual, word.detach())
-        for residual, word in zip(residuals, words)
-    ]
-    return reduce(torch.add, terms) / len(terms)
-
-
-def collaborative_loss(
-    quantized: torch.Tensor,
-    collaborative: torch.Tensor,
-    known: torch.Tensor | None = None,
-    cosine: bool = True,
-) -> torch.Tensor:
-    """InfoNCE of quantised vectors with the items' collaborative vectors ``[n, e]``.
-
-    ``-mean_i log softmax_j(s(Q_i, h_j))[i]``: the other items of the batch are the negatives, at
-    temperature 1; ``s`` is the cosine (DACT) or the inner product (LETTER). Items that are not
-    ``known [n]`` are left out of mean and negatives.
-    """
-    if cosine:
-        quantized, collaborative = F.normalize(quantized, dim=1), F.normalize(collaborative, dim=1)
-    scores = quantized @ collaborative.T
-    target = torch.arange(len(scores), device=scores.device)
-    if known is None:
-        return F.cross_entropy(scores, target)
-    own = target.unsqueeze(1) == target
-    losses = F.cross_entropy(
-        scores.masked_fill(~(known | own), -torch.inf), target, reduction="none"
-    )
-    return (losses * known).sum() / known.sum().clamp(min=1)
-
-
 class CollaborativeRQVAE(RQVAE):
     """RQ-VAE whose quantised vectors are drawn to collaborative vectors; base class.
 
     The loss is reconstruction + quantisation + ``cf_weight`` * :func:`collaborative_loss`, and what
-    a subclass adds to it (:meth:`code_loss`). The last weights are kept.
+    a subclass adds to it (:meth:`code_loss`). With ``reconstruction_variance`` the reconstruction
+    weighs :func:`reconstruction_share`. The last weights are kept.
 
     Content and signals: content vectors, scaled to length 1, and ``cf_vectors`` ``[n, e]``,
     ``e = rqvae_dim``, from a collaborative model. An item unknown to that model (a zero row) takes
@@ -99,9 +43,12 @@ class CollaborativeRQVAE(RQVAE):
     """
 
     signals: tuple[str, ...] = ("cf_vectors",)
-    fine_tunes = True
+    fine_tunes = imitates = True
     without = ("tokenizer_select_by", "restart_dead_codes")  # of RQVAE's options
     cosine = True  # whether the collaborative loss compares directions alone
+    #: Epochs x rate of the published trainings, of the first period and a later one, if known.
+    published_amounts: tuple[float | None, float | None] = (None, None)
+    reconstruction_weight = 1.0  # as the content of the last training has it
 
     def code_loss(self, codes: torch.Tensor, words: list[torch.Tensor]) -> torch.Tensor | float:
         """What a subclass adds to the loss of a batch with codes ``[n, L]`` and their codewords,
@@ -120,7 +67,7 @@ class CollaborativeRQVAE(RQVAE):
     ) -> torch.Tensor:
         """Loss of a batch ``[n, d]`` whose latents ``[n, e]`` are given."""
         codes, quantized, residuals, words = quantize_straight(latent, self.codebooks)
-        loss = F.mse_loss(self.decoder(quantized), content)
+        loss = self.reconstruction_weight * F.mse_loss(self.decoder(quantized), content)
         loss = loss + quantization_loss(residuals, words, self.options["commitment_weight"])
         shared = collaborative_loss(quantized, collaborative, known, self.cosine)
         return loss + self.options["cf_weight"] * shared + self.code_loss(codes, words)
@@ -128,13 +75,24 @@ class CollaborativeRQVAE(RQVAE):
     def fit_content(
         self, content: torch.Tensor, signals: Signals | None, progress: bool
     ) -> tuple[Figures, list[Figures]]:
-        content, collaborative, known = self._inputs(content, signals)
+        content, collaborative, known = self.inputs(content, (signals or {}).get("cf_vectors"))
         if self.options["kmeans_init"]:
             self._initialize_codebooks(content)
         epochs = self.options["tokenizer_epochs"]
         rate = self.options["tokenizer_learning_rate"]
         loss_of = self._loss_of(content, collaborative, known)
-        return self._train(loss_of, content, epochs, rate, progress)
+        return self.train_with(loss_of, content, epochs, rate, progress, self.published_amounts[0])
+
+    def fit_codes(
+        self,
+        content: torch.Tensor,
+        codes: torch.Tensor,
+        collaborative: torch.Tensor,
+        progress: bool = True,
+    ) -> Figures:
+        """Learn to give the items codes that exist already
+        (:func:`~recbole_gr.tokenizer.collaborative.imitation.fit_to_codes`)."""
+        return fit_to_codes(self, content, codes, collaborative, progress)
 
     def fine_tune(
         self,
@@ -159,7 +117,7 @@ class CollaborativeRQVAE(RQVAE):
         """
         content = self._take_over(previous, content)
         with self.seeded():
-            content, collaborative, known = self._inputs(content, {"cf_vectors": collaborative})
+            content, collaborative, known = self.inputs(content, collaborative)
             return self._train_on(self._loss_of(content, collaborative, known), content, progress)
 
     def _take_over(self, previous: CollaborativeRQVAE, content: torch.Tensor) -> torch.Tensor:
@@ -180,7 +138,7 @@ class CollaborativeRQVAE(RQVAE):
     def _loss_of(
         self, content: torch.Tensor, collaborative: torch.Tensor, known: torch.Tensor | None
     ) -> LossOf:
-        """The loss of a first period as :meth:`_train` takes it."""
+        """The loss of a first period as :meth:`train_with` takes it."""
 
         def loss_of(rows: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             loss = self.branch_loss(
@@ -197,13 +155,12 @@ class CollaborativeRQVAE(RQVAE):
         """Train for a later period."""
         epochs = self.options["continual_epochs"]
         rate = self.options["continual_learning_rate"]
-        return self._train(loss_of, content, epochs, rate, progress)
+        return self.train_with(loss_of, content, epochs, rate, progress, self.published_amounts[1])
 
-    def _inputs(
-        self, content: torch.Tensor, signals: Signals | None
+    def inputs(
+        self, content: torch.Tensor, collaborative: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Normalised content, collaborative vectors, and which items these know (None: no mask)."""
-        collaborative = (signals or {}).get("cf_vectors")
         width = self.options["rqvae_dim"]
         if collaborative is None:
             raise ConfigError(f"{type(self).__name__} needs the signal cf_vectors")
@@ -218,27 +175,33 @@ class CollaborativeRQVAE(RQVAE):
         known = collaborative.any(1) if self.options["cf_mask_untrained"] else None
         return self._normalized(content), collaborative, known
 
-    def _train(
+    def train_with(
         self,
         loss_of: LossOf,
         content: torch.Tensor,
         epochs: int,
         learning_rate: float,
         progress: bool,
+        published: float | None = None,
     ) -> tuple[Figures, list[Figures]]:
-        """Train on shuffled batches with linear warm-up and decay; returns figures and history."""
+        """Train on shuffled batches with linear warm-up and decay; returns figures and history.
+        `published` is the amount of the training that was published (:func:`training_amount`)."""
         n_items = len(content)
         batch_size = min(self.options["tokenizer_batch_size"], n_items)
         steps = -(-n_items // batch_size)
-        warm = min(epochs, self.options["tokenizer_warmup_epochs"]) * steps
+        warm, schedule = self.options["tokenizer_warmup_epochs"], self.options["tokenizer_schedule"]
+        warm = min(epochs, warm)
+        amount = training_amount(learning_rate, epochs, warm, steps, schedule)
+        self._log_amount(amount, epochs, learning_rate, published)
+        self._weigh_reconstruction(content)
         optimizer = torch.optim.AdamW(
             self.parameters(),
             lr=learning_rate,
             weight_decay=float(self.options["tokenizer_weight_decay"]),
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
+        decay = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            lambda step: min((step + 1) / warm, (epochs * steps - step) / (epochs * steps)),
+            lambda step: share_of_rate(step, warm * steps, epochs * steps, schedule),
         )
         every = self.options["tokenizer_evaluate_every"]
         history: list[Figures] = []
@@ -253,7 +216,7 @@ class CollaborativeRQVAE(RQVAE):
                     loss.backward()
                 torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
                 optimizer.step()
-                schedule.step()
+                decay.step()
                 for name, value in parts.items():
                     totals[name] = totals.get(name, 0) + value * len(rows)
             if epoch % every and epoch != epochs:
@@ -268,3 +231,24 @@ class CollaborativeRQVAE(RQVAE):
                 )
             bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()})
         return dict(history[-1]), history
+
+    def _weigh_reconstruction(self, content: torch.Tensor) -> None:
+        share = reconstruction_share(content, self.options["reconstruction_variance"])
+        self.reconstruction_weight = share
+        if share < 1:
+            logging.getLogger().info(
+                "%s: content varies more than the loss weights are set for "
+                "(reconstruction_variance: %g an entry), its reconstruction weighs %.3g",
+                type(self).__name__, self.options["reconstruction_variance"], share,
+            )  # fmt: skip
+
+    def _log_amount(
+        self, amount: float, epochs: int, rate: float, published: float | None
+    ) -> None:
+        beside = ""
+        if published is not None:
+            beside = f"; the authors' {published:g} is {published / amount:.3g} x as much"
+        logging.getLogger().info(
+            "%s trains %d epochs with a peak rate of %g, epochs x rate %.3g%s",
+            type(self).__name__, epochs, rate, amount, beside,
+        )  # fmt: skip

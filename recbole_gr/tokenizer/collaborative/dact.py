@@ -12,8 +12,8 @@ from recbole_gr.tokenizer.collaborative.base import CollaborativeRQVAE
 from recbole_gr.tokenizer.collaborative.drift import (
     DriftIdentification,
     assignment_drift,
+    code_log_probs,
     drift_mask,
-    first_level_log_probs,
     mix,
 )
 from recbole_gr.tokenizer.fitting import checked
@@ -44,12 +44,15 @@ class DACT(CollaborativeRQVAE):
     (a zero row) takes part like all others, as in the published code; ``cf_mask_untrained`` leaves
     such items out of the collaborative loss.
 
-    Source: DACT (arXiv 2603.29705); all weights are those of its published code. Inferred: k-means
-    over the whole catalogue in place of the first batch, and what the published code lacks, the
-    training of the first period (epochs, learning rate).
+    Source: DACT (arXiv 2603.29705); all weights are those of its published code, and the schedule
+    of the learning rate. Its content has a variance of 1.9e-4 an entry; of content with more the
+    reconstruction weighs less in proportion (``reconstruction_variance``). Inferred: k-means over
+    the whole catalogue in place of the first batch, and what the published code lacks, the training
+    of the first period (epochs, learning rate).
     """
 
     follows_drift = True
+    published_amounts = (10.0, 0.25)  # 20,000 epochs at 1e-3 (inferred), 5,000 at 1e-4
 
     def build(self) -> None:
         super().build()
@@ -81,7 +84,7 @@ class DACT(CollaborativeRQVAE):
         drift_loss = self.branch_loss(content, drifting, collaborative, known)
         stationary_loss = self.branch_loss(content, stationary, collaborative, known)
         anchor = F.mse_loss(stationary, before)
-        student = first_level_log_probs(latent, self.codebooks[0], options["kl_temperature"])
+        student = code_log_probs(latent, self.codebooks[0], options["kl_temperature"])
         parts = {
             "drift": drift_loss,
             "stationary": stationary_loss,
@@ -109,12 +112,12 @@ class DACT(CollaborativeRQVAE):
         """
         content = self._take_over(previous, content)
         with self.seeded():
-            content, collaborative, known = self._inputs(content, {"cf_vectors": collaborative})
+            content, collaborative, known = self.inputs(content, collaborative)
             temperature = self.options["kl_temperature"]
             with torch.no_grad():
                 before = torch.cat([self.encoder(part) for part in content.split(_ROWS)])
                 parts = [
-                    first_level_log_probs(part, self.codebooks[0], temperature)
+                    code_log_probs(part, self.codebooks[0], temperature)
                     for part in before.split(_ROWS)
                 ]
             teacher = torch.cat(parts)
@@ -145,7 +148,7 @@ class DACT(CollaborativeRQVAE):
             ConfigError: as :meth:`fit_continual`.
         """
         self._check_previous(previous)
-        inputs = self._inputs(checked(content, self.dim), {"cf_vectors": collaborative})
+        inputs = self.inputs(checked(content, self.dim), collaborative)
         encoder, parts = deepcopy(previous.encoder).to(self.device), []
         for part, vectors in zip(inputs[0].split(_ROWS), inputs[1].split(_ROWS)):
             part, vectors = part.to(self.device), vectors.to(self.device)

@@ -79,10 +79,10 @@ def mix(
     return mask * latent + (1 - mask) * before, (1 - mask) * latent + mask * before
 
 
-def first_level_log_probs(
+def code_log_probs(
     latent: torch.Tensor, codebook: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """``[n, V]`` log-probability of each first-level code: softmax of minus squared distance."""
+    """``[n, V]`` log-probability of each code of a level: softmax of minus squared distance."""
     squares = latent.square().sum(1, keepdim=True) + codebook.square().sum(1)
     distances = squares - 2 * latent @ codebook.T
     return torch.log_softmax(-distances / temperature, 1)
