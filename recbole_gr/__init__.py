@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recbole_gr.tokenizer.collaborative.letter import LETTER as LETTER
     from recbole_gr.tokenizer.i2i_rkmeans import I2IRKMeans as I2IRKMeans
     from recbole_gr.tokenizer.opq import OPQ as OPQ
+    from recbole_gr.tokenizer.prqkmeans import PRQKMeans as PRQKMeans
     from recbole_gr.tokenizer.r3vae.model import R3VAE as R3VAE
     from recbole_gr.tokenizer.rkmeans import RKMeans as RKMeans
     from recbole_gr.tokenizer.rqvae import RQVAE as RQVAE
@@ -58,6 +59,7 @@ _MODULES = {  # public name -> the module that it is in, as above for type check
     "LETTER": "tokenizer.collaborative.letter",
     "OPQ": "tokenizer.opq",
     "PIT": "model.pit.model",
+    "PRQKMeans": "tokenizer.prqkmeans",
     "R3VAE": "tokenizer.r3vae.model",
     "RKMeans": "tokenizer.rkmeans",
     "RPG": "model.rpg",

@@ -300,7 +300,7 @@ def test_the_model_r3vae_is_tiger_on_r3vae_sids():
     assert (tiger["tokenizer"], preset["tokenizer"]) == ("RKMeans", "R3VAE")
     for key in ("hidden_size", "train_batch_size", "item_content", "codebook_size", "beam_size"):
         assert preset[key] == tiger[key], key
-    assert preset["train_sample"] == "sequence" and preset["rating_mode"] == "top1_projection"
+    assert preset["train_sample"] == "sequence" and preset["rating_mode"] == "top1_rating"
     plain = Config("R3VAE", "ml-100k", config_dict={"tokenizer": "RQVAE"})
     assert plain["rqvae_dim"] == 32
     with pytest.raises(ConfigError, match="'rating_mod'.*did you mean 'rating_mode'"):

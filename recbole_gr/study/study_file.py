@@ -50,7 +50,7 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     try:
         datasets = _names("datasets", found.get("datasets"))
         rows, fused, only_on = _rows(found.get("models"), datasets)
-        spans = [registry.spans_periods(registry.get_model(row["model"])) for row in rows.values()]
+        spans = [_spans_periods(name, row["model"]) for name, row in rows.items()]
         if any(spans) and not all(spans):
             raise ConfigError("models: rows over periods cannot stand beside others in one study")
         if any(spans) and found.get("tune"):
@@ -80,6 +80,13 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return study
+
+
+def _spans_periods(row: str, model: str) -> bool:
+    try:
+        return registry.spans_periods(registry.get_model(model))
+    except ConfigError as error:
+        raise ConfigError(f"models, row '{row}': {error}") from error
 
 
 def _rows(
