@@ -147,7 +147,7 @@ def test_pit_cost_times_both_phases_and_a_synthetic_index(settings, capsys):
     arguments = [*settings, "--repeats", "1", "--warm_up", "0", "--batch_size", "16"]
     arguments += "--items 300 --codes 16 --index_repeats 1".split()
     figures = pit_cost.main([*arguments, "--batches", "2"])
-    assert len(figures["epochs"]) == 3 and all(s[0] > 0 for s in figures["epochs"].values())
+    assert len(figures["epochs"]) == 4 and all(s[0] > 0 for s in figures["epochs"].values())
     # 8 places of 3 codes of 2 bytes and 3 floats for 300 items and the padding.
     assert figures["index_bytes"] == pytest.approx(8 * (3 * 2 + 3 * 4) * 301 / 300)
     assert figures["trie_bytes"] > 0 and figures["refresh"] > 0 and figures["trie"] > 0
@@ -168,7 +168,7 @@ def test_intrr_cost_compares_the_same_backbone_on_the_same_targets(settings, cap
     arguments = [*settings, "--repeats", "1", "--warm_up", "0", "--batch_size", "16"]
     arguments += f"--batches 2 --beams 10 12 --users 3 --history 5 --backbone {backbone}".split()
     figures = intrr_cost.main([*arguments, "--search_repeats", "1"])
-    assert len(figures["epochs"]) == 4 and all(s[0] > 0 for s in figures["epochs"].values())
+    assert len(figures["epochs"]) == 3 and all(s[0] > 0 for s in figures["epochs"].values())
     assert 0 < figures["kept"]["IntRR"] < figures["kept"]["TIGER, flattened"]
     assert {len(times) for times in figures["searches"].values()} == {3}
     assert len(ratio_lines(capsys)) == 1
