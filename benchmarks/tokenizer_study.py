@@ -178,12 +178,11 @@ def _cell(seeds, key):
 
 def _print_ratio(figures, study):
     distinct = {name: [f["distinct"] for f in seeds] for name, seeds in figures.items()}
-    if study == "ablations" or not ({"R3VAE", "RKMeans"} <= set(figures) or study == "init"):
-        return
-    if study == "quality":
+    if study == "quality" and {"R3VAE", "RKMeans"} <= set(figures):
         difference = mean(distinct["R3VAE"]) - mean(distinct["RKMeans"])
         dead = max(f["dead"] for f in figures["R3VAE"])
         print(f"ratio: R3VAE has {difference:+.2%} distinct SIDs of RKMeans, {dead} dead codes")
+    if study != "init":
         return
     spreads = {}
     for kind in KINDS:

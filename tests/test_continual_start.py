@@ -103,7 +103,7 @@ def test_without_texts_an_item_has_the_vector_of_the_period_in_which_it_arrives(
             {"tokenizer": "RKMeans", "continual_tokenizer": "frozen"},
             "can be fitted to SIDs, DACT or LETTER",
         ),
-        ({"continual_start_sids": "absent.npy"}, "absent.npy does not exist"),
+        ({"continual_start_sids": "absent.npy"}, "start_sids: .*absent.npy does not exist"),
         ({"continual_start_tokenizer": "absent.pth"}, "there is no file 'absent.pth'"),
     ],
 )

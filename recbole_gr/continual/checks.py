@@ -70,15 +70,15 @@ def check_periods(run: ContinualRun) -> tuple[int, int]:
     check_catalogue(config, dataset)
     check_targets(run, dataset, n_periods)
     named = sid_files(run.config)
-    lists = {"continual_sid_files": named.get(FILES), "continual_cf_files": None}
-    lists["continual_cf_files"] = run.config["continual_cf_files"]
+    cf_files = run.config["continual_cf_files"]
+    lists = {"continual_sid_files": named.get(FILES), "continual_cf_files": cf_files}
     for key, files in lists.items():
         if files and len(files) < n_periods:
             raise ConfigError(
                 f"{key}: {len(files)} files for {n_periods} periods; give one for each, or "
                 f"stop earlier with --continual.last={max(1, len(files) - 1)}"
             )
-    for period, path in enumerate(lists["continual_cf_files"] or ()):
+    for period, path in enumerate(cf_files or ()):
         _check_file(run, "continual_cf_files", path, period)
     for files in named.values():
         for period, path in enumerate(files[: dataset.n_periods]):
@@ -136,8 +136,11 @@ def _check_file(run: ContinualRun, key: str, path: str, period: int) -> None:
     dataset = create_dataset(config)
     if overrides:
         collaborative_vectors(config, dataset)
-    else:
+        return
+    try:
         given_table(run.config, path, [str(t) for t in dataset.field2id_token[dataset.iid_field]])
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def _trains_in_a_period(model_class: type) -> bool:

@@ -72,8 +72,8 @@ def idle_levels(report: QualityReport) -> dict[str, str]:
     after it; so does a later level whose codes, whatever comes before them, are as many as the
     items (fewer than 1.1 to a code). A later level carries nothing where it makes less than one in
     a thousand SIDs more: given the levels before it, its code is known. A table from outside, which
-    does not say which of its levels come from content, may end in one that only makes SIDs unique;
-    that is not judged. A SID of one level is an id by design, which the report says.
+    does not say which of its levels come from content, may end in one that only makes SIDs unique,
+    and need not do even that. A SID of one level is an id by design, which the report says.
 
     Args:
         report: :class:`~recbole_gr.quality.measures.QualityReport`.
@@ -90,7 +90,7 @@ def idle_levels(report: QualityReport) -> dict[str, str]:
             f"has {depths[0].distinct} codes for {report.n_items} items, nearly one for each: it "
             "works like item ids"
         )
-    for number in range(1, n_levels):
+    for number in range(1, report.content_levels):
         before, after = depths[number - 1].distinct, depths[number].distinct
         used = report.levels[number].used
         if report.n_items < AS_IDS * used:
@@ -98,7 +98,7 @@ def idle_levels(report: QualityReport) -> dict[str, str]:
                 f"has {used} codes for {report.n_items} items, nearly one for each: it works like "
                 "item ids"
             )
-        elif (after - before) * ONE_IN < report.n_items:
+        elif number < n_levels and (after - before) * ONE_IN < report.n_items:
             found[f"level {level_name(number)}"] = (
                 f"carries nothing: the levels before it make {before} different SIDs, with it "
                 f"there are {after}"
