@@ -101,6 +101,11 @@ def given_table(config: Mapping[str, Any], path: str, item_tokens: Sequence[str]
     table = read_npy(path, rows[:n_rows], item_tokens)
     if len(table.codes[1:].unique(dim=0)) == table.n_items - 1:
         return table
+    return suffixed(table, numbering)
+
+
+def suffixed(table: SIDTable, numbering: str) -> SIDTable:
+    """A table with one level more, which makes its SIDs unique."""
     codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
     return SIDTable.from_item_codes(codes, sizes, {**table.meta, "content_levels": table.n_levels})
 
@@ -119,8 +124,7 @@ def with_suffix_level(table: SIDTable, levels: int, numbering: str, path: str) -
         ConfigError: other numbers of levels.
     """
     if table.n_levels == levels:
-        codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
-        table = SIDTable.from_item_codes(codes, sizes, table.meta)
+        table = suffixed(table, numbering)
     if table.n_levels != levels + 1:
         raise ConfigError(
             f"continual_start_sids: the SIDs in {path} have {table.n_levels} levels; one of "

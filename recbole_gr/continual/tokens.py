@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.config.user_settings import option
-from recbole_gr.continual.given import FILES, given_table, with_suffix_level
+from recbole_gr.continual.given import FILES, given_table, suffixed, with_suffix_level
 from recbole_gr.continual.methods import DRIFT_AWARE, FINETUNE, FROZEN
 from recbole_gr.continual.store import read_json
 from recbole_gr.errors import ConfigError
@@ -23,7 +23,6 @@ from recbole_gr.quality.measures import collision_figures
 from recbole_gr.registry import get_tokenizer, tokenizers_where
 from recbole_gr.sid.reassign import Churn, churn_of, reassign
 from recbole_gr.sid.sizes import AUTO, LARGEST
-from recbole_gr.sid.suffix import add_suffix
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.storage.cache import cached
 from recbole_gr.storage.json_files import save_json
@@ -235,8 +234,7 @@ class TokenizerChain:
                 )
                 fit = report.figures
             if table.n_levels == table.meta["content_levels"]:  # a policy without suffix
-                codes, sizes = add_suffix(table.codes[1:], table.sizes, numbering)
-                table = SIDTable.from_item_codes(codes, sizes, table.meta)
+                table = suffixed(table, numbering)
             return table, fit
         levels = len(self.tokenizer.sizes)
         table = given_table(config, sids, items.content.item_tokens)

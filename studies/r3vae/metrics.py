@@ -44,6 +44,8 @@ PUBLISHED = {"sc": 0.94, "pd": -0.75, "collision": -0.93}
 def main(arguments=None):
     options = parser().parse_args(arguments)
     found = judged(HERE / "study.yaml", {"data_path": options.data_path})
+    if not found:
+        raise SystemExit(f"No run on {DATASET} has finished in {FOLDER / 'r3vae'}: run the study")
     settings = {"other kinds": [r for r in OTHER_KINDS if r in found], "all": list(found)}
     correlations = {
         name: {figure: correlation(found, rows, figure) for figure in FIGURES}
