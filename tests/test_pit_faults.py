@@ -19,6 +19,7 @@ from recbole_gr.model.pit.histories import Histories
 from recbole_gr.model.pit.prior import item_prior
 from recbole_gr.storage.checkpoint import save_checkpoint
 from recbole_gr.trainer import growth
+from recbole_gr.trainer.pit import PITTrainer
 
 BIG = random_table(36, (4, 5, 3))  # its first 30 items are those of the small table
 
@@ -243,3 +244,20 @@ def test_the_bridge_costs_next_to_nothing():
         losses[temperature] = model.probe_loss() - before
     assert losses[None] < 0.02 < losses[4.0]
     assert small_pit().index.temperature == 1.0
+
+
+@pytest.mark.parametrize("warmup, epochs, expected", [(5, 12, 3), (2, 12, 2), (5, 3, 1)])
+def test_new_items_get_candidates_after_a_quarter_of_the_epochs_or_their_warm_up(
+    warmup, epochs, expected, monkeypatch
+):
+    """Epochs are counted from the beginning of the phase, and it is once."""
+    trainer, at, now = object.__new__(PITTrainer), [], [0]
+    trainer.model = SimpleNamespace(
+        phase=2, begin_epoch=lambda *_: None, admit_new_items=lambda: at.append(now[0])
+    )
+    trainer._warmup_epochs, trainer._phase_start, trainer.epochs = warmup, 4, 4 + epochs
+    monkeypatch.setattr(PITTrainer.__mro__[1], "_train_epoch", lambda *_, **__: 0.0)
+    for epoch in range(epochs):
+        now[0] = epoch
+        trainer._train_epoch(None, 4 + epoch)
+    assert at == [expected]
