@@ -33,7 +33,7 @@ class Column(NamedTuple):
 
     def text(self, value: Any) -> str:
         """A cell; "-" where there is no value."""
-        if _missing(value):
+        if is_missing(value):
             return "-"
         if self.form.endswith("g}") and value >= 100:  # 1234 would be written as 1.23e+03
             return f"{value:,.0f}"
@@ -51,14 +51,22 @@ def table_text(
         mark_best: of several rows the best value of a column is bold.
     """
     lines = [[column.title for column in columns], *([] for _ in rows)]
-    for column, values in zip(columns, zip(*rows)):
-        marked = mark_best and len(rows) > 1 and column.smaller is not None
-        known = [value for value in values if marked and not _missing(value)]
-        best = (min if column.smaller else max)(known, default=math.nan)  # which equals nothing
+    best = best_of(columns, rows) if mark_best else [None] * len(columns)
+    for number, (column, values) in enumerate(zip(columns, zip(*rows))):
         for line, value in zip(lines[1:], values):
             cell = column.text(value)
-            line.append(f"**{cell}**" if value == best else cell)
+            line.append(cell if is_missing(value) or value != best[number] else f"**{cell}**")
     return aligned_table(lines)
+
+
+def best_of(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """The best value of each column; None where none is better, or there is one row."""
+    best: list[Any] = [None] * len(columns)
+    for number, column in enumerate(columns):
+        known = [row[number] for row in rows if not is_missing(row[number])]
+        if column.smaller is not None and len(rows) > 1 and known:
+            best[number] = min(known) if column.smaller else max(known)
+    return best
 
 
 def aligned_table(lines: Sequence[Sequence[str]]) -> str:
@@ -126,7 +134,7 @@ def csv_cell(value: Any) -> Any:
     """A cell that a spreadsheet shows and does not compute: text that it would take for a formula
     gets an apostrophe before it, as in `'=A1`; numbers stay as they are, `-1` among them. None,
     NaN and infinity are empty."""
-    if _missing(value):
+    if is_missing(value):
         return ""
     if not isinstance(value, str) or not value.startswith(_FORMULA):
         return value
@@ -137,5 +145,6 @@ def csv_cell(value: Any) -> Any:
     return value
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell has no value: None, NaN or infinity."""
     return value is None or (isinstance(value, float) and not math.isfinite(value))
