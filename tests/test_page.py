@@ -23,7 +23,10 @@ from recbole_gr.report.table import Column
 
 EVIL = "</script><img src=x onerror=alert(1)>&\"'"
 FIGURES = {
-    "intervals": charts.intervals([EVIL, "b"], [0.1, None], [(0.05, 0.2), None], "R", line=0.12),
+    "intervals": charts.intervals(
+        [EVIL, "b"], {EVIL: ([0.1, None], [(0.05, 0.2), None])}, "R", line=0.12
+    ),
+    "points": charts.points({EVIL: ([1, 2], [0.1, None])}, "R", "k", log=True, names=["a", "b"]),
     "curves": charts.curves({EVIL: ([0, 1], [0.1, None]), "b": ([0], [0.2])}, "N", marks=[0.5]),
     "bars": charts.bars({"x": (["a"], [1.0]), "y": (["a"], [None])}, "t"),
     "heat_map": charts.heat_map([[0.0, None], [1, 2]], ["L1", "L2"], "i", (0, 2), [1, 0], "SID"),
@@ -88,7 +91,9 @@ def test_plotly_is_that_of_the_package_and_is_there_where_a_figure_is(page, tmp_
 def test_figures_are_in_the_form_of_plotly(name):
     from plotly.graph_objects import Figure
 
-    Figure(json.loads(json.dumps(FIGURES[name])))  # which raises for a key that it does not know
+    plain = json.loads(json.dumps(FIGURES[name]))
+    assert plain.pop("title")
+    Figure(plain)  # which raises for a key that it does not know
 
 
 def test_a_table_marks_the_best_and_sorts_by_the_values_themselves():
@@ -106,5 +111,6 @@ def test_intervals_are_lengths_from_the_value_and_unknown_ones_have_none():
     bars = FIGURES["intervals"]["data"][0]["error_x"]
     assert bars["array"] == [pytest.approx(0.1), None]
     assert bars["arrayminus"] == [pytest.approx(0.05), None]
-    lone = charts.intervals(["a"], [0.5], [None], "R")["data"][0]["error_x"]
-    assert lone["array"] == lone["arrayminus"] == [0.0]
+    two = charts.intervals(["a"], {"x": ([0.5], [None]), "y": ([0.5], [None])}, "R")["data"]
+    assert two[0]["error_x"]["array"] == two[0]["error_x"]["arrayminus"] == [0.0]
+    assert two[0]["y"] != two[1]["y"] and two[0]["marker"] != two[1]["marker"]

@@ -20,46 +20,61 @@ Figure = dict[str, Any]
 
 def intervals(
     names: Sequence[str],
-    values: Sequence[float | None],
-    ends: Sequence[Sequence[float] | None],
+    groups: Mapping[str, tuple[Sequence[float | None], Sequence[Sequence[float] | None]]],
     title: str,
     line: float | None = None,
 ) -> Figure:
-    """Values with their intervals, one row a name, from the top down.
+    """Values with their intervals, a row a name from the top down; groups stand apart in a row, so
+    that none hides another.
 
     Args:
         names: of the rows.
-        values: None where there is none.
-        ends: low and high of each; None where it is not known.
-        title: of the axis.
+        groups: by name the values, None where there is none, and the low and high end of each, None
+            where it is not known.
+        title: what the values are.
         line: a value to compare with, dotted.
     """
-    known = [(low_high or (value, value)) for low_high, value in zip(ends, values)]
-    trace = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": list(values),
-        "y": list(names),
-        "marker": {"size": 9, "color": COLOURS[0]},
-        "error_x": {
+    traces = []
+    for number, (group, (values, ends)) in enumerate(groups.items()):
+        known = [low_high or (value, value) for low_high, value in zip(ends, values)]
+        apart = 0.62 * ((number + 0.5) / len(groups) - 0.5)
+        colour = _nth(COLOURS, number)
+        shown = {"symbol": _nth(_MARKS, number), "size": 9, "color": colour}
+        reach = {
             "type": "data",
             "symmetric": False,
             "array": [_less(high, value) for (_, high), value in zip(known, values)],
             "arrayminus": [_less(value, low) for (low, _), value in zip(known, values)],
-            "color": COLOURS[0],
+            "color": colour,
             "thickness": 1.6,
-            "width": 5,
-        },
-        "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
-    }
+            "width": 4,
+        }
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": group,
+                "x": list(values),
+                "y": [place + apart for place in range(len(names))],
+                "text": list(names),
+                "marker": shown,
+                "error_x": reach,
+                "hovertemplate": "%{text}: %{x:.4f}<extra>" + group.replace("<", " ") + "</extra>",
+            }
+        )
+    places = list(range(len(names)))
     layout: Figure = {
-        "title": {"text": title, "font": {"size": 13}},
-        "yaxis": {"autorange": "reversed", "type": "category", "ticklabelstandoff": 6},
-        "showlegend": False,
+        "yaxis": {
+            "range": [len(names) - 0.5, -0.5],
+            "tickvals": places,
+            "ticktext": list(names),
+            "zeroline": False,
+            "showgrid": False,
+        },
+        "showlegend": len(groups) > 1,
+        "shapes": [] if line is None else [_line("x", line)],
     }
-    if line is not None:
-        layout["shapes"] = [_line("x", line)]
-    return {"data": [trace], "layout": layout}
+    return {"title": title, "data": traces, "layout": layout}
 
 
 def curves(
@@ -93,12 +108,45 @@ def curves(
     places = [value for x, _ in lines.values() for value in x] if whole else []
     step = {"dtick": max(1, math.ceil((max(places) - min(places)) / 8))} if places else {}
     layout: Figure = {
-        "title": {"text": title, "font": {"size": 13}},
         "xaxis": {"title": {"text": x_title}, **step},
         "showlegend": len(traces) > 1,
         "shapes": [_line("x", value) for value in marks],
     }
-    return {"data": traces, "layout": layout}
+    return {"title": title, "data": traces, "layout": layout}
+
+
+def points(
+    groups: Mapping[str, tuple[Sequence[Any], Sequence[Any]]],
+    title: str,
+    x_title: str,
+    log: bool = False,
+    names: Sequence[str] = (),
+) -> Figure:
+    """Points over numbers or names.
+
+    Args:
+        groups: x and y by name.
+        title: what y is.
+        x_title: what x is.
+        log: whether x is on a scale of powers.
+        names: what stands beside a point under the pointer, of the first group.
+    """
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": list(x),
+            "y": list(y),
+            "marker": {"color": _nth(COLOURS, number), "symbol": _nth(_MARKS, number), "size": 9},
+        }
+        for number, (name, (x, y)) in enumerate(groups.items())
+    ]
+    if names and traces:
+        traces[0]["text"] = list(names)
+    axis: Figure = {"title": {"text": x_title}, **({"type": "log"} if log else {})}
+    layout: Figure = {"xaxis": axis, "showlegend": len(traces) > 1}
+    return {"title": title, "data": traces, "layout": layout}
 
 
 def bars(groups: Mapping[str, tuple[Sequence[str], Sequence[float | None]]], title: str) -> Figure:
@@ -114,11 +162,10 @@ def bars(groups: Mapping[str, tuple[Sequence[str], Sequence[float | None]]], tit
         for number, (name, (names, values)) in enumerate(groups.items())
     ]
     layout: Figure = {
-        "title": {"text": title, "font": {"size": 13}},
         "xaxis": {"type": "category"},
         "showlegend": len(traces) > 1,
     }
-    return {"data": traces, "layout": layout}
+    return {"title": title, "data": traces, "layout": layout}
 
 
 def heat_map(
@@ -159,12 +206,11 @@ def heat_map(
             {"type": "scatter", "mode": "markers", "name": point_name, "marker": cross, **place}
         )
     layout = {
-        "title": {"text": title, "font": {"size": 13}},
         "xaxis": {"title": {"text": "code"}, "showgrid": False},
         "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False},
         "showlegend": bool(points),
     }
-    return {"data": traces, "layout": layout}
+    return {"title": title, "data": traces, "layout": layout}
 
 
 def _line(axis: str, value: float) -> Figure:

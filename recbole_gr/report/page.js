@@ -36,8 +36,7 @@ function themed(layout) {
     automargin: true };
   const base = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: false,
     font: { family: "system-ui, sans-serif", size: 12, color: colour("--text") },
-    margin: { l: 45, r: 15, t: layout.showlegend ? 64 : 36, b: 40 }, xaxis: axis, yaxis: axis,
-    title: { y: 1, yref: "container", yanchor: "top", pad: { t: 8 } },
+    margin: { l: 45, r: 15, t: 12, b: 40 }, xaxis: axis, yaxis: axis,
     legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--text") } } };
   return merged(base, layout);

@@ -52,32 +52,40 @@ def command(text: str, note: str = "") -> str:
     return f"{above}<div class=command><pre>{html.escape(text)}</pre><button>Copy</button></div>"
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]], mark_best: bool = True) -> str:
+def table(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Any]],
+    mark_best: bool = True,
+    texts: bool = False,
+) -> str:
     """A table that sorts by the column that is clicked on.
 
     Args:
         columns: what they are.
         rows: values by column; None where there is none.
         mark_best: of several rows the best value of a column is bold.
+        texts: whether its cells are texts, which break into lines.
     """
     best = best_of(columns, rows) if mark_best else [None] * len(columns)
     head = "".join(f"<th><button>{html.escape(column.title)}</button></th>" for column in columns)
     lines = [f"<tr>{_cells(columns, row, best)}</tr>" for row in rows]
     whole = f"<thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(lines)}</tbody>"
-    return f"<div class=wide><table>{whole}</table></div>"
+    return f"<div class=wide><table{' class=text' * texts}>{whole}</table></div>"
 
 
 def chart(figure: Mapping[str, Any], height: int = 320, note: str = "") -> str:
     """A figure of :mod:`recbole_gr.report.charts`.
 
     Args:
-        figure: traces under "data" and a layout, as Plotly has them.
+        figure: a title, and "data" and "layout" as Plotly has them.
         height: pixels.
         note: a sentence under it.
     """
-    below = f"<figcaption>{html.escape(note)}</figcaption>" if note else ""
-    plot = f'<div class=plot style="height:{height}px">{data_script(figure)}</div>'
-    return f"<figure>{plot}{below}</figure>"
+    above = f"<figcaption class=title>{html.escape(str(figure.get('title', '')))}</figcaption>"
+    below = f"<p class=note>{html.escape(note)}</p>" if note else ""
+    drawn = data_script({key: figure[key] for key in ("data", "layout")})
+    plot = f'<div class=plot style="height:{height}px">{drawn}</div>'
+    return f"<figure>{above}{plot}{below}</figure>"
 
 
 def panels(parts: Iterable[str]) -> str:
@@ -133,13 +141,11 @@ def write_page(
         pathlib.Path: of the file.
     """
     shown = [section for section in sections if any(section.parts)]
-    links = "".join(
-        f'<a href="#s{number}">{html.escape(section.title)}</a>'
-        for number, section in enumerate(shown)
-    )
+    heads = [html.escape(section.title) for section in shown]
+    links = "".join(f'<a href="#s{number}">{head}</a>' for number, head in enumerate(heads))
     body = "\n".join(
-        f'<section id="s{number}"><h2>{html.escape(title_of_section)}</h2>{"".join(parts)}</section>'
-        for number, (title_of_section, parts) in enumerate(shown)
+        f'<section id="s{number}"><h2>{head}</h2>{"".join(section.parts)}</section>'
+        for number, (head, section) in enumerate(zip(heads, shown))
     )
     code = "\n".join(map(_asset, ("report/page.js", *scripts)))
     needs_plotly = "class=plot" in body or bool(scripts)

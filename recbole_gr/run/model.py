@@ -172,6 +172,7 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         "redistribution": model.redistribution() if registry.is_generative(model) else None,
         "log": log,
         "config": plain_config(config),
+        "given": sorted(config.external_config_dict),
     }
 
 
