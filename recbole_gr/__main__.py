@@ -21,6 +21,7 @@ COMMANDS = {
     "verify": ("recbole_gr.commands.verify:main", "run a finished run again, and compare"),
     "search": ("run_hyper:main", "search for the settings that score best on validation"),
     "study": ("recbole_gr.study.command:main", "compare models over data sets and seeds"),
+    "report": ("recbole_gr.pages.command:main", "write the page of what has run, or of SIDs"),
     "sid-features": (
         "recbole_gr.commands.sid_features:main",
         "give semantic IDs to click-through models",

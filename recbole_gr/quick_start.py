@@ -12,6 +12,7 @@ from recbole_gr.config.user_settings import UserSettings
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.launch import run_processes
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
+from recbole_gr.pages.run import write_run_page
 from recbole_gr.report import comparison as report
 from recbole_gr.report.bucket_table import bucket_table
 from recbole_gr.run.model import run_model
@@ -120,6 +121,7 @@ def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dic
         # After each model: what is finished stays, whatever happens to the rest.
         files = report.write_report(results, folder)
         files["manifest"] = write_manifest(results, folder, saved)
+        files["html"] = str(write_run_page(folder))
 
     if failures:
         if not results or not processes.is_rank_zero():

@@ -44,6 +44,13 @@ def signals_as_in_a_terminal():
 
 
 @pytest.fixture(autouse=True)
+def pages_without_plotly(monkeypatch, request):
+    """Every run writes a page, of which Plotly's script is 2 MB; tests of pages have it."""
+    if not request.node.get_closest_marker("whole_pages"):
+        monkeypatch.setattr("recbole_gr.report.page._plotly", lambda: "")
+
+
+@pytest.fixture(autouse=True)
 def no_anomaly_detection():
     """RecBole's SINE switches it on when a test's own use of RecBole imports it."""
     with torch.autograd.set_detect_anomaly(False):

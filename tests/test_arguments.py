@@ -128,7 +128,7 @@ def test_help_comes_without_torch(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_own_arguments_are_read_in_both_spellings_and_settings_are_passed_on(command):
     takes = TAKES[command]
-    needed = ["manifest.json"] * (command in ("verify", "study"))
+    needed = ["manifest.json"] * (command in ("verify", "study", "report"))
     texts = {name: _some(takes, name) for name in takes.names}
     rest = ["--continual.tokenizer=dact", "--topk=[1,5]", "--learning_rate=-1"]
     joined = takes.read([*needed, *(f"--{n}={text}" for n, text in texts.items()), *rest])
@@ -136,7 +136,7 @@ def test_own_arguments_are_read_in_both_spellings_and_settings_are_passed_on(com
     parted = takes.read([*parts, "--continual.tokenizer", "dact", "--topk", "[1,5]",
                          "--learning_rate", "-1", *needed])  # fmt: skip
     assert joined == parted and joined[1] == rest
-    assert set(joined[0]) - {"manifest", "study"} == set(takes.names)
+    assert set(joined[0]) - {"manifest", "study", "folder"} == set(takes.names)
 
 
 def _some(takes, name):

@@ -21,6 +21,7 @@ from recbole_gr.report.page import (
 )
 from recbole_gr.report.table import Column
 
+pytestmark = pytest.mark.whole_pages
 EVIL = "</script><img src=x onerror=alert(1)>&\"'"
 FIGURES = {
     "intervals": charts.intervals(

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "recbole_gr"
 # From the ground up: a room imports those before it, and itself.
 ROOMS = """
 errors terminal compat untrusted registry storage distributed config sid generation data report
-quality tokenizer pipeline model trainer run serving fusion convert search continual study
+quality pages tokenizer pipeline model trainer run serving fusion convert search continual study
 quick_start commands __init__ __main__
 """.split()
 ONLY_TORCH = ("sid", "generation")  # and what stands below: no RecBole, no data sets

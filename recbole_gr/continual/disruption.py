@@ -12,7 +12,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.continual.methods import FROZEN
-from recbole_gr.report.figure import panels
+from recbole_gr.report.figure import legend, panels
 from recbole_gr.report.metrics import metric_columns, metric_title
 from recbole_gr.report.table import write_files
 
@@ -102,5 +102,5 @@ def plot_disruption(points: Sequence[dict[str, Any]]) -> Figure:
         )  # fmt: skip
         for panel in (over_time, by_churn):
             panel.set_ylim(bottom=0)
-            panel.legend(fontsize="small")
+            legend(panel)
     return figure

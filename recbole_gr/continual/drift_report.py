@@ -17,7 +17,8 @@ import torch
 from scipy import stats
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.report.figure import panels
+from recbole_gr.report.charts import COLOURS
+from recbole_gr.report.figure import legend, panels
 from recbole_gr.report.table import write_files
 
 if TYPE_CHECKING:
@@ -198,9 +199,9 @@ def plot_drift(figures: Mapping[str, Any]) -> Figure:
         sure = [group.get("confidence") for group in figures[key]]
         if None not in sure and sure:
             line = (range(1, len(sure) + 1), sure)
-            panel.plot(*line, color="C1", marker="o", label="mean drift confidence")
+            panel.plot(*line, color=COLOURS[1], marker="o", label="mean drift confidence")
         panel.set_xticks(range(1, len(rates) + 1))
-        panel.legend()
+        legend(panel)
     places[0].set_ylim(0, 1)
     places[0].set_ylabel("share of items with another SID")
     return figure

@@ -8,7 +8,9 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.ties import tied_text
-from recbole_gr.report.figure import panels
+from recbole_gr.report.charts import COLOURS
+from recbole_gr.report.comparison import with_interval
+from recbole_gr.report.figure import interval_rows, legend, panels
 from recbole_gr.report.metrics import metric_columns, metric_title
 from recbole_gr.report.table import Column, table_text, write_files
 
@@ -117,28 +119,31 @@ def _mean(cells: Sequence[object]) -> float | None:
 
 
 def plot_continual(results: list[dict[str, Any]]) -> Figure:
-    """NDCG (or the first metric) of each method over the periods, and churn."""
+    """NDCG (or the last metric) of each method in each period with its interval over users, so that
+    methods that are alike stand beside each other; and churn."""
     names = list(metric_columns(result["test_result"] for result in results))
-    metric = next((name for name in reversed(names) if name.startswith("ndcg")), names[0])
-    figure, (left, right) = panels(2, size=(5.5, 4.2))
+    metric = next((name for name in reversed(names) if name.startswith("ndcg")), names[-1])
     later = [result for result in results if result["period"]] or results
-    for model, method in dict.fromkeys((r["model"], r["method"]) for r in later):
-        own = [r for r in later if (r["model"], r["method"]) == (model, method)]
-        values = [r["test_result"].get(metric) for r in own]
-        left.plot([r["period"] for r in own], values, marker="o", label=f"{model} {method}")
-    left.set(xlabel="period", ylabel=metric_title(metric), title="Test of the period")
-    left.legend(fontsize="small")
+    periods = sorted({result["period"] for result in later})
+    methods = list(dict.fromkeys((r["model"], r["method"]) for r in later))
+    own = {(r["model"], r["method"], r["period"]): with_interval(r, metric) for r in later}
+    height = max(4.2, 1.5 + 0.16 * len(methods) * len(periods))
+    figure, (left, right) = panels(2, size=(6.5, height))
+    groups = {f"period {p}": [own.get((*method, p)) for method in methods] for p in periods}
+    one = len({model for model, _ in methods}) == 1
+    interval_rows(left, [m if one else f"{model} {m}" for model, m in methods], groups)
+    left.set(xlabel=metric_title(metric), title="Test of the period, 95 % over users")
+    legend(left, across=4)
     hows = list(dict.fromkeys(r["tokenizer"] for r in later if r["churn"]))
     for how in hows:
-        colour = f"C{hows.index(how)}"
+        colour = COLOURS[hows.index(how) % len(COLOURS)]
         churns = {r["period"]: r["churn"] for r in later if r["tokenizer"] == how and r["churn"]}
         for kind, line in (("raw_any", ":"), ("final_any", "-")):
             shares = [churn[kind] for churn in churns.values()]
             label = f"{how}, {kind.partition('_')[0]}"
             right.plot(list(churns), shares, line, color=colour, marker="o", label=label)
     right.set(xlabel="period", ylabel="share of old items", title="Churn", ylim=(0, 1))
-    if right.lines:
-        right.legend(fontsize="small")
-    for axes in (left, right):
-        axes.set_xticks(sorted({result["period"] for result in later}))
+    right.set_xticks(periods)
+    right.grid(alpha=0.3)
+    legend(right)
     return figure

@@ -46,7 +46,8 @@ from recbole_gr.untrusted.shapes import require
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
-    from recbole_gr.pipeline.item_sids import ItemSIDs
+    from recbole_gr.pages.periods import write_periods_page
+from recbole_gr.pipeline.item_sids import ItemSIDs
 
 
 class ContinualRun:
@@ -130,6 +131,7 @@ class ContinualRun:
             files["manifest"] = write_continual_manifest(
                 self.models, self.config, self.given.settings, results, folder
             )
+            files["html"] = str(write_periods_page(folder))
         return {
             "results": results, "table": table, "bucket_table": None,
             "folder": str(self.store.root), "files": files,
@@ -209,7 +211,8 @@ class ContinualRun:
             made[how] = chain.advance(items, cf)
             log_churn(how, period, made[how][1])
             if needed and old_table is not None:
-                vectors.report_drift(items, chain, old_tokenizer, old_table.codes[1:])
+                codes = old_table.codes[1:]
+                made[how][1]["drift"] = vectors.report_drift(items, chain, old_tokenizer, codes)
         return made
 
     def _data(self, period: int) -> tuple[Config, Dataset]:
@@ -246,6 +249,7 @@ class ContinualRun:
         return {
             "period": period, "method": str(method), **method._asdict(), **record,
             "churn": figures["churn"], "tokenizer_seconds": figures["seconds"],
+            "drift": figures.get("drift"),
             "ranks": str(file) if file.is_file() else None,
         }  # fmt: skip
 

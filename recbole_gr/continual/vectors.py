@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,7 @@ from recbole_gr.pipeline.item_vectors import (
     train_item_vectors,
 )
 from recbole_gr.storage.cache import cached
+from recbole_gr.storage.json_files import load_json
 
 if TYPE_CHECKING:
     from recbole_gr.continual.tokens import PeriodItems, TokenizerChain
@@ -72,7 +73,7 @@ class CollaborativeVectors:
         chain: TokenizerChain,
         old_tokenizer: Tokenizer,
         old_codes: torch.Tensor,
-    ) -> None:
+    ) -> dict[str, Any] | None:
         """Write the drift report of a tokenizer into the period's folder, if it is not there.
 
         Args:
@@ -80,10 +81,15 @@ class CollaborativeVectors:
             chain (TokenizerChain): after it went on to the period.
             old_tokenizer: that of the period before.
             old_codes: SIDs ``[n_old, L]`` of that period without padding.
+
+        Returns:
+            dict: its figures; None where there are no vectors of the period before.
         """
         folder = items.folder / f"drift-{chain.how}"
-        if self.before is None or self.now is None or (folder / "drift.json").is_file():
-            return
+        if self.before is None or self.now is None:
+            return None
+        if (folder / "drift.json").is_file():
+            return load_json(folder / "drift.json")
         n_old = len(old_codes)
         assert chain.table is not None
         changed = (chain.table.codes[1 : n_old + 1] != old_codes).any(1)
@@ -95,3 +101,4 @@ class CollaborativeVectors:
             folder, items.content.item_tokens[1 : n_old + 1],
             torch.as_tensor(self.before), self.now, changed, confidence,
         )  # fmt: skip
+        return load_json(folder / "drift.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_gr.config.command_lines import export_command, recommend_command
+from recbole_gr.errors import ConfigError
 from recbole_gr.pages.parts import (
     bucket_parts,
     copyable,
@@ -44,10 +46,12 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
         pathlib.Path: of the page.
 
     Raises:
-        ConfigError: the JSON cannot be read.
+        ConfigError: the JSON cannot be read, or holds no run.
     """
     folder = Path(folder)
     results = load_json(folder / SOURCE)
+    if not results:
+        raise ConfigError(f"'{folder / SOURCE}' holds no run")
     manifest = load_json(folder / NAME) if (folder / NAME).is_file() else {}
     names = _names(results)
     dataset = ", ".join(dict.fromkeys(str(result.get("dataset")) for result in results))
@@ -137,7 +141,7 @@ def _topics(name: str, figures: Sequence[Mapping[str, Any]]) -> tuple[list[str],
         title = f"{name}: {topic}" if name else topic
         if all(len(set(values) - {None}) < 2 for _, values in lines.values()):
             shown = (
-                f"{key} {next(v for v in values if v is not None):.4g}"
+                f"{key} {next((v for v in values if v is not None), math.nan):.4g}"
                 for key, (_, values) in lines.items()
             )
             constant.append(f"{title}: {', '.join(shown)}")

@@ -1,4 +1,4 @@
-"""Results of finished runs as a table (markdown, CSV), as JSON and as a bar plot."""
+"""Results of finished runs as a table (markdown, CSV), as JSON and as a plot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gr.data.ties import tied_text
 from recbole_gr.report.bucket_table import bucket_table
 from recbole_gr.report.epochs import plot_epochs
-from recbole_gr.report.figure import panels
+from recbole_gr.report.figure import interval_rows, panels
 from recbole_gr.report.lines import interval_text
 from recbole_gr.report.metrics import metric_columns
 from recbole_gr.report.ranks import without_history_table, write_ranks
@@ -92,22 +92,32 @@ def write_report(results: list[dict[str, Any]], folder: str | os.PathLike[str]) 
 
 
 def plot_results(results: list[dict[str, Any]]) -> Figure:
-    """Bars of the test metrics, one group a metric and one bar a model."""
-    columns, rows = comparison_table(results)
-    metrics = [column.title for column in columns[1 : -len(_COST)]]
-    figure, (axes,) = panels(1, size=(max(6.0, 1.2 * len(metrics) + 2), 4.0))
-    width = 0.8 / len(rows)
-    for number, row in enumerate(rows):
-        left = [index - 0.4 + width * (number + 0.5) for index in range(len(metrics))]
-        heights = [0.0 if value is None else value for value in row[1 : 1 + len(metrics)]]
-        axes.bar(left, heights, width, label=row[0])
-    axes.set_xticks(range(len(metrics)), metrics)
-    axes.set_ylabel("test")
-    axes.set_title(_title(results))
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.legend(ncols=min(len(rows), 5), fontsize="small")
+    """The test metrics with their intervals over users, a panel a metric with a row a model; of one
+    model one panel, with a row a metric."""
+    metrics = metric_columns(result.get("test_result") for result in results)
+    found = {name: [with_interval(result, name) for result in results] for name in metrics}
+    models = [str(result["model"]) for result in results]
+    if len(results) == 1:
+        figure, (panel,) = panels(1, size=(6.0, 1.2 + 0.35 * max(2, len(metrics))))
+        titles = [column.title for column in metrics.values()]
+        interval_rows(panel, titles, {"": [each for (each,) in found.values()]})
+        panel.set_title(f"{models[0]} on {_title(results)}, test")
+        return figure
+    across = max(1, sum(name.startswith(next(iter(metrics)).partition("@")[0]) for name in metrics))
+    size = (3.6, 1.0 + 0.35 * max(2, len(models)))
+    figure, places = panels(len(metrics), size, max(2, across), sharey=True)
+    for panel, (name, column) in zip(places, metrics.items()):
+        interval_rows(panel, models, {"": found[name]})
+        panel.set_title(column.title)
+    figure.suptitle(f"{_title(results)}, test")
     return figure
+
+
+def with_interval(result: dict[str, Any], name: str) -> tuple[float, float, float] | None:
+    """A metric and the ends of its interval, which are itself where they are not known."""
+    value = (result.get("test_result") or {}).get(name)
+    ends = ((result.get("test_interval") or {}).get("metrics") or {}).get(name)
+    return None if value is None else (value, *(ends or (value, value)))
 
 
 def _markdown_page(results: list[dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.report.figure import panels
+from recbole_gr.report.figure import legend, panels
 from recbole_gr.report.metrics import metric_title
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def plot_epochs(figures: list[dict[str, Any]], title: str) -> Figure:
         for epoch, _ in begins[1:]:
             panel.axvline(epoch - 0.5, color="grey", linestyle=":", linewidth=1)
         panel.set(title=topic, xlabel="epoch")
-        panel.legend(fontsize="small")
+        legend(panel)
         panel.grid(alpha=0.3)
     stages = ", then ".join(f"{stage} from epoch {epoch}" for epoch, stage in begins)
     figure.suptitle(f"{title}: {stages}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from recbole_gr.report.charts import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,4 +35,45 @@ def panels(
     places = list(figure.subplots(down, across, squeeze=False, **options).flat)
     for place in places[n:]:
         place.set_axis_off()
+    for place in places[:n]:
+        place.set_prop_cycle(color=COLOURS)
     return figure, places[:n]
+
+
+def legend(panel: Axes, across: int = 3) -> None:
+    """A legend under a panel, where it covers nothing; none where there is one name or none."""
+    names = panel.get_legend_handles_labels()[1]
+    if len(names) > 1:
+        panel.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False, fontsize="small",
+            ncols=min(across, len(names)),
+        )  # fmt: skip
+
+
+def interval_rows(
+    panel: Axes,
+    names: Sequence[str],
+    groups: Mapping[str, Sequence[tuple[float, float, float] | None]],
+) -> None:
+    """Values with their intervals, a row a name from the top down; groups stand apart in a row, so
+    that none hides another.
+
+    Args:
+        panel: to draw into.
+        names: of the rows.
+        groups: by name value, low and high end of each row; None where there is none.
+    """
+    for number, (group, found) in enumerate(groups.items()):
+        apart = 0.6 * ((number + 0.5) / len(groups) - 0.5)
+        own = [(at + apart, *each) for at, each in enumerate(found) if each is not None]
+        places, values, lows, highs = zip(*own) if own else ((), (), (), ())
+        reach = [
+            [value - low for value, low in zip(values, lows)],
+            [high - value for value, high in zip(values, highs)],
+        ]
+        panel.errorbar(
+            values, places, xerr=reach, fmt="osD^vP*"[number % 7], capsize=3, label=group
+        )
+    panel.set_yticks(range(len(names)), names)
+    panel.set_ylim(max(1, len(names)) - 0.5, -0.5)
+    panel.grid(axis="x", alpha=0.3)

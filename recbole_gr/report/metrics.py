@@ -9,16 +9,21 @@ from recbole_gr.report.table import Column
 def metric_columns(results: Iterable[Mapping[str, Any] | None]) -> dict[str, Column]:
     """The metrics of results as columns by their names, `recall@5`.
 
-    They are ordered by their cut-off, those of equal cut-off as they appear, which is as the
-    setting `metrics` has them: Recall@5, NDCG@5, MRR@5, Recall@10...
+    Those of one kind stand together, by their cut-off, and kinds as they appear, which is as the
+    setting `metrics` has them, those without a cut-off first: AUC, Recall@5, Recall@10, NDCG@5...
 
     Args:
         results: such as `test_result` of several models; None where there is none.
     """
     names = dict.fromkeys(name for result in results for name in result or {})
+    kinds = list(dict.fromkeys(name.partition("@")[0] for name in names))
+
+    def place(name: str) -> tuple[bool, int, int]:
+        return "@" in name, kinds.index(name.partition("@")[0]), cut_off(name)
+
     return {
         name: Column(metric_title(name), "{:.4f}", getattr(_known(name), "smaller", False))
-        for name in sorted(names, key=cut_off)
+        for name in sorted(names, key=place)
     }
 
 

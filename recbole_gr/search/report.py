@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_gr.pages.search import write_search_page
 from recbole_gr.report.metrics import metric_columns, metric_title
 from recbole_gr.report.table import Column, table_text, write_files
 from recbole_gr.report.tokenizers import COLUMNS
@@ -20,7 +21,7 @@ def write_search_report(
     metric: str,
     criterion: str,
 ) -> dict[str, Any]:
-    """Write `.md` and `.csv` beside the file of the trials.
+    """Write `.md`, `.csv`, `.json` and `.html` beside the file of the trials.
 
     Args:
         file: of the trials.
@@ -32,7 +33,7 @@ def write_search_report(
 
     Returns:
         dict: `table`, `command` (None where every trial failed) and `files` by "md", "csv",
-        "jsonl".
+        "json", "html", "jsonl".
     """
     trials = sorted(outcome["trials"], key=order)
     table = trial_table(trials, metric)
@@ -43,11 +44,31 @@ def write_search_report(
         page += [best, f"```bash\n{command}\n```"]
     if outcome["tokenizers"]:
         page += ["Tokenizers by their SIDs:", tokenizer_table(outcome["tokenizers"], criterion)]
+    told = {
+        "model": task.model, "dataset": task.dataset, "metric": metric, "criterion": criterion,
+        "command": command, "trials": [_plain(trial, metric) for trial in trials],
+        "tokenizers": [_plain_tokenizer(record, criterion) for record in outcome["tokenizers"]],
+    }  # fmt: skip
     files = write_files(
-        file.parent, file.stem, md="\n\n".join(page) + "\n", rows=trial_rows(trials)
+        file.parent, file.stem, md="\n\n".join(page) + "\n", rows=trial_rows(trials), data=told
     )
+    files["html"] = write_search_page(files["json"])
     names = {kind: str(path) for kind, path in files.items()}
     return {"table": table, "command": command, "files": {**names, "jsonl": str(file)}}
+
+
+def _plain(trial: Record, metric: str) -> dict[str, Any]:
+    """What the page of a search shows of a trial."""
+    kept = ("number", "params", "valid_score", "seconds", "status", "message")
+    test = (trial.get("test_result") or {}).get(metric)
+    return {**{key: trial.get(key) for key in kept}, "test": test}
+
+
+def _plain_tokenizer(record: Record, criterion: str) -> dict[str, Any]:
+    against = record.get("message") or "; ".join(record.get("collapsed", ()))
+    figure = record.get("figures", {}).get(criterion)
+    kept = {key: record[key] for key in ("number", "params")}
+    return {**kept, "figure": figure, "against": " ".join(against.split())}
 
 
 def trial_table(trials: list[Record], metric: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbole_gr.report.figure import panels
+from recbole_gr.report.figure import legend, panels
 from recbole_gr.study.store import Finished
 
 if TYPE_CHECKING:
@@ -57,5 +57,5 @@ def plot_curves(found: Mapping[str, Curves]) -> Figure | None:
         panel.set_xlabel("epoch")
         panel.set_ylabel("validation score while training")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize="small")
+        legend(panel)
     return figure

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbole_gr.report.figure import panels
-from recbole_gr.report.metrics import cut_off, metric_title
+from recbole_gr.pages.study import write_study_page
+from recbole_gr.report.figure import interval_rows, legend, panels
+from recbole_gr.report.metrics import metric_columns, metric_title
 from recbole_gr.report.table import Column, table_text, write_files
 from recbole_gr.study.buckets import Bucket, by_frequency, by_ties
 from recbole_gr.study.comparison import Comparison, compare
@@ -63,7 +65,7 @@ def write_study_report(
 
     Returns:
         dict: `table` (markdown), `report` (what the JSON holds) and `files` by "md", "csv", "json",
-        "png" and, where runs were validated while they trained, "curves".
+        "png", "html" and, where runs were validated while they trained, "curves".
     """
     parts, sets, lines = [f"# Study: {study.name}"], {}, [list(_CSV)]
     comparisons: dict[str, Comparison] = {}
@@ -97,7 +99,7 @@ def write_study_report(
     report = {
         "study": study.name, "baseline": study.baseline, "seeds": study.seeds,
         "rows": study.rows, "settings": study.settings, "datasets": sets, "failed": dict(failed),
-        "provenance": provenance,
+        "provenance": provenance, "command": [sys.executable, *sys.argv],
     }  # fmt: skip
     page = "\n\n".join([*parts, _ABOUT, provenance_text(provenance)]) + "\n"
     figure = plot_differences(comparisons, study.baseline)
@@ -105,6 +107,7 @@ def write_study_report(
     learning = write_files(folder, "curves", figure=plot_curves(curves))
     if learning:
         files["curves"] = learning["png"]
+    files["html"] = write_study_page(folder)
     return {
         "table": table, "report": report,
         "files": {kind: str(path) for kind, path in files.items()},
@@ -236,23 +239,22 @@ def plot_differences(comparisons: Mapping[str, Comparison], baseline: str | None
                     points.setdefault(metric, []).append((label, protocol, difference))
     if not points:
         return None
-    metrics = sorted(points, key=cut_off)
+    metrics = list(metric_columns([points]))
     labels = list(dict.fromkeys(label for each in points.values() for label, *_ in each))
     used = [p for p in _TITLES if any(p == q for each in points.values() for _, q, _ in each)]
     figure, places = panels(len(metrics), (4.5, 1.5 + 0.4 * len(labels)), 2, sharey=True)
     for panel, metric in zip(places, metrics):
         panel.axvline(0, color="grey", linewidth=1)
-        for number, protocol in enumerate(used):
-            own = [(labels.index(label), d) for label, p, d in points[metric] if p == protocol]
-            means = [d.mean for _, d in own]
-            reach = [[d.mean - d.low for _, d in own], [d.high - d.mean for _, d in own]]
-            height = [at + 0.6 * ((number + 0.5) / len(used) - 0.5) for at, _ in own]
-            name = protocol.replace("_", " ")
-            panel.errorbar(means, height, xerr=reach, fmt="o", capsize=3, label=name)
-        panel.set_yticks(range(len(labels)), labels)
+        own = {(label, protocol): d for label, protocol, d in points[metric]}
+        groups = {
+            protocol.replace("_", " "): [
+                (d.mean, d.low, d.high) if (d := own.get((label, protocol))) else None
+                for label in labels
+            ]
+            for protocol in used
+        }
+        interval_rows(panel, labels, groups)
         panel.set_title(metric_title(metric))
-        panel.grid(axis="x", alpha=0.3)
-    places[0].set_ylim(len(labels) - 0.5, -0.5)  # of all: they share it
-    places[0].legend(fontsize="small")
+    legend(places[-1])
     figure.suptitle(f"Difference to {baseline}, 95 % intervals over users and seeds")
     return figure

@@ -1,0 +1,118 @@
+"""The command `report`: the page of a finished run, study, search or run over periods, made again.
+
+python -m recbole_gr report results/ml-100k-TIGER-DATE
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole_gr.config.arguments import Arguments
+from recbole_gr.errors import ConfigError
+from recbole_gr.storage.json_files import load_json
+from recbole_gr.terminal.command_line import run_command
+
+ARGUMENTS = Arguments(
+    "report",
+    "FOLDER",
+    "results/ml-100k-TIGER-20261126-101500",
+    """\
+Writes the HTML page of a run, a study, a run over periods (a folder), or a search (its .json file),
+from the JSON that lies there, also of earlier versions. The page is one file that opens from a
+disk; nothing is fetched.""",
+)
+ARGUMENTS.add_file("folder", "of a report, or the .json of a search")
+
+
+def write_pages(place: str | os.PathLike[str]) -> list[Path]:
+    """Write the pages of what lies in a folder.
+
+    Args:
+        place: a folder with the report of a run, a study or a run over periods; or the JSON of a
+            search.
+
+    Returns:
+        list[pathlib.Path]: of the pages.
+
+    Raises:
+        ConfigError: there is no report, or one that cannot be read.
+    """
+    place = Path(place)
+    found: dict[Path, Callable[[Path], Path]]
+    if place.is_file():
+        found = {place: _of_search} if place.suffix == ".json" else {}
+    else:
+        own = {place / name: write for name, write in _kinds().items()}
+        found = {file: write for file, write in own.items() if file.is_file()}
+    pages = []
+    for file, write in found.items():
+        try:
+            pages.append(write(file))
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise ConfigError(
+                f"'{file}' does not hold what a report holds ({type(error).__name__}: {error}); "
+                "give one as it was written"
+            ) from error
+    if not pages:
+        raise ConfigError(
+            f"'{place}' has no report: none of {', '.join(_kinds())} lies there; give the folder "
+            "of a run, a study or a run over periods, or the .json of a search"
+        )
+    return pages
+
+
+def _kinds() -> Mapping[str, Callable[[Path], Path]]:
+    """What writes the page of each file that a report has."""
+    from recbole_gr.pages.periods import SOURCE as PERIODS
+    from recbole_gr.pages.periods import write_periods_page
+    from recbole_gr.pages.run import SOURCE as RUN
+    from recbole_gr.pages.run import write_run_page
+
+    return {
+        RUN: lambda file: write_run_page(file.parent),
+        PERIODS: lambda file: write_periods_page(file.parent),
+        "report.json": _of_report,
+    }
+
+
+def _of_report(file: Path) -> Path:
+    """Of a study, whose JSON has the name of that of a SID table."""
+    from recbole_gr.pages.study import write_study_page
+
+    if "study" in load_json(file):
+        return write_study_page(file.parent)
+    raise ConfigError(f"'{file}' is no report of a study")
+
+
+def _of_search(file: Path) -> Path:
+    from recbole_gr.pages.search import write_search_page
+
+    return write_search_page(file)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the pages of a folder, and print their paths.
+
+    Args:
+        argv (list[str] | None): arguments without the program's name; None takes `sys.argv`.
+
+    Returns:
+        int: 0, or 2 where there is no report.
+    """
+    return run_command(_run, ARGUMENTS, argv)
+
+
+def _run(own: dict[str, Any], rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"{rest[0]}: the command takes a folder and nothing else")
+    for page in write_pages(own["folder"]):
+        print(f"Page: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
