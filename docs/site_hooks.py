@@ -106,5 +106,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Roles of docstrings (`:class:`) as code alone, of which the name is left."""
-    return _ROLE.sub(lambda match: f"<code>{match[1].split('.')[-1]}</code>", html)
+    """Roles of docstrings (`:class:`) as code alone, of which the name is left, and their `::`
+    before a block as a colon."""
+    html = _ROLE.sub(lambda match: f"<code>{match[1].split('.')[-1]}</code>", html)
+    return html.replace("::</p>", ":</p>")

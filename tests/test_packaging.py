@@ -42,7 +42,7 @@ def test_version_is_the_same_everywhere():
 
 
 def test_extras_that_messages_and_readme_name_exist():
-    named = {"cpu", "gpu", "test", "text", "bench", "dev", "search", "ray"}
+    named = {"cpu", "gpu", "test", "text", "bench", "dev", "search", "ray", "docs", "notebook"}
     assert named <= set(setup()["options.extras_require"])
 
 

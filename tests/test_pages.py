@@ -66,8 +66,11 @@ def test_a_module_or_a_name_in_one_exists(page, name):
         found = getattr(found, part)
 
 
-def test_every_page_of_docs_is_linked_from_the_readme():
-    assert {name for name in NAMES if name != "README.md"} <= set(links("README.md"))
+def test_every_page_of_docs_is_linked_from_the_readme_and_those_of_the_api_from_their_own():
+    names = {name for name in NAMES if name != "README.md"}
+    api = {name for name in names if name.startswith("docs/api/")} - {"docs/api/index.md"}
+    assert names - api <= set(links("README.md"))
+    assert api == {f"docs/api/{name}" for name in links("docs/api/index.md")}
 
 
 def test_architecture_lists_the_rooms_from_the_ground_up():

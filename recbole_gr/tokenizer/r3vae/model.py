@@ -65,20 +65,17 @@ class R3VAE(Tokenizer):
     the temperature 2, AdamW at 5e-4 with a decay of 1e-5; a decoder after the sum, drawn in
     figure 1. Inferred:
 
-    ===================== =========================================================================
-    ``top1_rating``       equation 5 sums to K, not to all M codewords; figure 1 draws single bars
-                          of the rating curve; the public re-implementation has K = 1 and the
-                          paper's accuracy; on content with a common component SC and PD come out
-                          at the paper's (-1.84, .99 beside -1.81, .97). Others read a softmax over
-                          all, which at 256 codes is nearly a linear map of the residual
-    ``mse_mean``          torch's ``MSELoss``; the paper's final error of .00032 is one of means; as
-                          a sum it is 100 times the metrics' terms, which then do nothing
-    decoder (d, 4d, d)    its size is nowhere given
-    reference at the mean "semantic centre"; another start hardly moves
-    SC of the residuals   in the modes of one codeword the quantised vectors of a group are
-                          collinear (``sc_vectors: auto``); quantised ones in the soft modes
-    spherical k-means     for the modes that rate by cosine
-    ===================== =========================================================================
+    * ``top1_rating``: equation 5 sums to K, not to all M codewords; figure 1 draws single bars of
+      the rating curve; the public re-implementation has K = 1 and the paper's accuracy; on content
+      with a common component SC and PD come out at the paper's (-1.84, .99 beside -1.81, .97).
+      Others read a softmax over all, which at 256 codes is nearly a linear map of the residual.
+    * ``mse_mean``: torch's ``MSELoss``; the paper's final error of .00032 is one of means; as a sum
+      it is 100 times the metrics' terms, which then do nothing.
+    * decoder (d, 4d, d): its size is nowhere given.
+    * reference at the mean: "semantic centre"; another start hardly moves.
+    * SC of the residuals: in the modes of one codeword the quantised vectors of a group are
+      collinear (``sc_vectors: auto``); quantised ones in the soft modes.
+    * spherical k-means: for the modes that rate by cosine.
 
     Notes:
         ``top1_projection`` takes away exactly the residual's component. With the summed error and
