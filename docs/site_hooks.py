@@ -13,7 +13,14 @@ from posixpath import normpath, relpath
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN = {".yaml": "yaml", ".py": "python", ".cfg": "ini", ".txt": "text", ".toml": "toml", "": "text"}
+SHOWN = {
+    ".yaml": "yaml",
+    ".py": "python",
+    ".cfg": "ini",
+    ".txt": "text",
+    ".toml": "toml",
+    "": "text",
+}
 _FENCE = re.compile(r"(?ms)^(```|~~~).*?^\1$")
 _LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
 _ROLE = re.compile(r":(?:class|meth|func|mod|attr|data|exc):<code>~?([^<]+)</code>")

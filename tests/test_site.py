@@ -127,12 +127,19 @@ def test_a_broken_link_or_anchor_ends_the_build(tmp_path):
     (tmp_path / "a.yaml").write_text("a: 1\n", encoding="utf-8")
     shutil.copy(ROOT / "docs" / "site_hooks.py", tmp_path / "docs")
     page = tmp_path / "docs" / "index.md"
-    sound = "# Start\n\n## There\n\n[d](../R.md) [e](../S.md#s) [f](#there)\n\n```text\n[g](h)\n```\n"
+    sound = (
+        "# Start\n\n## There\n\n[d](../R.md) [e](../S.md#s) [f](#there)\n\n```text\n[g](h)\n```\n"
+    )
     page.write_text(sound, encoding="utf-8")
     run = build(tmp_path, tmp_path / "site")
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "site" / "project" / "a.yaml" / "index.html").is_file()
-    for broken in ("[x](nowhere.md)", "[x](../nowhere.md)", "[x](#nowhere)", "[x](../S.md#nowhere)"):
+    for broken in (
+        "[x](nowhere.md)",
+        "[x](../nowhere.md)",
+        "[x](#nowhere)",
+        "[x](../S.md#nowhere)",
+    ):
         page.write_text(f"{sound}\n{broken}\n", encoding="utf-8")
         run = build(tmp_path, tmp_path / "site")
         assert run.returncode != 0 and "nowhere" in run.stderr, broken
