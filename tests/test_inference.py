@@ -84,7 +84,7 @@ def test_a_beam_of_full_width_finds_the_best_of_all_items(name, exclude, recomme
     own = recommender(name, **WIDE)
     users = list(sequences)[:20]
     for user, answer in zip(users, own.recommend(users, k=8, exclude_history=exclude)):
-        batch = own._answering.batch(own.histories, own._user_rows([user]), True)
+        batch = own.predictor.batch(own.histories, own._user_rows([user]), True)
         with torch.no_grad():
             exact = own.model.exact(batch)
         if exclude:

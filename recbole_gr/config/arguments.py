@@ -72,6 +72,7 @@ class Arguments(argparse.ArgumentParser):
         self.lists = lists
         self.names: tuple[str, ...] = ()
         self.keys: dict[str, Key] = {}
+        self.alone: dict[str, str] = {}  # arguments without a value, and what they stand for
         self._file = ""  # the argument without a name
         self._needed: dict[str, str] = {}
 
@@ -83,6 +84,7 @@ class Arguments(argparse.ArgumentParser):
         form: str | None = None,
         default: Any = None,
         needed: bool = False,
+        alone: str | None = None,
     ) -> None:
         """Declare an argument of the command's own.
 
@@ -94,8 +96,11 @@ class Arguments(argparse.ArgumentParser):
                 text, which is taken as it is: `196,186` or `007` may be tokens, no numbers.
             default: its value where it is not given; None leaves it out.
             needed (bool): it has to be given.
+            alone (str | None): the value that `--name` without one stands for, where it may.
         """
         self.names += (name,)
+        if alone is not None:
+            self.alone[f"--{name}"] = f"--{name}={alone}"
         more: dict[str, Any] = {} if default is None else {"default": default}
         if form:
             line = f"{name}: {'~' if default is None else default}  # ({form}) {help}\n"
@@ -139,6 +144,7 @@ class Arguments(argparse.ArgumentParser):
         own: dict[str, str] = {}
         rest = []
         for argument in joined(arguments):
+            argument = self.alone.get(argument, argument)
             name, equals, value = argument.removeprefix("--").partition("=")
             if self._file and self._file not in own and not argument.startswith("-"):
                 own[self._file] = argument

@@ -35,13 +35,14 @@ Settings = dict[str, tuple[Key, Any]]  # a key and its default by name
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Lines as `--key=VALUE  what it is`."""
+    """Lines as `--key=VALUE  what it is`, or `--key[=VALUE]` where it may stand alone."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34, width=WIDTH)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        return "=".join([*action.option_strings, str(action.metavar)])
+        parts = [*action.option_strings, str(action.metavar)]
+        return ("" if parts[-1].startswith("[=") else "=").join(parts)
 
 
 def settings_help(

@@ -28,6 +28,28 @@ NEVER = float("-inf")
 BLOCK = 64  # scores of which one maximum is taken
 
 
+class Extension(NamedTuple):
+    """One level of a search, as it is shown to who asks for it (``observe``).
+
+    Attributes:
+        level: 0 at the first.
+        nodes: ``[B, W]`` of depth ``level``, the beams that were extended (-1 dead).
+        scores: ``[B, W, K]`` log-probabilities of what may follow them, at the places of
+            :meth:`SIDTrie.options`; -inf where one leads to no item.
+        kept: ``[B, W']`` of depth ``level + 1``, the beams of the next level, best first (-1 dead).
+        kept_scores: ``[B, W']`` their log-probabilities.
+    """
+
+    level: int
+    nodes: Tensor
+    scores: Tensor
+    kept: Tensor
+    kept_scores: Tensor
+
+
+Observe = Callable[[Extension], None]
+
+
 class Beams(NamedTuple):
     """Finished beams, best first: ``nodes [B, W]`` leaves of the trie (-1 dead), ``scores [B, W]``
     log-probabilities of the SIDs (-inf dead), ``codes [B, W, L]``. Where a model ranks items and
@@ -46,6 +68,7 @@ def beam_search(
     beam_size: int,
     exclude: Tensor | None = None,
     renormalise: bool = False,
+    observe: Observe | None = None,
 ) -> Beams:
     """The ``beam_size`` most probable SIDs of each user, found level by level.
 
@@ -60,6 +83,7 @@ def beam_search(
         exclude: ``[B, H]`` item ids that may not be returned (0 = none). A prefix all of whose
             items are excluded is dropped at its level, so exclusion costs no beams.
         renormalise: see the module's docstring.
+        observe: is called after every level with what was extended and what was kept.
     """
     excluded = None if exclude is None else ExcludedPrefixes(trie, exclude)
     nodes = trie.root(batch_size)  # [B, 1]
@@ -77,7 +101,7 @@ def beam_search(
         width = min(beam_size, trie.n_nodes[level + 1])  # never more beams than prefixes
         spare = 0 if excluded is None else excluded.spare()
         width_with_spare = min(width + spare, extended.shape[1] * n_places)
-        tie = partial(trie.lowest_items, level, nodes)
+        before, tie = nodes, partial(trie.lowest_items, level, nodes)
         scores, index = best(extended.flatten(1), tie, width_with_spare)
         parents = index // n_places
         last, nodes = trie.follow(level, nodes.gather(1, parents).clamp_min(0), index % n_places)
@@ -86,6 +110,8 @@ def beam_search(
             scores, keep = excluded.leave_out(level, nodes, scores, width)
             nodes, last, parents = (x.gather(1, keep) for x in (nodes, last, parents))
         nodes = nodes.masked_fill(scores == NEVER, DEAD)
+        if observe is not None:
+            observe(Extension(level, before, extended, nodes, scores))
         previous = codes.gather(1, parents.unsqueeze(-1).expand(-1, -1, codes.shape[2]))
         codes = torch.cat([previous, last.unsqueeze(-1)], dim=2)
     return Beams(nodes, scores, codes)

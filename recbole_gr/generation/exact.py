@@ -7,6 +7,7 @@ from torch import Tensor
 
 from recbole_gr.generation.beam_search import NEVER, ExcludedPrefixes, Step, best
 from recbole_gr.generation.ranking import Generated
+from recbole_gr.sid.likelihood import code_losses
 from recbole_gr.sid.trie import SIDTrie
 
 AT_ONCE = 2**26  # numbers that an exact scorer may hold at once
@@ -52,6 +53,21 @@ def exact_scores(
         return top
     total = torch.zeros_like(top).scatter_add(1, column, (by_entry - top[:, item]).exp())
     return torch.where(total > 0, top + total.log(), top)
+
+
+def sid_losses(step: Step, codes: Tensor, trie: SIDTrie | None = None) -> list[Tensor]:
+    """Per level, ``-log P`` of the code of each user's own SID given those before it, ``[B]``.
+
+    Args:
+        step: the model, as for a search.
+        codes: ``[B, L]``.
+        trie: normalise over its codes; None: over the codebook.
+    """
+    parents = torch.zeros(len(codes), 1, dtype=torch.long, device=codes.device)
+    logits = [step(0, None, None)[:, 0]]
+    for level in range(1, codes.shape[1]):
+        logits.append(step(level, codes[:, level - 1 : level], parents)[:, 0])
+    return code_losses(logits, codes, trie)
 
 
 def best_leaves(

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from recbole_gr.distributed import processes
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation.beam_search import Beams, Step, beam_search
-from recbole_gr.generation.exact import exact_scores
+from recbole_gr.generation.beam_search import Beams, Observe, Step, beam_search
+from recbole_gr.generation.exact import exact_scores, sid_losses
 from recbole_gr.generation.ranking import Generated, rank_items
-from recbole_gr.sid.likelihood import check_normalisation, code_losses, level_losses
+from recbole_gr.sid.likelihood import check_normalisation, level_losses
 from recbole_gr.sid.table import SIDTable
 from recbole_gr.sid.trie import SIDTrie
 
@@ -130,17 +130,16 @@ class GenerativeRecommender(SequentialRecommender):
         """The tree of SIDs that a search goes along."""
         return SIDTrie.from_table(table)
 
-    def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
-        """Constrained beam search for a batch of users, on SIDs."""
-        step = self.start(interaction)
-        beams = beam_search(
-            step,
-            self.trie,
-            interaction[self.ITEM_SEQ_LEN].shape[0],
-            beam_size or self.beam_size,
-            exclude=self._excluded(interaction),
-            renormalise=self.renormalise,
-        )
+    def search(
+        self,
+        interaction: Interaction,
+        beam_size: int | None = None,
+        observe: Observe | None = None,
+    ) -> Beams:
+        """Constrained beam search for a batch of users, on SIDs; ``observe`` sees its levels."""
+        step, n_users = self.start(interaction), interaction[self.ITEM_SEQ_LEN].shape[0]
+        how = (self._excluded(interaction), self.renormalise, observe)
+        beams = beam_search(step, self.trie, n_users, beam_size or self.beam_size, *how)
         added = self.beside(step)
         return beams if added is None else self.ordered(beams, added, interaction)
 
@@ -277,11 +276,7 @@ class GenerativeRecommender(SequentialRecommender):
     def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` log-probability of each row's own item (RecBole's sampled evaluation)."""
         step, codes = self.start(interaction), self.codes[interaction[self.ITEM_ID]]
-        parents = torch.zeros(len(codes), 1, dtype=torch.long, device=codes.device)
-        logits = [step(0, None, None)[:, 0]]
-        for level in range(1, self.n_levels):
-            logits.append(step(level, codes[:, level - 1 : level], parents)[:, 0])
-        losses = code_losses(logits, codes, self.trie if self.renormalise else None)
+        losses = sid_losses(step, codes, self.trie if self.renormalise else None)
         score = -sum(losses, start=torch.zeros(len(codes), device=codes.device))
         leaf = self.trie.item_paths()[-1][interaction[self.ITEM_ID], 0]
         score, added = score - self.trie.sharing(leaf.long()).log(), self.beside(step)

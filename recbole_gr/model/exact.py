@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recbole_gr.compat.tracing import exporting
-from recbole_gr.generation.beam_search import NEVER, Beams
+from recbole_gr.generation.beam_search import NEVER, Beams, Observe
 from recbole_gr.generation.exact import AT_ONCE, best_leaves
 from recbole_gr.model.base import GenerativeRecommender
 
@@ -42,10 +42,21 @@ class ExactRecommender(GenerativeRecommender):
         """
         raise NotImplementedError
 
-    def search(self, interaction: Interaction, beam_size: int | None = None) -> Beams:
-        """The best SIDs of all, made of as many users at once as memory is meant for."""
+    def code_log_probs(self, interaction: Interaction) -> Tensor | None:
+        """``[B, L]`` log-probability of each code of each row's own item, of which the score of its
+        SID is made; None, as here: a SID is scored as a whole."""
+        return None
+
+    def search(
+        self,
+        interaction: Interaction,
+        beam_size: int | None = None,
+        observe: Observe | None = None,
+    ) -> Beams:
+        """The best SIDs of all, made of as many users at once as memory is meant for; there are no
+        levels to ``observe`` then."""
         if self.decoding == "beam":
-            return super().search(interaction, beam_size)
+            return super().search(interaction, beam_size, observe)
         users, excluded = self.user_state(interaction), self._excluded(interaction)
         if exporting():  # a graph for any number of users has no number of parts
             return self._best(users, self.sid_scores(users), excluded, beam_size)

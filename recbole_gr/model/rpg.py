@@ -117,6 +117,13 @@ class RPG(ItemSide, ExactRecommender):
         hidden = self.backbone(self.item_tokens(interaction[self.ITEM_SEQ]))
         return self.last_of(hidden, interaction)
 
+    def code_log_probs(self, interaction: Interaction) -> Tensor:
+        """``[B, L]`` log-probability of each code of each row's own item, whatever the others."""
+        logits = self.code_logits(self.user_state(interaction))
+        codes = self.codes[interaction[self.ITEM_ID]]
+        own = [log_p.log_softmax(-1).gather(1, c) for log_p, c in zip(logits, codes.split(1, 1))]
+        return torch.cat(own, 1)
+
     def sid_scores(self, users: Tensor) -> Tensor:
         """Log-probability of every SID, ``[B, n_leaves]``: the sum of those of its codes; with
         ``renormalise`` their log-softmax over the catalogue.

@@ -178,7 +178,7 @@ def _check(recommender: Recommender, k: int, max_excluded: int | None) -> int:
             f"{config['model']} knows users by a vector of their own and reads no history, which a "
             "program is given; only sequential models are exported"
         )
-    recommender._check_k(k)
+    recommender.check_k(k)
     excludes = config["exclude_history"] if recommender.generative else max_excluded is not None
     if max_excluded is not None and not excludes:
         raise ConfigError(

@@ -7,7 +7,7 @@ from recbole.data.interaction import Interaction
 from recbole.utils import ModelType
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.generation.beam_search import NEVER, best
+from recbole_gr.generation.beam_search import NEVER, Beams, Observe, best
 from recbole_gr.generation.ranking import Generated
 from recbole_gr.model.base import EXCLUDED
 from recbole_gr.registry import is_generative
@@ -75,13 +75,28 @@ class Predictor:
             items = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
             values, index = best(scores, items, k)
             return Generated(index, values)
-        model = self.model
+        return self.model.rank(self.beams(batch, k, gone, beam_size), k, batch)
+
+    def beams(
+        self,
+        batch: Interaction,
+        k: int,
+        gone: torch.Tensor | None,
+        beam_size: int | None,
+        **observe: Observe,
+    ) -> Beams:
+        """What a generative model ranks of: at least `k` beams, without the items in `gone`, which
+        `batch` holds from then on. `observe` sees the levels of the search."""
         if gone is not None:
             batch.update(Interaction({EXCLUDED: gone}))
+        width = max(k, beam_size or self.model.beam_size)
+        with self.precision():
+            return self.model.search(batch, width, **observe)
+
+    def precision(self) -> torch.autocast:
+        """The context of mixed precision in which a generative model answers."""
         device = torch.device(self.config["device"]).type
-        with torch.autocast(device, self._amp_dtype, enabled=bool(self.config["enable_amp"])):
-            beams = model.search(batch, max(k, beam_size or model.beam_size))
-        return model.rank(beams, k, batch)
+        return torch.autocast(device, self._amp_dtype, enabled=bool(self.config["enable_amp"]))
 
     def _all_scores(self, batch: Interaction) -> torch.Tensor:
         """[B, n_items] of one of RecBole's models, -inf for padding."""

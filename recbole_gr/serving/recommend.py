@@ -2,6 +2,7 @@
 
 python -m recbole_gr.recommend --checkpoint=saved/TIGER-ml-100k-....pth --user=196,186
 python -m recbole_gr.recommend --checkpoint=... --history=50,181,258 --exclude_history=True
+python -m recbole_gr.recommend --checkpoint=... --user=196 --explain
 python -m recbole_gr.recommend --checkpoint=... --users_file=users.txt --output=answers.csv
 """
 
@@ -54,6 +55,11 @@ ARGUMENTS.add(
     "new_items", "FILE", "items that the model does not know yet: JSON lines of their texts by "
     'column of the .item file, {"item": "new", "title": "winter garden"}, or of a "vector"',
 )  # fmt: skip
+ARGUMENTS.add(
+    "explain", "[=FILE.json]", "show of one user or history why: the beams by level, what fell out "
+    "where, and what each score is made of; a file gets all of it as JSON", alone="",
+)  # fmt: skip
+ARGUMENTS.add("why", "ITEM[,ITEM...]", "with --explain, items that are followed level by level")
 ARGUMENTS.add("batch_size", "N", "users computed together", "int >= 1")
 ARGUMENTS.add("model", "NAME", "your class, package.module:Class, where the checkpoint is of one")
 
@@ -111,6 +117,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(own: dict[str, Any], settings: list[str]) -> None:
     from recbole_gr.config.parsing import parse_arguments
     from recbole_gr.errors import ConfigError
+    from recbole_gr.serving.explain_command import is_explained, listed, print_explained
     from recbole_gr.storage.files import require_writable
 
     overrides = parse_arguments(settings)
@@ -121,12 +128,13 @@ def _run(own: dict[str, Any], settings: list[str]) -> None:
         raise ConfigError(f"--output={output}: the name must end in {' or '.join(FORMATS)}")
     if output is not None:
         require_writable(output.parent, "give another --output")
-    users = _tokens(own["user"]) if "user" in own else None
+    explained = is_explained(own)
+    users = listed(own["user"]) if "user" in own else None
     if users == []:
         raise ConfigError(f"--user={own['user']} names no user; write a user token of the data")
     if "users_file" in own:
         users = _lines(own["users_file"])
-    histories = [_tokens(own["history"])] if "history" in own else None
+    histories = [listed(own["history"])] if "history" in own else None
     new_items = _new_items(own["new_items"]) if "new_items" in own else None
     options = {key: own.get(key) for key in ("batch_size", "exclude_history")}
 
@@ -134,10 +142,13 @@ def _run(own: dict[str, Any], settings: list[str]) -> None:
     from recbole_gr.serving.titles import item_titles
 
     recommender = Recommender.load(
-        own["checkpoint"], own.get("model"), with_users=histories is None, **overrides
+        own["checkpoint"], own.get("model"), with_users=explained or histories is None, **overrides
     )
     if new_items:
         recommender.add_items(new_items)
+    if explained:
+        print_explained(recommender, users, histories, own)
+        return
     if "users_file" not in own:
         options["show_progress"] = False
     answers = recommender.stream(users, histories, own["k"], unknown="skip", **options)
@@ -162,10 +173,6 @@ def _next(
         return f"Serve the model: {export_command(file, *settings, **shared)}"
     options = {"checkpoint": file, **asked, **shared}
     return f"See one of them: {command('-m', 'recbole_gr.serving.recommend', *settings, **options)}"
-
-
-def _tokens(text: str) -> list[str]:
-    return [token.strip() for token in text.split(",") if token.strip()]
 
 
 def _lines(path: str) -> list[str]:

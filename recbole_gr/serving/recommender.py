@@ -45,6 +45,7 @@ class Recommender:
 
     Attributes:
         model: in evaluation mode.
+        predictor (Predictor): asks it.
         generative (bool): whether it generates SIDs.
         sequential (bool): whether it reads a history.
         item_tokens (list[str]): by item id, "[PAD]" first.
@@ -55,8 +56,8 @@ class Recommender:
         self.histories = restored.histories
         self._encoder, self._tokenizer = restored.encoder, restored.tokenizer
         self._check_encoder = restored.check_encoder
-        self._answering = Predictor(restored)
-        self.generative, self.sequential = self._answering.generative, self._answering.sequential
+        self.predictor = Predictor(restored)
+        self.generative, self.sequential = self.predictor.generative, self.predictor.sequential
         tokens = self.dataset.field2id_token[self.dataset.iid_field]
         self.item_tokens = [str(token) for token in tokens]
         self._item_ids = {token: item for item, token in enumerate(self.item_tokens) if item}
@@ -125,30 +126,16 @@ class Recommender:
             ConfigError: tokens that are not in the data (named), an empty history, or a model that
                 cannot answer so. Raised before the first answer.
         """
-        k = self._check_k(k)
+        k = self.check_k(k)
         if batch_size is None:
-            batch_size = self._answering.batch_size
+            batch_size = self.predictor.batch_size
         check_count(batch_size, "batch_size")
         if beam_size is not None:
             check_count(beam_size, "beam_size")
-        if exclude_history not in (None, True, False):
-            raise ConfigError(f"exclude_history: {exclude_history!r} must be True, False or None")
         if unknown not in UNKNOWN:
             raise ConfigError(f"unknown: {unknown!r} is not one of {', '.join(UNKNOWN)}")
-        if users is not None and histories is not None:
-            raise ConfigError("give users or histories, not both")
-        if histories is not None:
-            source, names = self._given(histories, unknown == "skip"), None
-            rows = torch.arange(len(source))
-        else:
-            rows = self._user_rows(users, unknown == "skip")
-            assert self.histories is not None  # _user_rows has looked
-            source = self.histories
-            tokens = self.dataset.field2id_token[self.dataset.uid_field]
-            names = [str(tokens[row]) for row in rows.tolist()]
-        exclude = (
-            bool(self.config["exclude_history"]) if exclude_history is None else exclude_history
-        )
+        source, rows, names = self.asked(users, histories, unknown == "skip")
+        exclude = self.leaves_out_history(exclude_history)
         show = self.config["show_progress"] if show_progress is None else show_progress
         # What follows is a generator of its own, so that the checks above come at once.
         return self._answers(source, rows, names, k, exclude, beam_size, batch_size, show)
@@ -169,9 +156,9 @@ class Recommender:
         with bar:
             for start in range(0, len(rows), batch_size):
                 part = rows[start : start + batch_size]
-                batch = self._answering.batch(source, part, names is not None)
+                batch = self.predictor.batch(source, part, names is not None)
                 gone = source.items(part).to(self.config["device"]) if exclude else None
-                found = self._answering.best(batch, k, gone, beam_size)
+                found = self.predictor.best(batch, k, gone, beam_size)
                 for row, (items, scores) in enumerate(
                     zip(found.items.tolist(), found.scores.tolist())
                 ):
@@ -234,7 +221,33 @@ class Recommender:
 
     # What is asked for
 
-    def _check_k(self, k: int) -> int:
+    def asked(
+        self, users: Iterable | None, histories: Iterable | None, skip: bool = False
+    ) -> tuple[Histories, torch.Tensor, list[str] | None]:
+        """Histories, the rows of them that are asked about, and the users these belong to (None:
+        they are given); arguments and errors as for `stream`."""
+        if users is not None and histories is not None:
+            raise ConfigError("give users or histories, not both")
+        if histories is not None:
+            source = self._given(histories, skip)
+            return source, torch.arange(len(source)), None
+        rows = self._user_rows(users, skip)
+        assert self.histories is not None  # _user_rows has looked
+        tokens = self.dataset.field2id_token[self.dataset.uid_field]
+        return self.histories, rows, [str(tokens[row]) for row in rows.tolist()]
+
+    def item_ids(self, tokens: Iterable, what: str) -> list[int]:
+        """Ids of item tokens; a ConfigError that begins with `what` names unknown ones."""
+        return _ids_of([str(token) for token in tokens], self._item_ids, what)
+
+    def leaves_out_history(self, exclude_history: bool | None) -> bool:
+        """What is asked for, or where that is None what the configuration says."""
+        if exclude_history not in (None, True, False):
+            raise ConfigError(f"exclude_history: {exclude_history!r} must be True, False or None")
+        return bool(self.config["exclude_history"] if exclude_history is None else exclude_history)
+
+    def check_k(self, k: int) -> int:
+        """A number of items that an answer may have; a ConfigError otherwise."""
         n_items = len(self.item_tokens) - 1
         try:
             return check_count(k, "k", 1, n_items)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recbole_gr.compat.tracing import exporting
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import Step
+from recbole_gr.generation.exact import sid_losses
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.exact import ExactRecommender
 from recbole_gr.model.intrr import settings as options
@@ -239,6 +240,11 @@ class IntRR(ItemSide, ExactRecommender):
     def start(self, interaction: Interaction) -> Step:
         """The backbone runs once; every level after that is the RAN alone."""
         return _Decoding(self, interaction)
+
+    def code_log_probs(self, interaction: Interaction) -> Tensor:
+        """``[B, L]`` log-probability of each code of each row's own item given those before it."""
+        codes, trie = self.codes[interaction[self.ITEM_ID]], self.trie if self.renormalise else None
+        return -torch.stack(sid_losses(self.start(interaction), codes, trie), 1)
 
     def sid_scores(self, users: Tensor) -> Tensor:
         """Log-probability of every SID, ``[B, n_leaves]``, from one table of logits per level and
