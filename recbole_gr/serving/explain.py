@@ -83,8 +83,8 @@ def explain(
         * `removed`: items of the beams that the history left out; `next`: what would follow.
         * `why`: items, each with its `rank` (None: not in the answer); its `score` and `place` if
           all items were scored and none searched (None where there are too many); whether it is
-          `left_out` as one of the history; `sources`, as above; and for each of its SIDs the
-          `steps`: prefix, `place` among the candidates and why it was `dropped` (None: kept).
+          `left_out` as one of the history; `sources` and `added`, as above; and for each of its
+          SIDs the `steps`: prefix, `place` among the candidates, why it was `dropped` or None.
 
     Raises:
         ConfigError: as of `recommend`; or a model without SIDs.
@@ -179,7 +179,7 @@ def _nothing_to_explain(recommender: Recommender) -> ConfigError:
     remedy = (
         f"explain the checkpoints of its members ({' and '.join(members)})"
         if members
-        else f"take a checkpoint of {' or '.join(models_where(is_generative))}"
+        else f"take a checkpoint of one that does ({', '.join(models_where(is_generative))})"
     )
     return ConfigError(
         f"explain: {name} scores all items at once and searches no semantic IDs, so there are no "
@@ -243,17 +243,22 @@ def _followed(
     if watched and (not levels.levels or model.exact_width() <= AT_ONCE):
         with recommender.predictor.precision():
             exact = model.exact(asked.batch)[0]
-    found = []
-    for item, name in zip(watched, names(watched)):
-        found.append(
-            {
-                **name,
-                "rank": rank_of.get(item),
-                "score": known.get(item) if exact is None else float(exact[item]),
-                "place": None if exact is None else int((exact > exact[item]).sum()) + 1,
-                "left_out": item in gone,
-                "sources": sources_of_beams(model, levels, item) if levels.levels else [],
-                "sids": levels.followed(item),
-            }
-        )
-    return found
+    added: list[float | None] = [None] * len(watched)
+    if levels.levels:
+        sources = [sources_of_beams(model, levels, item) for item in watched]
+    else:
+        own = [] if exact is None else exact[watched].tolist()
+        sources, added = sources_of_scores(recommender.predictor, asked.batch, watched, own)
+    return [
+        {
+            **name,
+            "rank": rank_of.get(item),
+            "score": known.get(item) if exact is None else float(exact[item]),
+            "place": None if exact is None else int((exact > exact[item]).sum()) + 1,
+            "left_out": item in gone,
+            "sources": own_sources,
+            "added": more,
+            "sids": levels.followed(item),
+        }
+        for item, name, own_sources, more in zip(watched, names(watched), sources, added)
+    ]

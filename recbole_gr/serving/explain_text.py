@@ -19,6 +19,7 @@ next: beams that extend it at the next level. answer: ranks of recommended items
 dropped, by how much log p was missed, or because the history is left out."""
 OF_SCORES = {
     "level": "level 1, 2...: log p of each code of the SID given those before; they add up to it.",
+    "digit": "digit 1, 2...: log p of each code of the SID, whatever the others.",
     "codes": "codes: sum of log p of the codes of the SID, each whatever the others; lowest: the "
     "most improbable ones, by digit.",
     "catalogue": "catalogue: minus the log of what all SIDs of the catalogue have together.",
@@ -129,7 +130,7 @@ def _answer(explanation: dict[str, Any]) -> str:
             rows.append([*start, *("" for _ in terms), "none", *named])
     width = len(rows[0])
     lines = [shortened(line, WIDTH) for line in _columns(rows, (width - 3, width - 1))]
-    found = {"level" if title.startswith("level") else title for title, _ in terms}
+    found = {title.rstrip(" 0123456789") for title, _ in terms}
     legend = ["score: log-probability of the item."]
     if any(item["filled"] for item in items):
         legend.append("none: no beam ends on the item, which fills a place by its popularity.")
@@ -138,7 +139,8 @@ def _answer(explanation: dict[str, Any]) -> str:
     parts = ["\n".join(["answer", *lines]), _wrapped([" ".join(legend)], " ")]
     if explanation["removed"]:
         taken = "; ".join(map(_name, explanation["removed"]))
-        parts.append(_wrapped([f"on a beam, but left out with the history: {taken}"], " "))
+        on_beam = "on a beam, but " if explanation["levels"] else ""
+        parts.append(_wrapped([f"{on_beam}left out with the history: {taken}"], " "))
     if after:
         parts.append(_wrapped([f"would follow: {'; '.join(after)}"], " "))
     return "\n\n".join(parts)
@@ -148,24 +150,25 @@ def _terms(items: Sequence[dict], sources: Sequence[dict]) -> list[tuple[str, An
     """Titles of the terms that there are, and what makes the cell of one of an item's SIDs."""
     terms: list[tuple[str, Any]] = []
     if any(len(item["sources"]) > 1 for item in items):
-        terms.append(("of SID", lambda item, source: f"{source['log_prob']:.4f}"))
+        terms.append(("of SID", lambda item, source: _number(source["log_prob"])))
     codes = [source["code_log_probs"] for source in sources]
+    parallel = any(source["normaliser"] is not None for source in sources)
     if codes and None not in codes:
-        n_levels = len(codes[0])
+        n_levels, word = len(codes[0]), "digit" if parallel else "level"
         if n_levels <= FEW:
             terms += [
-                (f"level {n + 1}", lambda item, source, n=n: f"{source['code_log_probs'][n]:.4f}")
+                (f"{word} {n + 1}", lambda item, source, n=n: _number(source["code_log_probs"][n]))
                 for n in range(n_levels)
             ]
         else:
-            terms.append(("codes", lambda item, source: f"{sum(source['code_log_probs']):.4f}"))
+            terms.append(("codes", lambda item, source: _number(sum(source["code_log_probs"]))))
             terms.append(("lowest", lambda item, source: _lowest(source["code_log_probs"])))
-    if any(source["normaliser"] is not None for source in sources):
-        terms.append(("catalogue", lambda item, source: f"{source['normaliser']:.4f}"))
+    if parallel:
+        terms.append(("catalogue", lambda item, source: _number(source["normaliser"])))
     if any(source["log_share"] for source in sources):
-        terms.append(("share", lambda item, source: f"{source['log_share']:.4f}"))
+        terms.append(("share", lambda item, source: _number(source["log_share"])))
     if any(item["added"] is not None for item in items):
-        terms.append(("items", lambda item, source: f"{item['added']:.4f}"))
+        terms.append(("items", lambda item, source: _number(item["added"])))
     return terms
 
 
@@ -195,10 +198,11 @@ def _why(entry: dict[str, Any], explanation: dict[str, Any]) -> str:
                          f"place {step['place']} of {step['of']}", missed])  # fmt: skip
     if rows:
         lines += [f"  {line}" for line in _columns(rows, range(5))]
-    if entry["sources"] and not rank and not left_out:
-        lines.append(
-            f"  a beam ends on it; its place comes after rank {explanation['settings']['k']}"
-        )
+    if explanation["levels"] and entry["sources"] and not (rank or left_out):
+        lines.append(f"  a beam ends on it; it comes after rank {explanation['settings']['k']}")
+    for source in [] if explanation["levels"] else entry["sources"]:
+        cells = [f"{title} {form(entry, source)}" for title, form in _terms([entry], [source])]
+        lines.append(_wrapped([f"SID {_sid(source['sid'])}", *cells], "; ", "  "))
     return "\n".join(lines)
 
 
@@ -214,6 +218,10 @@ def _columns(
         ).rstrip()
         for row in rows
     ]
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 4) + 0.0:.4f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def _sid(codes: Iterable[int]) -> str:

@@ -119,7 +119,7 @@ class Levels:
 
         Args:
             ranks: of the items of the answer, by the finished beam that they come from.
-            n_dropped: how many of the dropped prefixes are listed, the best for each reason; None: all.
+            n_dropped: how many dropped prefixes are listed, the best for each reason; None: all.
         """
         below = self._ranks_below(ranks)
         reached = torch.ones(self._trie.n_items + 1, dtype=torch.bool)
