@@ -13,6 +13,10 @@ COMMANDS = {
     "run": ("run_recbole_gr:main", "train and test models on a data set, and compare them"),
     "tokenize": ("recbole_gr.commands.tokenize:main", "learn semantic IDs, and judge them"),
     "recommend": ("recbole_gr.serving.recommend:main", "ask a trained model for items"),
+    "serve-demo": (
+        "recbole_gr.serving.demo:main",
+        "show a trained model at work on a page of this machine",
+    ),
     "export": (
         "recbole_gr.serving.export:main",
         "write a trained model as a program that needs torch alone",
