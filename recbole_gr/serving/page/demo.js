@@ -32,6 +32,7 @@ function picker(input, find, show, pick) {
   let found = [], active = -1, calls = 0;
 
   function close() {
+    calls++; // what is still looked for comes too late
     list.hidden = true;
     active = -1;
     input.setAttribute("aria-expanded", "false");
@@ -63,7 +64,6 @@ function picker(input, find, show, pick) {
     activate(found.length && input.value ? 0 : -1);
   }
   function take(place) {
-    calls++;
     close();
     pick(found[place]);
   }

@@ -59,7 +59,7 @@ export function drawTree(place, data, tell) {
     const more = hidden.length ? [`and ${several(hidden.length, "beam")} more, ${percent(rest)}`] : [];
     const gone = level.n_dropped.beam + level.n_dropped.history, p = level.probability;
     const texts = [...more];
-    if (gone) texts.push(`${gone} dropped: ${percent(p.beam + p.history)}, `
+    if (gone) texts.push(`${gone} dropped, ${percent(p.beam + p.history)}, `
       + several(level.items.beam + level.items.history, "item"));
     if (p.no_item > 0.0005) texts.push(`${percent(p.no_item)} on codes of no item`);
     if (texts.length) {
