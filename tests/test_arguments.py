@@ -128,7 +128,7 @@ def test_help_comes_without_torch(command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_own_arguments_are_read_in_both_spellings_and_settings_are_passed_on(command):
     takes = TAKES[command]
-    needed = ["manifest.json"] * (command in ("verify", "study", "report"))
+    needed = ["manifest.json"] * bool(takes._file)
     texts = {name: _some(takes, name) for name in takes.names}
     rest = ["--continual.tokenizer=dact", "--topk=[1,5]", "--learning_rate=-1"]
     joined = takes.read([*needed, *(f"--{n}={text}" for n, text in texts.items()), *rest])
@@ -136,7 +136,7 @@ def test_own_arguments_are_read_in_both_spellings_and_settings_are_passed_on(com
     parted = takes.read([*parts, "--continual.tokenizer", "dact", "--topk", "[1,5]",
                          "--learning_rate", "-1", *needed])  # fmt: skip
     assert joined == parted and joined[1] == rest
-    assert set(joined[0]) - {"manifest", "study", "folder"} == set(takes.names)
+    assert set(joined[0]) - {takes._file} == set(takes.names)
 
 
 def _some(takes, name):
@@ -183,6 +183,15 @@ def test_what_cannot_be_used_is_named_with_what_can(takes, argument, message):
     with pytest.raises(ConfigError, match=message):
         takes.read(["--user=1", argument])
     takes.read(["--user=1", "--user=1"])
+
+
+def test_an_argument_may_stand_alone_for_a_value_where_that_is_declared(takes):
+    takes.add("why", "[=FILE]", "why so", alone="")
+    for given in (["--why", "--user=1"], ["--user=1", "--why"], ["--why=", "--user", "1"]):
+        assert takes.read(given) == ({"user": "1", "k": 10, "why": ""}, [])
+    assert takes.read(["--user=1", "--why", "a"])[0]["why"] == "a"
+    assert takes.read(["--user=1", "--new"])[1] == ["--new"]  # it was not declared so
+    assert "\n  --why[=FILE] " in takes.help()
 
 
 def test_what_is_no_own_argument_is_passed_on_as_it_is(takes):

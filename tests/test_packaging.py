@@ -37,12 +37,21 @@ def test_every_property_file_matches_the_package_data():
     assert installed == {path for path in properties.rglob("*") if path.is_file()}
 
 
+def test_every_file_of_the_demo_page_matches_the_package_data():
+    pattern = setup()["options.package_data"]["recbole_gr.serving"]
+    serving = ROOT / "recbole_gr" / "serving"
+    code = (".py", ".pyc")
+    files = {path for path in serving.rglob("*.*") if path.suffix not in code}
+    assert set(serving.glob(pattern)) == files and len(files) == 4
+
+
 def test_version_is_the_same_everywhere():
     assert setup()["metadata"]["version"] == recbole_gr.__version__
 
 
 def test_extras_that_messages_and_readme_name_exist():
-    named = {"cpu", "gpu", "test", "text", "bench", "dev", "search", "ray", "docs", "notebook"}
+    named = {"cpu", "gpu", "test", "text", "bench", "dev", "search", "ray"}
+    named |= {"docs", "notebook", "browser"}
     assert named <= set(setup()["options.extras_require"])
 
 

@@ -14,7 +14,7 @@ FIRST = 5  # beams of a level that are listed in any case; of the others those b
 FEW = 6  # levels whose codes have a column each
 LEGEND = """\
 prefix: the codes of a SID so far. log p: natural logarithm of its probability p. p code: that of \
-its last code given those before. items: how many have such a SID, on the right the most frequent. \
+its last code given those before. items: how many have such a SID; the most frequent are named. \
 next: beams that extend it at the next level. answer: ranks of recommended items below it. x: \
 dropped, by how much log p was missed, or because the history is left out."""
 OF_SCORES = {
@@ -74,10 +74,10 @@ def _level(level: dict[str, Any], n_levels: int) -> str:
         rows = [[*row[:6], row[7]] for row in rows]
     table = _columns(rows, left=(1, len(rows[0]) - 1), widest=22)
     start = max(map(len, table)) + 2
-    of_row = [[], *(prefix["examples"] for prefix in [*shown, *level["dropped"]])]
+    found = ["; ".join(map(_title, x["examples"])) for x in [*shown, *level["dropped"]]]
     lines = [
-        shortened(f"{line:<{start}}{'; '.join(map(_title, examples))}", WIDTH)
-        for line, examples in zip(table, of_row)
+        shortened(f"{line:<{start}}{titles}", WIDTH)
+        for line, titles in zip(table, ["most frequent", *found])
     ]
     between = []
     if rest:
