@@ -43,6 +43,7 @@ RUNS = {
     "TIGER": ("TIGER", {**SMALL, **SIDS}),
     "TIGER-encoder": ("TIGER", {**SMALL, **SIDS, "architecture": "encoder_decoder"}),
     "TIGER-share": ("TIGER", {**SMALL, **SIDS, "collision": "share"}),
+    "TIGER-head": ("TIGER", {**SMALL, **SIDS, "item_head": 1.0}),
     "TIGER-hstu": ("TIGER", {**SMALL, **SIDS, "backbone": "hstu"}),
     "PIT": ("PIT", {**SMALL, **SIDS, **PIT, "epochs": 2, "warmup_epochs": 1}),
     "PIT-encoder": (

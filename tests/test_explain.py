@@ -158,6 +158,7 @@ def test_every_number_equals_brute_force_over_the_tree(name, renormalise, exclud
 KINDS = [
     ("TIGER", {}), ("TIGER-encoder", {}), ("TIGER-share", {}), ("PIT", {}), ("IntRR", {}),
     ("IntRR", {"decoding": "exact"}), ("RPG", {}), ("PIT-encoder", {}), ("R3VAE", {}),
+    ("TIGER-head", {}),
 ]  # fmt: skip
 
 
@@ -185,43 +186,6 @@ def test_the_items_are_those_of_recommend_for_a_user_and_a_history(
         assert found["n_read"] == min(10, len(taken))
         json.dumps(found, allow_nan=False)
         assert max(map(len, explained(found).split("\n"))) <= WIDTH
-
-
-def test_an_exact_model_has_the_terms_of_each_score_and_no_levels(recommender):
-    asked = recommender("IntRR", decoding="exact")
-    beam = explain(recommender("IntRR", beam_size=100), "u1", k=4)
-    found = explain(asked, "u1", k=4, why=["i5"])
-    assert found["decoding"] == "exact" and found["levels"] == [] and found["n_items"] == 40
-    for item, same in zip(found["items"], beam["items"], strict=True):
-        assert item["item"] == same["item"]
-        (own,), (other,) = item["sources"], same["sources"]
-        assert own["code_log_probs"] == pytest.approx(other["code_log_probs"], abs=1e-5)
-        assert own["beam"] is None and own["sid"] == other["sid"]
-    (why,) = found["why"]
-    assert why["sources"][0]["log_prob"] == why["score"] and 1 <= why["place"] <= 40
-
-
-def test_rpg_has_a_term_for_each_digit_and_one_for_the_catalogue(recommender):
-    asked = recommender("RPG")
-    model = asked.model
-    batch = asked.predictor.batch(asked.histories, torch.tensor([1]), True)
-    with torch.no_grad():
-        logits = [x[0].double().log_softmax(0) for x in model.code_logits(model.user_state(batch))]
-    sums = {
-        sid: sum(float(level[code]) for level, code in zip(logits, sid))
-        for sid in {tuple(codes) for codes in model.codes[1:].tolist()}
-    }
-    total = math.log(sum(math.exp(value) for value in sums.values()))
-    user = str(asked.dataset.id2token("user_id", 1))
-    found = explain(asked, user, k=40)
-    assert len(found["items"]) >= 15 and any(i["sources"][0]["log_share"] for i in found["items"])
-    for item in found["items"]:
-        (own,) = item["sources"]
-        digits = [float(level[code]) for level, code in zip(logits, own["sid"])]
-        assert own["code_log_probs"] == pytest.approx(digits, abs=1e-4)
-        assert own["normaliser"] == pytest.approx(-total, abs=1e-4)
-        score = sums[tuple(own["sid"])] - total + own["log_share"]
-        assert item["score"] == pytest.approx(score, abs=1e-4)
 
 
 @pytest.mark.parametrize("exclude", [False, True])
@@ -252,10 +216,27 @@ def test_an_item_is_followed_down_to_where_it_fell_out(exclude, recommender):
         assert bool(why["sources"]) == (len(steps) == 3 and not steps[-1]["dropped"])
 
 
+def test_a_new_item_is_followed_as_any_other(recommender):
+    asked = recommender("PIT", beam_size=100)
+    asked.add_items({"fresh": torch.zeros(8)})
+    found = explain(asked, "u1", k=41, why=["fresh"])
+    (given,) = asked.recommend(["u1"], k=41)
+    assert [item["item"] for item in found["items"]] == given.items and found["n_items"] == 41
+    (why,) = found["why"]
+    assert why["rank"] == given.items.index("fresh") + 1 and why["sources"]
+
+
 @pytest.mark.parametrize("name", ["SASRec", "Pop"])
 def test_a_model_without_sids_is_refused_with_what_there_is_instead(name, recommender):
     with pytest.raises(ConfigError, match=f"{name} scores all items at once.* recommend without"):
         explain(recommender(name), "u1")
+
+
+def test_of_a_fusion_the_members_are_named(recommender):
+    asked = recommender("SASRec")
+    asked.model.names = ["TIGER", "SASRec"]  # as a fusion has them
+    with pytest.raises(ConfigError, match="the checkpoints of its members \\(TIGER and SASRec\\)"):
+        explain(asked, "u1")
 
 
 @pytest.mark.parametrize(

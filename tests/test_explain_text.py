@@ -93,7 +93,7 @@ def test_a_long_sid_is_shown_by_its_lowest_digits():
 
 
 def test_the_example_of_the_page_is_of_today_and_its_numbers_agree(recommender):
-    """It was made of a run that takes minutes; here: its form, and what follows from its numbers."""
+    """It is of a run that takes minutes; here: its form, and what follows from its numbers."""
     (text,) = [x.text for x in snippets("text") if x.page == "docs/serving.md"]
     today = explained(explain(recommender("TIGER", beam_size=10), "u1", k=3, why=["i30"]))
 

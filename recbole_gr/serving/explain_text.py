@@ -82,7 +82,9 @@ def _level(level: dict[str, Any], n_levels: int) -> str:
     between = []
     if rest:
         total = sum(beam["probability"] for beam in rest)
-        between.append(f"  and {len(rest)} more beams without an answer, p {total:.4f} together")
+        between.append(
+            f"  and {len(rest)} more beams without an item of the answer, p {total:.4f} together"
+        )
     number = level["n_dropped"]
     if number[BEAM]:
         between.append(
