@@ -119,19 +119,21 @@ def _answer(explanation: dict[str, Any]) -> str:
         return "answer: none; the beams hold no item that may be returned, raise beam_size"
     sources = [source for item in items for source in item["sources"]]
     terms = _terms(items, sources)
-    rows = [["rank", "score", *(title for title, _ in terms), "SID", "item", "title"]]
+    short = all(len(source["sid"]) <= FEW for source in sources)  # a long one tells nothing
+    titled = any(item.get("title") for item in items)
+    head = [*(title for title, _ in terms), *["SID"] * short, "item", *["title"] * titled]
+    rows = [["rank", "score", *head]]
     for item in items:
-        start, named = [str(item["rank"]), f"{item['score']:.4f}"], [item["item"], _title(item)]
+        start = [str(item["rank"]), f"{item['score']:.4f}"]
+        named = [item["item"], *[_title(item)] * titled]
         for source in item["sources"]:
             cells = [form(item, source) for _, form in terms]
-            sid = source["sid"]
-            text = _sid(sid) if len(sid) <= FEW else f"{_sid(sid[:3])}-...-{sid[-1]}"
-            rows.append([*start, *cells, text, *named])
-            start, named = ["", ""], ["", ""]  # further SIDs of the same item
+            rows.append([*start, *cells, *[_sid(source["sid"])] * short, *named])
+            start, named = ["", ""], [""] * len(named)  # further SIDs of the same item
         if item["filled"]:
-            rows.append([*start, *("" for _ in terms), "none", *named])
-    width = len(rows[0])
-    lines = [shortened(line, WIDTH) for line in _columns(rows, (width - 3, width - 1))]
+            rows.append([*start, *[""] * len(terms), *["none"] * short, *named])
+    left = [place for place, title in enumerate(rows[0]) if title in ("SID", "title")]
+    lines = [shortened(line, WIDTH) for line in _columns(rows, left)]
     found = {title.rstrip(" 0123456789") for title, _ in terms}
     legend = ["score: log-probability of the item."]
     if any(item["filled"] for item in items):
@@ -175,7 +177,7 @@ def _terms(items: Sequence[dict], sources: Sequence[dict]) -> list[tuple[str, An
 
 
 def _lowest(codes: Sequence[float]) -> str:
-    lowest = sorted(range(len(codes)), key=codes.__getitem__)[:3]
+    lowest = sorted(range(len(codes)), key=codes.__getitem__)[:2]
     return ", ".join(f"{place + 1}: {codes[place]:.2f}" for place in lowest)
 
 
