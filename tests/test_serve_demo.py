@@ -84,6 +84,7 @@ def test_models_without_beams_answer_with_items_and_scores(name, serve):
     )
     assert found["levels"] == [] and found["decoding"] == ("exact" if name == "RPG" else "none")
     about = data(server, "/api/about")
+    assert about["beam_size"] is None
     assert about["explains"] == (name == "RPG") and about["takes_histories"] == (name != "Pop")
     if name == "Pop":
         error = data(server, "/api/recommend", {"history": ["i1"]}, 400)["error"]

@@ -40,7 +40,7 @@ def serve(recommender):
 
 def answer(page):
     """Titles of the answer, as the page has them."""
-    return [text.split("\n")[1] for text in page.locator("#answer button").all_inner_texts()]
+    return [text.split("\n")[1] for text in page.locator("#answer .entry").all_inner_texts()]
 
 
 def named(explanation):
@@ -49,7 +49,7 @@ def named(explanation):
 
 def wait_for(page, names):
     script = """names => JSON.stringify(names) === JSON.stringify(
-        [...document.querySelectorAll("#answer button > span:nth-child(2)")].map(x => x.textContent)
+        [...document.querySelectorAll("#answer .entry > span:nth-child(2)")].map(x => x.textContent)
     )"""
     page.wait_for_function(script, arg=names)
 
@@ -99,7 +99,7 @@ def test_a_history_is_typed_and_changed(serve, browser):
     server, asked = serve()
     with visit(browser) as seen:
         page = seen.page(server.address)
-        page.wait_for_selector("#answer button")
+        page.wait_for_selector("#answer .entry")
         page.check("input[value=history]")
         assert "Add an item" in page.inner_text("#message")
         title = Demo(asked).items("i7")["items"][0]["title"]
@@ -139,7 +139,7 @@ def test_keys_go_along_the_tree_and_say_what_is_there(serve, browser):
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("End")
         assert "Dropped" in page.inner_text("#detail") or not found["levels"][0]["dropped"]
-        page.locator("#answer button").nth(1).click()  # its way is marked from the first level on
+        page.locator("#answer .entry").nth(1).click()  # its way is marked from the first level on
         assert page.locator("#tree button.on").count() == len(beams)
         assert "rank 2" in page.inner_text("#detail")
         seen.assert_clean()
@@ -149,7 +149,7 @@ def test_the_page_tells_why_an_item_is_not_there(serve, browser):
     server, asked = serve(beam_size=10)
     with visit(browser) as seen:
         page = seen.page(server.address)
-        page.wait_for_selector("#answer button")
+        page.wait_for_selector("#answer .entry")
         user = page.input_value("#user")
         shown = {item["item"] for item in explain(asked, user)["items"]}
         other = next(token for token in ("i30", "i31", "i32", "i33") if token not in shown)
@@ -185,7 +185,7 @@ def test_a_model_without_beams_has_its_items_and_says_so(name, serve, browser):
     server, asked = serve(name)
     with visit(browser) as seen:
         page = seen.page(server.address)
-        page.wait_for_selector("#answer button")
+        page.wait_for_selector("#answer .entry")
         (given,) = asked.recommend([page.input_value("#user")], k=10)
         assert [text.rpartition("(")[2].rstrip(")") for text in answer(page)] == given.items
         assert page.is_hidden("#tree-part") and "there are no beams" in page.inner_text(
@@ -203,7 +203,7 @@ def test_titles_are_text_whatever_they_hold(serve, browser, monkeypatch):
     server, _ = serve()
     with visit(browser) as seen:
         page = seen.page(server.address)
-        page.wait_for_selector("#answer button")
+        page.wait_for_selector("#answer .entry")
         pick(page, "#why", "i3")
         page.wait_for_selector("#followed h3")
         assert answer(page)[0].startswith(bad)
@@ -215,7 +215,7 @@ def test_what_is_wrong_is_said_and_can_be_mended(serve, browser):
     server, _ = serve()
     with visit(browser) as seen:
         page = seen.page(server.address)
-        page.wait_for_selector("#answer button")
+        page.wait_for_selector("#answer .entry")
         page.fill("#user", "nobody")
         page.keyboard.press("Escape")
         page.click("#go")

@@ -45,6 +45,7 @@ class Demo:
         """What the page says and offers before anything is asked."""
         config, model = self._recommender.config, self._recommender.model
         generative = self._recommender.generative
+        searches = generative and getattr(model, "decoding", "beam") == "beam"
         return {
             "model": config["model"],
             "dataset": config["dataset"],
@@ -52,7 +53,7 @@ class Demo:
             "n_items": len(self._items),
             "k": min(10, len(self._items)),
             "most_items": min(MOST_ITEMS, len(self._items)),
-            "beam_size": min(MOST_BEAMS, model.beam_size) if generative else None,
+            "beam_size": min(MOST_BEAMS, model.beam_size) if searches else None,
             "most_beams": MOST_BEAMS,
             "exclude_history": self._recommender.leaves_out_history(None),
             "takes_histories": self._recommender.sequential,

@@ -1,6 +1,6 @@
 // The page of `recbole-gr serve-demo`: what is asked, and the answer. What comes from the data goes
 // into the page as text, never as HTML.
-import {drawTree, drawTables, element, nameOf, number, percent} from "/tree.js";
+import {drawTree, drawTables, element, nameOf, number, percent, several} from "/tree.js";
 
 const at = (id) => document.getElementById(id);
 const chosen = {user: null, history: [], why: []};
@@ -115,7 +115,7 @@ function showForm() {
 function question() {
   const asked = {k: at("k").valueAsNumber, exclude_history: at("exclude").checked};
   if (about.explains) {
-    asked.beam_size = at("beams").valueAsNumber;
+    if (about.beam_size) asked.beam_size = at("beams").valueAsNumber;
     asked.why = chosen.why.map((item) => item.item);
   }
   if (kind() === "user") asked.user = at("user").value.trim();
@@ -150,7 +150,7 @@ function show(data) {
   showForm();
   const n = data.history.length;
   const read = data.n_read < n ? `, of which the model reads the last ${data.n_read}` : "";
-  at("history-summary").textContent = `${n} items${read}; latest first`;
+  at("history-summary").textContent = `${several(n, "item")}${read}; latest first`;
   at("history").replaceChildren(...data.history.toReversed().map((x) => element("li", {}, nameOf(x))));
   const over = data.settings?.renormalise ? "the codes that lead to an item" : "the whole codebook";
   at("answer-note").textContent = {
@@ -160,7 +160,9 @@ function show(data) {
   }[data.decoding];
   const most = Math.max(...data.items.map((item) => item.probability ?? 0));
   at("answer").replaceChildren(...data.items.map((item) => {
-    const line = element("button", {type: "button", "aria-pressed": "false"});
+    const line = data.levels.length // without a tree there is nothing to mark in it
+      ? element("button", {type: "button", class: "entry", "aria-pressed": "false"})
+      : element("div", {class: "entry"});
     line.append(
       element("span", {class: "rank"}, item.rank),
       element("span", {}, nameOf(item)),
@@ -172,7 +174,7 @@ function show(data) {
       line.append(bar);
     }
     for (const text of terms(item)) line.append(element("span", {class: "terms quiet"}, text));
-    line.addEventListener("click", () => {
+    if (data.levels.length) line.addEventListener("click", () => {
       const on = line.getAttribute("aria-pressed") !== "true";
       for (const other of at("answer").querySelectorAll("button")) other.setAttribute("aria-pressed", "false");
       line.setAttribute("aria-pressed", String(on));
@@ -252,14 +254,15 @@ async function begin() {
   at("beams").value = about.beam_size ?? 1;
   at("beams").max = about.most_beams;
   at("exclude").checked = about.exclude_history;
-  at("beams-part").hidden = at("why-part").hidden = !about.explains;
+  at("beams-part").hidden = !about.beam_size;
+  at("why-part").hidden = !about.explains;
   at("kinds").hidden = !(about.n_users && about.takes_histories);
   if (!about.n_users) document.querySelector("input[value=history]").checked = true;
 
   const items = async (like) => (await fetched(`/api/items?like=${encodeURIComponent(like)}`)).items;
   const both = (item) => (item.title ? [item.title, item.item] : [item.item]);
   picker(at("user"), async (like) => (await fetched(`/api/users?like=${encodeURIComponent(like)}`)).users,
-    (user) => [user.user, `${user.n_items} items`],
+    (user) => [user.user, several(user.n_items, "item")],
     (user) => {
       at("user").value = user.user;
       recommend();

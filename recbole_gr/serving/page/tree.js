@@ -7,7 +7,7 @@ export const number = (value) => (Math.abs(value) < 0.00005 ? 0 : value).toFixed
 export const percent = (p) => `${(100 * p).toPrecision(p < 0.0995 ? 2 : 3)} %`;
 export const nameOf = (item) => (item.title ? `${item.title} (${item.item})` : item.item);
 const titleOf = (item) => item.title || item.item;
-const several = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+export const several = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 
 export function element(name, attributes = {}, text = undefined) {
   const made = document.createElement(name);
