@@ -1,5 +1,6 @@
 """Claims about the server of `recbole-gr serve-demo` and its answers."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -12,10 +13,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from demo_servers import running
 
 from recbole_gr.serving.demo import main
 from recbole_gr.serving.demo_data import LISTED, MOST_BEAMS, MOST_ITEMS, Demo
-from recbole_gr.serving.demo_server import FILES, MOST_BYTES, PAGE, DemoServer
+from recbole_gr.serving.demo_server import FILES, MOST_BYTES, PAGE
 from recbole_gr.serving.explain import explain
 
 ROOT = Path(__file__).parent.parent
@@ -23,22 +25,14 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def serve(recommender):
-    """A function from a name of RUNS to a running server on a free port, and its recommender."""
-    servers = []
+    """A function from a name of RUNS to a running server and its recommender."""
+    with contextlib.ExitStack() as stack:
 
-    def serve(name="TIGER"):
-        asked = recommender(name)
-        server = DemoServer(Demo(asked))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        servers.append((server, thread))
-        return server, asked
+        def serve(name="TIGER", **overrides):
+            asked = recommender(name, **overrides)
+            return stack.enter_context(running(asked)), asked
 
-    yield serve
-    for server, thread in servers:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        yield serve
 
 
 def request(server, path, body=None, method=None, **headers):

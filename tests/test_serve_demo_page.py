@@ -1,12 +1,12 @@
 """Claims about the page of `recbole-gr serve-demo`, in a browser."""
 
-import threading
+import contextlib
 
 import pytest
 from browser import opened_browser, overflow, visit
+from demo_servers import running
 
 from recbole_gr.serving.demo_data import Demo
-from recbole_gr.serving.demo_server import DemoServer
 from recbole_gr.serving.explain import explain
 
 PHONE = {"viewport": {"width": 390, "height": 844}}
@@ -21,21 +21,13 @@ def browser():
 @pytest.fixture
 def serve(recommender):
     """A function from a name of RUNS to a running server and its recommender."""
-    servers = []
+    with contextlib.ExitStack() as stack:
 
-    def serve(name="TIGER", **overrides):
-        asked = recommender(name, **overrides)
-        server = DemoServer(Demo(asked))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        servers.append((server, thread))
-        return server, asked
+        def serve(name="TIGER", **overrides):
+            asked = recommender(name, **overrides)
+            return stack.enter_context(running(asked)), asked
 
-    yield serve
-    for server, thread in servers:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        yield serve
 
 
 def answer(page):

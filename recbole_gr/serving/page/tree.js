@@ -174,13 +174,13 @@ function walk(canvas, nodes, choose) {
 }
 
 export function drawTables(place, data) {
-  place.replaceChildren(...data.levels.map((level) => {
+  place.replaceChildren(...data.levels.flatMap((level) => {
     const table = element("table"), {items, probability: p, n_dropped: n} = level;
-    table.append(element("caption", {}, `Level ${level.level}: ${level.candidates} prefixes could follow, `
+    const head = element("p", {}, `Level ${level.level}: ${level.candidates} prefixes could follow, `
       + `${level.kept.length} kept (${percent(p.kept)}, ${items.kept} of ${items.before} items). `
       + `Dropped below the last beam: ${n.beam} (${percent(p.beam)}, ${several(items.beam, "item")}). `
       + `With items of the history alone: ${n.history} (${percent(p.history)}). `
-      + `On codes that lead to no item: ${percent(p.no_item)}.`));
+      + `On codes that lead to no item: ${percent(p.no_item)}.`);
     const row = (name, cells, kind = "") => {
       const line = element("tr", {class: kind});
       line.append(...cells.map((cell) => element(name, {}, cell)));
@@ -196,6 +196,6 @@ export function drawTables(place, data) {
     const wide = element("div", {class: "wide", tabindex: "0", role: "region",
       "aria-label": `Table of level ${level.level}`});
     wide.append(table);
-    return wide;
+    return [head, wide];
   }));
 }
