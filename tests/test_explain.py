@@ -216,6 +216,7 @@ def test_an_item_is_followed_down_to_where_it_fell_out(exclude, recommender):
         assert bool(why["sources"]) == (len(steps) == 3 and not steps[-1]["dropped"])
 
 
+@pytest.mark.slow
 def test_a_new_item_is_followed_as_any_other(recommender):
     asked = recommender("PIT", beam_size=100)
     asked.add_items({"fresh": torch.zeros(8)})
