@@ -94,11 +94,13 @@ def test_commands_are_copied_and_folded_figures_unfold(browser, pages):
 
 
 def test_a_page_follows_the_system_when_it_turns_dark(browser, pages):
+    from playwright.sync_api import expect
+
     with visit(browser, color_scheme="light") as seen:
         page = seen.page(pages[1])
         page.wait_for_selector(DRAWN)
-        ink = "getComputedStyle(document.querySelector('.plot .xtick text')).fill"
-        before = page.evaluate(ink)
+        label = page.locator(".plot .xtick text").first
+        before = label.evaluate("node => getComputedStyle(node).fill")
         page.emulate_media(color_scheme="dark")
-        page.wait_for_function(f"{ink} !== {before!r}")
+        expect(label).not_to_have_css("fill", before)
         seen.assert_clean()
