@@ -56,6 +56,14 @@ def cooccurrence_neighbours(
     Returns:
         LongTensor ``[q, k]`` rows; -1 where there are fewer.
     """
+    return most_cooccurring(pairs, n_items, queries, k)[0]
+
+
+def most_cooccurring(
+    pairs: torch.Tensor, n_items: int, queries: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`cooccurrence_neighbours`, with how often each stands there: two LongTensors
+    ``[q, k]``, 0 times where there is no neighbour."""
     place = torch.full((n_items,), -1)
     place[queries] = torch.arange(len(queries))
     both = torch.cat([pairs, pairs.flip(1)])
@@ -63,13 +71,14 @@ def cooccurrence_neighbours(
     keys, counts = torch.unique(place[both[:, 0]] * n_items + both[:, 1], return_counts=True)
     order = counts.argsort(descending=True, stable=True)
     order = order[(keys[order] // n_items).argsort(stable=True)]  # by query, then by count
-    query, item = keys[order] // n_items, keys[order] % n_items
+    query, item, times = keys[order] // n_items, keys[order] % n_items, counts[order]
     counts = torch.bincount(query, minlength=len(queries))
     rank = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
-    result = torch.full((len(queries), k), -1)
+    rows, often = torch.full((len(queries), k), -1), torch.zeros(len(queries), k, dtype=torch.long)
     keep = rank < k
-    result[query[keep], rank[keep]] = item[keep]
-    return result
+    place = query[keep], rank[keep]
+    rows[place], often[place] = item[keep], times[keep]
+    return rows, often
 
 
 def prefix_overlap(

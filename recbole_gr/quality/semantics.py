@@ -110,6 +110,22 @@ def prefix_cohesion(
     Returns:
         list: ``L`` numbers; None where no prefix has two items.
     """
+    levels = cohesion_of_prefixes(codes, vectors)
+    return [float(values.mean()) if len(values) else None for values in levels]
+
+
+def cohesion_of_prefixes(
+    codes: torch.Tensor, vectors: Callable[[torch.Tensor], torch.Tensor]
+) -> list[torch.Tensor]:
+    """Mean cosine of two items of each prefix, by prefix length.
+
+    Args:
+        codes, vectors: as for :func:`prefix_cohesion`.
+
+    Returns:
+        list: ``L`` tensors with a number for each prefix of two items or more, in the order of
+        their codes.
+    """
     groups, counts = [], []
     sums: list[torch.Tensor] = []
     squares: list[torch.Tensor] = []
@@ -131,7 +147,7 @@ def prefix_cohesion(
             sums[level].index_add_(0, here[here >= 0], part[here >= 0])
             squares[level].index_add_(0, here[here >= 0], part[here >= 0].square().sum(1))
     return [
-        float(((s.square().sum(1) - q) / (n * (n - 1))).mean()) if len(n) else None
+        (s.square().sum(1) - q) / (n * (n - 1))
         for s, q, n in zip(sums, squares, counts)
     ]
 

@@ -139,7 +139,7 @@ def _run(own: dict[str, Any], settings: list[str]) -> None:
     options = {key: own.get(key) for key in ("batch_size", "exclude_history")}
 
     from recbole_gr.serving.recommender import Recommender
-    from recbole_gr.serving.titles import item_titles
+    from recbole_gr.data.titles import item_titles
 
     recommender = Recommender.load(
         own["checkpoint"], own.get("model"), with_users=explained or histories is None, **overrides
