@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gr.config.arguments import Arguments
 from recbole_gr.config.help import tokenizers_help
 from recbole_gr.terminal.command_line import run_command
+from recbole_gr.terminal.log import say
 
 if TYPE_CHECKING:
     from recbole_gr.config import Config
@@ -28,10 +29,11 @@ ARGUMENTS = Arguments(
     "--dataset=ml-100k --tokenizer=R3VAE --output=sids/",
     """\
 Learns semantic IDs from the item content of a RecBole data set and writes them to DIR as sid.json,
-sid.npy and sid.npz, with a quality report as report.txt, report.json and report.png. With
---sid_file=FILE it reads that file's SIDs instead of learning any. Several tokenizers are compared
-in one table and one figure (comparison.md, .csv, .json and .png), each with a folder of its own
-below DIR.""",
+sid.npy, sid.npz and sids.csv, with a quality report as report.txt, report.json and report.png and a
+page to walk through them, sids.html. With --sid_file=FILE it reads that file's SIDs instead of
+learning any. Several tokenizers are compared in one table and one figure (comparison.md, .csv,
+.json and .png) and stand beside each other in one sids.html, each with a folder of its own below
+DIR.""",
     settings=("run", "data", "periods", "tokenizer"),
     models=None,
     lists=(tokenizers_help,),
@@ -98,6 +100,7 @@ def compare_tokenizers(
     """
     from recbole_gr.config import Config
     from recbole_gr.errors import ConfigError
+    from recbole_gr.pages.sids import PAGE_FILE, WALK_FILE, write_sid_page
     from recbole_gr.registry import get_tokenizer
     from recbole_gr.report.tokenizers import comparison_row, comparison_table, write_comparison
     from recbole_gr.storage import memory
@@ -128,6 +131,9 @@ def compare_tokenizers(
             memory.reset_peak()
             _, reports[name], written = _tokenize(config, folder / name.replace(":", "-"))
             files += written
+        walks = [file for file in files if file.name == WALK_FILE]
+        if walks:
+            files.append(write_sid_page(walks, folder / PAGE_FILE))
         rows = {name: comparison_row(report) for name, report in reports.items()}
         title = f"Tokenizers on {configs[0]['dataset']}"
         return reports, comparison_table(rows), [*write_comparison(folder, title, rows), *files]
@@ -139,24 +145,37 @@ def _tokenize(
     from recbole_gr.storage.files import require_writable
     from recbole_gr.storage.run_files import held
 
-    source = Path(config["sid_file"]).stem if config["sid_file"] else config["tokenizer"]
-    output = Path(output or Path("sids") / f"{config['dataset']}-{source}")
+    output = Path(output or Path("sids") / f"{config['dataset']}-{_name(config)}")
     require_writable(output, OTHER_OUTPUT)
     with held(output, OTHER_OUTPUT):
         return _tokenize_into(output, config)
 
 
 def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityReport, list[Path]]:
-    from recbole_gr.pipeline.item_sids import learned_sids
+    from recbole_gr.data.prepare import training_split
+    from recbole_gr.pages.sids import CSV_FILE, write_sids_csv, write_walk
+    from recbole_gr.pages.walk import MOST_ITEMS
+    from recbole_gr.pipeline.item_sids import learned_sids, walk_of
     from recbole_gr.pipeline.sids import write_sids
     from recbole_gr.quality.gate import collapse_reasons, verdict
 
-    sids = learned_sids(config)
+    train = training_split(config)
+    sids = learned_sids(config, train)
     table, report, tokens = sids.table, sids.report, sids.content.item_tokens
     reasons = collapse_reasons(report, config["sid_min_distinct"], config["sid_min_utilisation"])
     if reasons:  # judging is what this command is for, so it never stops
         logging.getLogger().warning(verdict(config, report, reasons))
-    return table, report, write_sids(output, config, table, report, tokens)
+    files = write_sids(output, config, table, report, tokens)
+    files.append(write_sids_csv(table, tokens, output / CSV_FILE))
+    if table.n_items > MOST_ITEMS:
+        say("No page of the SIDs is written: it holds up to %d items", MOST_ITEMS)
+        return table, report, files
+    return table, report, files + write_walk(output, walk_of(config, train, sids, _name(config)))
+
+
+def _name(config: Config) -> str:
+    """What the SIDs are called: the file that they come from, or the tokenizer."""
+    return Path(config["sid_file"]).stem if config["sid_file"] else config["tokenizer"]
 
 
 def main(argv: list[str] | None = None) -> int:

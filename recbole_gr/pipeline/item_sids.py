@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recbole_gr.data.content import ItemContent, item_content
 from recbole_gr.data.prepare import training_split
+from recbole_gr.data.titles import item_titles
 from recbole_gr.distributed import processes
+from recbole_gr.pages.walk import Walk, gathered
 from recbole_gr.pipeline.sids import judged, prepare_sid
 from recbole_gr.pipeline.signals import item_behaviour, tokenizer_signals
 from recbole_gr.quality.gate import apply_gate
@@ -98,6 +101,27 @@ def item_sids(config: Config, train: Dataset | None = None) -> ItemSIDs:
         return learned_sids(config, train).gated(config)
     made = processes.broadcast_object(lambda: learned_sids(config, train).gated(config).to_plain())
     return ItemSIDs.of_plain(made)
+
+
+def walk_of(
+    config: Config,
+    train: Dataset,
+    sids: ItemSIDs,
+    name: str,
+    versions: Mapping[str, Tensor] | None = None,
+) -> Walk:
+    """What the page of the SIDs shows.
+
+    Args:
+        config: of a run.
+        train: its training split.
+        sids: of its items.
+        name: of what made them.
+        versions: SIDs of before and after, as for :func:`~recbole_gr.pages.walk.gathered`.
+    """
+    tokens, levels = sids.content.item_tokens, sids.report.content_levels
+    known = item_titles(config), sids.content.vectors, item_behaviour(train)
+    return gathered(name, sids.table, tokens, *known, levels, versions)
 
 
 def content_vectors(config: Config, train: Dataset) -> Tensor:

@@ -76,8 +76,8 @@ def most_cooccurring(
     rank = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
     rows, often = torch.full((len(queries), k), -1), torch.zeros(len(queries), k, dtype=torch.long)
     keep = rank < k
-    place = query[keep], rank[keep]
-    rows[place], often[place] = item[keep], times[keep]
+    rows[query[keep], rank[keep]] = item[keep]
+    often[query[keep], rank[keep]] = times[keep]
     return rows, often
 
 

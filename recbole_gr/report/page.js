@@ -3,11 +3,15 @@
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** The data of an element that `packed_script` wrote, as text. */
-async function unpacked(name) {
-  const raw = Uint8Array.from(atob(document.getElementById(name).textContent), c => c.charCodeAt(0));
-  return new Response(new Blob([raw]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+function unpacking(name) {
+  const text = atob(document.getElementById(name).textContent), raw = new Uint8Array(text.length);
+  for (let i = 0; i < raw.length; i++) raw[i] = text.charCodeAt(i);
+  return new Response(new Blob([raw]).stream().pipeThrough(new DecompressionStream("gzip")));
 }
+/** The data of an element that `packed_script` wrote, as text. */
+const unpacked = name => unpacking(name).text();
+/** The same as bytes. */
+const unpackedBytes = async name => new Uint8Array(await unpacking(name).arrayBuffer());
 
 let library;
 /** Plotly, which lies compressed in the page; run once, when the first figure asks for it. */

@@ -138,8 +138,8 @@ def _run(own: dict[str, Any], settings: list[str]) -> None:
     new_items = _new_items(own["new_items"]) if "new_items" in own else None
     options = {key: own.get(key) for key in ("batch_size", "exclude_history")}
 
-    from recbole_gr.serving.recommender import Recommender
     from recbole_gr.data.titles import item_titles
+    from recbole_gr.serving.recommender import Recommender
 
     recommender = Recommender.load(
         own["checkpoint"], own.get("model"), with_users=explained or histories is None, **overrides
