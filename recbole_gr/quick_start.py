@@ -54,9 +54,11 @@ def run_recbole_gr(
         for it, or None), `sid` (quality of the semantic IDs or None),
         `sid_digest` (sha256 of the SIDs or None), `log`, `config`, `valid_curve` (epoch and score
         of each validation), `epoch_figures` (what a trainer notes of each epoch, or None),
-        `redistribution` (how single items are spread over codes, or
-        None), `table` (markdown), `bucket_table`, `files`. For several `results` (a list of such),
-        `table`, `bucket_table` and `files` (paths by "md", "csv", "json", "png", "manifest").
+        `redistribution` (how single items are spread over codes, or None), `walk` (SIDs of before
+        and after, the arrays of a :class:`~recbole_gr.pages.walk.Walk`, where a model gives items
+        others than it was given, or None), `table` (markdown), `bucket_table`, `files`. For several
+        `results` (a list of such), `table`, `bucket_table` and `files` (paths by "md", "csv",
+        "json", "png", "manifest").
 
         With several processes (`nproc`, `world_size`, torchrun) None on all ranks but 0.
 

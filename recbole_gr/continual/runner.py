@@ -29,6 +29,7 @@ from recbole_gr.continual.tokens import (
     log_churn,
 )
 from recbole_gr.continual.vectors import CollaborativeVectors
+from recbole_gr.continual.walks import PeriodWalks
 from recbole_gr.data import item_content, prepared_data
 from recbole_gr.data.frequency import popularity
 from recbole_gr.distributed import processes
@@ -89,6 +90,7 @@ class ContinualRun:
         files = sid_files(self.config)
         self.chains = {how: TokenizerChain(how, self.config, files.get(how)) for how in ways}
         self.n_periods, self.all_periods = check_periods(self)
+        self.walks = PeriodWalks()
         self._counts: dict[int, np.ndarray] = {}  # training targets of each item in a period
 
     def run(self) -> dict[str, Any] | None:
@@ -132,6 +134,8 @@ class ContinualRun:
                 self.models, self.config, self.given.settings, results, folder
             )
             files["html"] = str(write_periods_page(folder))
+        if files is not None:
+            files |= self.walks.write(folder)
         return {
             "results": results, "table": table, "bucket_table": None,
             "folder": str(self.store.root), "files": files,
@@ -209,6 +213,7 @@ class ContinualRun:
                 continue
             old_tokenizer, old_table = chain.tokenizer, chain.table
             made[how] = chain.advance(items, cf)
+            self.walks.add(how, period, config, train, made[how][0])
             log_churn(how, period, made[how][1])
             if needed and old_table is not None:
                 codes = old_table.codes[1:]

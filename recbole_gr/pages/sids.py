@@ -36,15 +36,14 @@ _AGREEMENT = (
 )
 _ABOUT_AGREEMENT = (
     "Whether two tokenizers put the same items on one prefix of so many codes. Adjusted Rand "
-    "index: pairs of items that both put together, 0 by chance and 1 where all is the same. NMI: mutual "
-    "information over the mean of the two entropies; many small prefixes raise it by themselves. "
-    "Pairs kept: of two items on one prefix of the first, how often they are on one of the second."
+    "index: pairs of items that both put together, 0 by chance, 1 where all is the same. NMI: "
+    "mutual information over the mean of the two entropies; many small prefixes raise it by "
+    "themselves. Pairs kept: of two items on one prefix of the first tokenizer, how often they are "
+    "on one of the second."
 )
 
 
-def write_sid_page(
-    walks: Sequence[Walk | str | Path], path: str | Path, title: str = ""
-) -> Path:
+def write_sid_page(walks: Sequence[Walk | str | Path], path: str | Path, title: str = "") -> Path:
     """Write the page of one table of SIDs, or of several of the same items.
 
     Args:

@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 NEIGHBOURS = 10  # of each item, by content and in histories
 MOST_ITEMS = 2**17  # their neighbours are found by comparing all with all
 MOST = 2**31 - 1  # of a code or a count
+QUICK_ITEMS = 2**14  # so many take seconds
 WHOLE = 10_000  # cosines are kept as integers, of so many to one
 _REMEDY = "Write it again with python -m recbole_gr.tokenize."
 _ABOUT = {
@@ -104,8 +105,8 @@ class Walk:
             meta["content_levels"] = self.content_levels
         return SIDTable.from_item_codes(codes, self.sizes, meta)
 
-    def save(self, path: str | Path) -> None:
-        """Write it to one ``.npz`` file, without pickle."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it as arrays by name, of numbers and of bytes of text."""
         about = {
             "format_version": FORMAT_VERSION, "name": self.name, "sizes": list(self.sizes),
             "content_levels": self.content_levels, "versions": list(self.versions),
@@ -116,6 +117,11 @@ class Walk:
         arrays |= {n: a for n in _OF_ITEMS if (a := getattr(self, n)) is not None}
         arrays |= {f"cohesion_{level}": a for level, a in enumerate(self.cohesion)}
         arrays |= {f"version_{place}": a for place, a in enumerate(self.versions.values())}
+        return arrays
+
+    def save(self, path: str | Path) -> None:
+        """Write its arrays to one ``.npz`` file, without pickle."""
+        arrays: dict[str, Any] = self.arrays()
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 

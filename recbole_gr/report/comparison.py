@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbole_gr.data.ties import tied_text
@@ -10,7 +11,7 @@ from recbole_gr.report.epochs import plot_epochs
 from recbole_gr.report.figure import interval_rows, panels
 from recbole_gr.report.lines import interval_text
 from recbole_gr.report.metrics import metric_columns
-from recbole_gr.report.ranks import without_history_table, write_ranks
+from recbole_gr.report.ranks import without_history_table, write_rank_file, write_ranks
 from recbole_gr.report.redistribution import plot_redistribution
 from recbole_gr.report.table import Column, table_text, write_files
 
@@ -63,8 +64,8 @@ def write_report(results: list[dict[str, Any]], folder: str | os.PathLike[str]) 
     """Write `results.md`, `results.csv`, `results.json` and `results.png` into `folder`.
 
     Where a result has `epoch_figures`, also `epochs-<model>.json` and `epochs-<model>.png`; where
-    it has a `redistribution`, that as JSON and PNG likewise; and its `test_ranks`, which are in no
-    other file, as `ranks-<model>.npz`.
+    it has a `redistribution`, that as JSON and PNG likewise; and its `test_ranks` and `walk` (SIDs
+    of before and after), which are in no other file, as `ranks-<model>.npz`, `walk-<model>.npz`.
 
     Args:
         results (list[dict]): as `run_recbole_gr` returns them for one model, at least one.
@@ -79,7 +80,7 @@ def write_report(results: list[dict[str, Any]], folder: str | os.PathLike[str]) 
         "results",
         md=_markdown_page(results),
         rows=[[column.title for column in columns], *rows],
-        data=[{k: v for k, v in r.items() if k != "test_ranks"} for r in results],
+        data=[{k: v for k, v in r.items() if k not in ("test_ranks", "walk")} for r in results],
         figure=plot_results(results),
     )
     write_ranks(results, folder)
@@ -88,6 +89,8 @@ def write_report(results: list[dict[str, Any]], folder: str | os.PathLike[str]) 
             data, model = result.get(key), result["model"]
             if data:
                 write_files(folder, f"{name}-{model}", data=data, figure=plot(data, model))
+        if result.get("walk"):
+            write_rank_file(Path(folder, f"walk-{result['model']}.npz"), result["walk"])
     return {kind: str(path) for kind, path in files.items()}
 
 

@@ -21,7 +21,8 @@ from recbole_gr.data.ties import tested_targets
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.failures import note_resume
 from recbole_gr.errors import ConfigError, Diverged
-from recbole_gr.pipeline.item_sids import ItemSIDs, content_vectors, item_sids
+from recbole_gr.pages.walk import MOST_ITEMS, QUICK_ITEMS
+from recbole_gr.pipeline.item_sids import ItemSIDs, content_vectors, item_sids, walk_of
 from recbole_gr.pipeline.new_items import fitted_state
 from recbole_gr.report.lines import opening_line
 from recbole_gr.run.log_file import start_log
@@ -170,10 +171,25 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         "generation": trainer.generation_figures,
         "epoch_figures": trainer.epoch_figures,
         "redistribution": model.redistribution() if registry.is_generative(model) else None,
+        "walk": None if start.checkpoint else _walk(config, train_data._dataset, sids, model),
         "log": log,
         "config": plain_config(config),
         "given": sorted(config.external_config_dict),
     }
+
+
+def _walk(
+    config: Config, train: Dataset, sids: ItemSIDs | None, model: Any
+) -> dict[str, np.ndarray] | None:
+    """The SIDs of before and after, where the model gave items others than it was given."""
+    if sids is None or not processes.is_rank_zero():
+        return None
+    versions: dict[str, torch.Tensor] = getattr(model, "sid_versions", dict)()
+    if not versions or sids.table.n_items > MOST_ITEMS:
+        return None
+    quick = sids.table.n_items > QUICK_ITEMS
+    made = {name: codes[1:].cpu() for name, codes in versions.items()}
+    return walk_of(config, train, sids, config["model"], made, quick).arrays()
 
 
 @contextlib.contextmanager

@@ -192,6 +192,11 @@ class IntRR(ItemSide, ExactRecommender):
         levels = [self.ran.probabilities(logits) for logits in self.assign(items)[1]]
         return described(self.shown_tokens, self.codes[items], levels)
 
+    @torch.no_grad()
+    def sid_versions(self) -> dict[str, Tensor]:
+        """The Stage-1 SIDs, and the codes of largest logit on the item side."""
+        return {"Stage 1": self.codes, "item side": self._assigned_codes()}
+
     # Inference
 
     def user_state(self, interaction: Interaction) -> Tensor:

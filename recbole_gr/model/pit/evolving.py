@@ -37,10 +37,12 @@ class EvolvingItems(IndexedRecommender):
         round_near: ``[n_items, M]`` the neighbours of the round that is being judged, else empty;
             ``round_sums``, ``round_squares [n_items, M, L - 1]`` of the gains in
             ``log P(prefix | user)`` and ``round_count [n_items]`` targets so far.
+        moved: ``[M, 2 + 2 L]`` all moves in time: number of the round from 1 on, item, SID of
+            before, SID of after.
     """
 
     other_parameter_name = (
-        "round_near", "round_sums", "round_squares", "round_count", "steps_unrefreshed",
+        "round_near", "round_sums", "round_squares", "round_count", "steps_unrefreshed", "moved",
     )  # fmt: skip
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
@@ -52,6 +54,8 @@ class EvolvingItems(IndexedRecommender):
         self.moves = self.by_items and self.n_levels > 1 and "coevo" not in config["ablate"]
         self.steps_unrefreshed = 0
         self.fold: int | None = None  # of the users who are left out at present
+        self.round = 0  # that epochs belong to at present, from 1 on
+        self.moved = self.codes.new_zeros(0, 2 + 2 * self.n_levels)
         self._end_round()
 
     def begin_epoch(self, epoch: int, n_epochs: int) -> None:
@@ -62,6 +66,7 @@ class EvolvingItems(IndexedRecommender):
             n_epochs: of this phase at most; in its last quarter nothing moves any more.
         """
         number = epoch // self.every
+        self.round = number + 1
         # Rounds are whole, and what has moved needs time to be learned.
         last = (n_epochs - max(1, n_epochs // SETTLING)) // self.every
         self.fold = number % self.n_folds if self.moves and number < last else None
@@ -78,6 +83,18 @@ class EvolvingItems(IndexedRecommender):
             return self.sequence(interaction)[:, 1:], self.counted(interaction)
         targets = interaction[self.ITEM_ID].unsqueeze(1)
         return targets, torch.ones_like(targets, dtype=torch.bool)
+
+    @torch.no_grad()
+    def sid_versions(self) -> dict[str, Tensor]:
+        """The SIDs of the start, those after each round in which some moved, and of each item the
+        heaviest by now where that is another."""
+        codes, versions = self.codes.clone(), {"start": self.codes}
+        for number in self.moved[:, 0].unique().tolist():
+            made = self.moved[self.moved[:, 0] == number].to(codes)
+            codes[made[:, 1]] = made[:, 2 + self.n_levels :]
+            versions[f"round {number}"] = codes.clone()
+        now = self.index.heaviest().long()
+        return versions if (now[1:] == codes[1:]).all() else {**versions, "now": now}
 
     @torch.no_grad()
     def _begin_round(self, number: int) -> None:
@@ -160,5 +177,8 @@ class EvolvingItems(IndexedRecommender):
             changed = (new != codes[items]).int().argmax(1)
             for level, name in enumerate(figures):
                 figures[name] = float((changed == level).sum())
+            which = torch.stack([torch.full_like(items, self.round), items], 1)
+            made = torch.cat([which, codes[items].long(), new.long()], 1)
+            self.moved = torch.cat([self.moved.to(made), made])
             move(self.index, items, new)
         return {"items moved": {"all": float(len(items)), **figures}}
