@@ -21,6 +21,7 @@ from recbole_gr.data.prepare import create_dataset, data_preparation
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.model import IntRR
 from recbole_gr.model.tiger import TIGER
+from recbole_gr.pages.walk import Walk
 from recbole_gr.pipeline.item_sids import ItemSIDs
 from recbole_gr.quality.measures import quality_report
 from recbole_gr.quick_start import run_recbole_gr
@@ -138,6 +139,17 @@ def test_every_method_of_the_matrix_in_every_period(settings):
     assert len(json.load(open(outcome["files"]["json"], encoding="utf-8"))) == len(
         outcome["results"]
     )
+    page = Path(outcome["files"]["sids page"])
+    for how in ("frozen", "finetune", "dact"):
+        walk = Walk.load(page.with_name(f"walk-{how}.npz"))
+        assert list(walk.versions) == ["period 0", "period 1", "period 2"]
+        for period, codes in enumerate(walk.versions.values()):
+            name = how if period else "start"
+            file = Path(outcome["folder"], f"period-{period}", f"{name}.npz")
+            there = [token for token, sid in zip(walk.tokens, codes) if sid[0] >= 0]
+            kept = SIDTable.load(file, ["[PAD]", *there]).codes[1:]
+            assert (codes[: len(there)] == kept.numpy()).all()
+        assert (walk.codes == walk.versions["period 2"]).all()
 
 
 @pytest.mark.slow

@@ -223,6 +223,14 @@ def test_a_round_moves_the_share_asked_for_and_states_it():
     assert loss["after"] <= loss["before"] + 0.05  # the SIDs of before still serve
     assert set(figures["behaviour in the SIDs"]) == {"NMI of the first code"}
     assert not len(model.round_near)
+    versions = model.sid_versions()
+    assert list(versions) == ["start", f"round {model.round}"]
+    assert (versions["start"] == model.codes).all()
+    assert (versions[f"round {model.round}"][1:] == model.index.heaviest()[1:]).all()
+    assert set(model.moved[:, 1].tolist()) == set(changed.nonzero().flatten().tolist())
+    again = judging(evolve_margin=0.0, evolve_share=0.2)[0]
+    again.load_other_parameter(model.other_parameter())  # as a checkpoint does
+    assert (again.sid_versions()[f"round {model.round}"] == versions[f"round {model.round}"]).all()
 
 
 @pytest.mark.parametrize("ablate", ["coevo", None])

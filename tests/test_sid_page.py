@@ -6,38 +6,22 @@ import gzip
 import json
 import re
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from browser_pages import browser, opened
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from tiny import read_sequences
+from walks import ODD, SIZES, N, made
 
+from recbole_gr.commands.tokenize import compare_tokenizers
 from recbole_gr.errors import ConfigError
 from recbole_gr.pages.agreement import agreement, prefix_parts
 from recbole_gr.pages.packing import BLOCK, Block
 from recbole_gr.pages.sids import write_sid_page, write_sids_csv, write_walk
 from recbole_gr.pages.walk import WHOLE, Walk, gathered
-from recbole_gr.quality.assessment import Behaviour
 from recbole_gr.sid.table import SIDTable
-
-ODD = ["a,b", 'q"uote', "=1+1", "-x", "<b>&amp;", "żółć", "007", "</script><img src=x>"]
-N, SIZES = 60, (4, 3, 5)
-
-
-def made(seed=0, n=N, sizes=SIZES, name="A", **given):
-    """A random table of items with odd names, their content and histories."""
-    rng = np.random.default_rng(seed)
-    codes = torch.from_numpy(np.stack([rng.integers(0, size, n) for size in sizes], 1))
-    tokens = ["[PAD]", *ODD, *(f"i{number}" for number in range(len(ODD), n))][: n + 1]
-    content = torch.from_numpy(rng.normal(size=(n + 1, 6)).astype(np.float32))
-    pairs = torch.from_numpy(rng.integers(0, n, (300, 2)))
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    titles = {token: f"Title <i>of</i> {token} & ‹more›" for token in tokens[1:-2]}
-    known = {"titles": titles, "content": content}
-    known["behaviour"] = Behaviour(torch.from_numpy(rng.integers(0, 50, n)), pairs)
-    walk = gathered(name, SIDTable.from_item_codes(codes, sizes), tokens, **{**known, **given})
-    return walk, content[1:], pairs
 
 
 class Unpacked:
@@ -202,137 +186,51 @@ def test_large_tables_lie_in_blocks(tmp_path):
     assert blocks[0] + blocks[1] == sorted(tokens[1:], key=lambda t: (int(t) % 300, int(t)))
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with browser() as started:
-        yield started
+@pytest.mark.parametrize("model", ["IntRR", "PIT"])
+def test_a_run_keeps_the_sids_of_before_and_after(trained, model, tmp_path):
+    result = trained(model)
+    file = Path(result["files"]["md"]).with_name(f"walk-{model}.npz")
+    walk = Walk.load(file)
+    first, *_, last = walk.versions.values()
+    assert (first == walk.codes).all() and walk.near is not None and walk.titles[0]
+    if model == "IntRR":
+        level = float((first == last)[:, 0].mean())
+        assert walk.versions.keys() == {"Stage 1", "item side"}
+        agreement = result["epoch_figures"][-1]["figures"]["agreement with the Stage-1 SID"]
+        assert level == pytest.approx(agreement["level a"])
+    with open(result["files"]["json"]) as report:
+        assert "walk" not in json.load(report)[0]
+    assert write_sid_page([file], tmp_path / "sids.html").stat().st_size
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pages")
-    walk, _, _ = made(versions={"period 0": torch.randint(0, 3, (N - 5, 3))})
-    walk.versions["period 1"] = walk.codes
-    other, _, _ = made(1, sizes=(5, 4), name="B")
-    write_sids_csv(walk.table, ["[PAD]", *walk.tokens], folder / "sids.csv")
-    write_sid_page([walk], folder / "one.html")
-    write_sid_page([walk, other], folder / "two.html")
-    return folder, walk, other
-
-
-def test_one_walks_down_by_click_and_keyboard_and_up_again(chromium, pages):
-    folder, walk, _ = pages
-    counts = Counter(map(tuple, walk.codes[:, :1].tolist()))
-    with opened(chromium, folder / "one.html") as page:
-        codes = page.locator(".codes button")
-        shown = {tuple([int(b.get_attribute("data-code"))]): b.inner_text() for b in codes.all()}
-        assert {code: int(text.split()[-1]) for code, text in shown.items()} == counts
-        page.locator(".treemap path.surface").nth(1).click()
-        page.wait_for_function("location.hash.startsWith('#prefix=')")
-        prefix = int(page.evaluate("location.hash").split("=")[1])
-        assert (
-            page.locator("nav.path .note")
-            .inner_text()
-            .strip()
-            .startswith(f"{counts[(prefix,)]} items")
-        )
-        first = page.locator(".codes button").first
-        second = int(first.get_attribute("data-code"))
-        first.focus()
-        page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelectorAll('nav.path button').length === 3")
-        assert page.evaluate("location.hash") == f"#prefix={prefix},{second}"
-        inside = [row for row in range(N) if tuple(walk.codes[row, :2]) == (prefix, second)]
-        page.wait_for_function(
-            f"document.querySelectorAll('.items tbody tr').length === {len(inside)}"
-        )
-        listed = page.locator(".items tbody tr td:nth-child(2)").all_inner_texts()
-        assert sorted(listed) == sorted(walk.tokens[row] for row in inside)
-        page.locator("nav.path button").first.click()
-        page.wait_for_function("document.querySelectorAll('nav.path button').length === 1")
-
-
-def test_an_item_is_found_and_shows_neighbours_mates_and_sids_of_before(chromium, pages):
-    folder, walk, _ = pages
-    row = walk.tokens.index("</script><img src=x>")
-    with opened(chromium, folder / "one.html") as page:
-        page.get_by_label("Find an item").fill("img SRC")
-        page.locator(".hits button").first.wait_for()
-        page.get_by_label("Find an item").press("Enter")
-        page.wait_for_selector(".panel[data-item]")
-        assert page.locator(".panel h3").inner_text() == walk.titles[row]
-        near = page.locator("[data-kind=content] li button")
-        expected = [walk.tokens[other] for other in walk.near[row]]
-        assert [button.get_attribute("data-id") for button in near.all()] == expected
-        texts = page.locator("[data-kind=content] li").all_inner_texts()
-        for other, text in zip(walk.near[row], texts):
-            same = (walk.codes[row] == walk.codes[other]).astype(int).cumprod().sum()
-            assert (f"{same} of 3 codes" if same else "no code") in text
-        rows = page.locator(".history tr")
-        before = walk.versions["period 0"][row]
-        assert rows.nth(0).locator("td").first.inner_text() == ", ".join(map(str, before))
-        marked = rows.nth(1).locator("b.changed").all_inner_texts()
-        changed = before != walk.codes[row]
-        assert marked == list(map(str, walk.codes[row][changed]))
-        page.wait_for_function("location.hash.startsWith('#item=')")
-        address = page.evaluate("location.hash")
-    with opened(chromium, folder / "one.html", address) as page:  # the address leads back
-        assert page.locator(".panel").get_attribute("data-item") == walk.tokens[row]
-        assert (
-            page.locator(".items tr[aria-current=true] td").first.inner_text() == walk.tokens[row]
-        )
-
-
-def test_the_csv_of_the_browser_is_that_of_python(chromium, pages):
-    folder, _, _ = pages
-    with opened(chromium, folder / "one.html") as page:
-        with page.expect_download() as saved:
-            page.locator("button.csv").click()
-        assert saved.value.suggested_filename == "sids-A.csv"
-        with open(saved.value.path(), "rb") as file:
-            assert file.read() == (folder / "sids.csv").read_bytes()
-
-
-@pytest.mark.parametrize("width, scheme", [(390, "light"), (1200, "dark")])
-def test_two_tables_show_the_same_item_on_any_screen(chromium, pages, width, scheme):
-    folder, walk, other = pages
-    with opened(chromium, folder / "two.html", "#item=i20", width, scheme) as page:
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= width
-        row = walk.tokens.index("i20")
-        sids = [
-            re.findall(r"[a-z] (\d+)", " ".join(path.locator("button").all_inner_texts()))
-            for path in page.locator(".panel .codes.path").all()
-        ]
-        assert [list(map(int, sid)) for sid in sids] == [
-            walk.codes[row].tolist(), other.codes[row].tolist()
-        ]  # fmt: skip
-        tops = [view.bounding_box()["y"] for view in page.locator(".view:has(.treemap)").all()]
-        assert (tops[0] == tops[1]) == (width > 1000)
-        page.locator(".view select").first.select_option("1")  # the second tokenizer twice
-        page.wait_for_function("document.querySelectorAll('.panel .codes.path').length === 1")
-        back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (back == "rgb(255, 255, 255)") == (scheme == "light")
-
-
-@pytest.mark.parametrize(
-    "known",
-    [
-        {"titles": None},
-        {"content": None, "behaviour": None, "titles": None},
-        {"behaviour": Behaviour(torch.zeros(N, dtype=torch.long))},
-        {"sizes": (7,)},
-        {"sizes": (2, 1), "content_levels": 1},
-    ],
-)
-def test_pages_of_what_is_known_alone_open_without_an_error(chromium, tmp_path, known):
-    walk, _, _ = made(**known)
-    with opened(chromium, write_sid_page([walk], tmp_path / "p.html"), "#item=007") as page:
-        assert page.locator(".panel").get_attribute("data-item") == "007"
-        for code in range(len(walk.sizes)):
-            page.evaluate(f"walk.views[0].show(walk.catalogue.trees[0].sid(3).slice(0, {code}))")
-        expected = sum(
-            count > 1
-            for count in Counter(map(tuple, walk.codes[:, : walk.content_levels].tolist())).values()
-        )
-        assert f"{expected} SID" in page.locator("#walk-collisions h3").inner_text()
+def test_several_tokenizers_stand_on_one_page(tiny_folder, tmp_path):
+    _, _, files = compare_tokenizers(
+        ["RKMeans", "OPQ"],
+        "tiny",
+        tmp_path / "out",
+        config_dict={
+            "data_path": str(tiny_folder), "show_progress": False, "sid_dir": str(tmp_path),
+            "content_cache_dir": str(tmp_path), "codebook_size": 8, "content_dim": 8,
+        },
+    )  # fmt: skip
+    assert tmp_path / "out" / "sids.html" in files
+    page = Unpacked(tmp_path / "out" / "sids.html")
+    assert [table["name"] for table in page.about["tables"]] == ["RKMeans", "OPQ"]
+    ids, _ = json.loads(page.bytes("walk-texts-0"))
+    for name in ("RKMeans", "OPQ"):
+        table = SIDTable.load(tmp_path / "out" / name / "sid.npz", ["[PAD]", *ids])
+        columns = [next(page.numbers) for _ in table.sizes]
+        assert list(map(list, zip(*columns))) == table.codes[1:].tolist()
+        for _ in Walk.load(tmp_path / "out" / name / "walk.npz").cohesion:
+            next(page.numbers)
+    sequences = read_sequences(tiny_folder)
+    counts = Counter(item for items in sequences.values() for item in items[:-2])
+    assert next(page.numbers) == [counts[item] for item in ids]
+    often = Counter(
+        frozenset(pair) for items in sequences.values() for pair in zip(items[:-2], items[1:-2])
+    )
+    *_, beside, times = page.arrays("walk-near-0", page.about["neighbours"][0])
+    k = len(beside) // len(ids)
+    for place, item in enumerate(ids):
+        for at, count in zip(beside[place * k :][:k], times[place * k :][:k]):
+            assert count == (often[frozenset((item, ids[at - 1]))] if at else 0)

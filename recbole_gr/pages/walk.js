@@ -66,7 +66,7 @@ class Walk {
       const prefix = codes(i ? `prefix${i + 1}` : "prefix");
       return prefix ? view.show(prefix) : item >= 0 ? view.reveal(item) : view.show([]);
     }));
-    if (item >= 0) await this.panel.show(item);
+    await this.panel.show(item >= 0 ? item : this.catalogue.mostUsed());
   }
 
   async save(tree) {

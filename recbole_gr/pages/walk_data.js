@@ -71,13 +71,6 @@ class Tree {
     return spread;
   }
 
-  /** The least and the largest likeness of the prefixes of a length, as ends of a scale of colours. */
-  likenessEnds(depth) {
-    this.ends ??= [];
-    return this.ends[depth] ??= (this.likeness[depth] ?? []).reduce(([low, high], value) =>
-      Number.isNaN(value) ? [low, high] : [Math.min(low, value), Math.max(high, value)], [1, 0]);
-  }
-
   sid(item) { return this.codes.map(codes => codes[item]); }
 
   /** How many codes two items share from the first on. */
@@ -153,6 +146,22 @@ class Catalogue {
     for (let i = 0; i < this.n; i++) sums[i + 1] = sums[i] + (this.counts?.[tree.order[i]] ?? 0);
     return sums;
   }
+
+  /** The least and the largest likeness of prefixes of a length in all trees, the ends of one scale of colours. */
+  likenessEnds(depth) {
+    this.ends ??= [];
+    if (!this.ends[depth]) {
+      let [low, high] = [1, 0];
+      for (const tree of this.trees)
+        for (const value of tree.likeness[depth] ?? [])
+          if (!Number.isNaN(value)) [low, high] = [Math.min(low, value), Math.max(high, value)];
+      this.ends[depth] = [low, high];
+    }
+    return this.ends[depth];
+  }
+
+  /** The item that is used most; the first where that is not known. */
+  mostUsed() { return this.counts ? this.counts.reduce((best, count, item) => count > this.counts[best] ? item : best, 0) : 0; }
 
   /** What a block holds, unpacked once. */
   block(kind, number) {

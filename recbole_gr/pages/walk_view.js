@@ -171,7 +171,7 @@ class View {
       : logs(kind === "use" ? use(node) / count(node) : count(node)));
     const ticks = kind === "likeness" ? {} : { tickvals: [0, 1, 2, 3, 4, 5], ticktext: [1, 10, 100, "1k", "10k", "100k"] };
     const known = colours.filter(value => value !== null);
-    const [low, high] = kind === "likeness" ? this.tree.likenessEnds(this.prefix.length + 1)
+    const [low, high] = kind === "likeness" ? this.app.catalogue.likenessEnds(this.prefix.length + 1)
       : [0, Math.max(0.5, ...known)];
     const about = node => `${level} ${node.code}<br>${written(count(node), "item")}`
       + (this.app.catalogue.counts ? `<br>${written(use(node), "interaction")}` : "")
