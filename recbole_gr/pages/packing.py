@@ -14,6 +14,7 @@ import numpy as np
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.pages.walk import WHOLE
+from recbole_gr.quality.neighbours import EXACT
 from recbole_gr.report.page import data_script, packed_script
 from recbole_gr.sid.table import sid_keys
 
@@ -71,7 +72,7 @@ def packed(walks: Sequence[Walk]) -> list[str]:
     about = {
         "n": n, "block": BLOCK, "whole": WHOLE, "tables": tables, "parts": core.parts,
         "counts": first.counts is not None, "neighbours": parts,
-        "near": [name for name, items in given.items() if items is not None],
+        "exact": n <= EXACT, "near": [name for name, items in given.items() if items is not None],
     }  # fmt: skip
     return [data_script(about, "walk-about"), packed_script(core.data, "walk-core"), *elements]
 

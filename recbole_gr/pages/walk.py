@@ -13,7 +13,7 @@ import torch
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.quality.cohesion import unit
-from recbole_gr.quality.neighbours import content_neighbours, most_cooccurring
+from recbole_gr.quality.neighbours import most_cooccurring, near_content
 from recbole_gr.quality.semantics import cohesion_of_prefixes
 from recbole_gr.sid.formats import text, text_array, tokens_without_padding
 from recbole_gr.sid.table import SIDTable
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 NEIGHBOURS = 10  # of each item, by content and in histories
-MOST_ITEMS = 2**17  # their neighbours are found by comparing all with all
+MOST_ITEMS = 2**18  # of a page, whose data a browser holds
 MOST = 2**31 - 1  # of a code or a count
-QUICK_ITEMS = 2**14  # so many take seconds
 WHOLE = 10_000  # cosines are kept as integers, of so many to one
 _REMEDY = "Write it again with python -m recbole_gr.tokenize."
 _ABOUT = {
@@ -196,7 +195,7 @@ def gathered(
     parts: dict[str, Any] = {}
     if content is not None:
         items = content[1:].cpu()
-        near = content_neighbours(items, queries, k)
+        near = near_content(items, k)
         values = cohesion_of_prefixes(codes[:, :levels], lambda rows: items[rows])
         parts["near"], parts["cosine"] = _small(near), _of_whole(_cosines(items, near))
         parts["cohesion"] = [_of_whole(of_level) for of_level in values]

@@ -101,7 +101,8 @@ class ItemPanel {
       for (const [i, row] of rows.entries())
         if (trees.some(tree => tree.shared(item, found[i].item))) row.classList.add("shares");
       return el("section", { "data-kind": kind }, el("h4", {}, KINDS[kind]),
-        el("p", { class: "note" }, "with the codes that it shares from the first on"),
+        el("p", { class: "note" }, "with the codes that it shares from the first on"
+          + (kind === "content" && !catalogue.about.exact ? "; looked for in the clusters next to it" : "")),
         rows.length ? el("ol", {}, rows) : el("p", { class: "note" }, "None."));
     }));
   }

@@ -109,7 +109,6 @@ def walk_of(
     sids: ItemSIDs,
     name: str,
     versions: Mapping[str, Tensor] | None = None,
-    quick: bool = False,
 ) -> Walk:
     """What the page of the SIDs shows.
 
@@ -119,11 +118,9 @@ def walk_of(
         sids: of its items.
         name: of what made them.
         versions: SIDs of before and after, as for :func:`~recbole_gr.pages.walk.gathered`.
-        quick: leave the content out, whose neighbours take minutes in a large catalogue.
     """
     tokens, levels = sids.content.item_tokens, sids.report.content_levels
-    content = None if quick else sids.content.vectors
-    known = item_titles(config), content, item_behaviour(train)
+    known = item_titles(config), sids.content.vectors, item_behaviour(train)
     return gathered(name, sids.table, tokens, *known, levels, versions)
 
 

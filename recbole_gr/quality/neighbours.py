@@ -6,7 +6,9 @@ import torch
 from recbole_gr.compat.faiss_library import faiss
 from recbole_gr.quality.cohesion import unit
 
+EXACT = 2**15  # items of which all are compared with all
 _ROWS = 2**16  # items searched at once
+_NEAR = 8  # clusters that an item's neighbours are looked for in
 
 
 def content_neighbours(content: torch.Tensor, queries: torch.Tensor, k: int) -> torch.Tensor:
@@ -32,10 +34,43 @@ def content_neighbours(content: torch.Tensor, queries: torch.Tensor, k: int) -> 
         best, order = best.topk(k + 1, dim=1)
         found = found.gather(1, order)  # [q, k + 1]
         start += len(part)
+    return _without_own(found, queries)
+
+
+def near_content(content: torch.Tensor, k: int) -> torch.Tensor:
+    """As :func:`content_neighbours` for all items, in a time that grows less than their square.
+
+    Of more than ``EXACT`` items each is compared with those of the ``_NEAR`` clusters nearest to
+    its own, out of about the square root of their number (k-means); a few of the nearest may be
+    missing.
+
+    Returns:
+        LongTensor ``[n, k]`` rows; -1 where there are fewer.
+    """
+    n, queries = len(content), torch.arange(len(content))
+    if n <= EXACT:
+        return content_neighbours(content, queries, k)
+    vectors, n_clusters = _array(content), round(n**0.5)
+    clusters = faiss.Kmeans(vectors.shape[1], n_clusters, niter=10, spherical=True, seed=0)
+    clusters.train(vectors[:: max(1, n // (64 * n_clusters))])
+    cluster = torch.from_numpy(clusters.index.search(vectors, 1)[1][:, 0])
+    centres, rows = torch.from_numpy(clusters.centroids), torch.from_numpy(vectors)
+    members = cluster.argsort(stable=True).split(cluster.bincount(minlength=n_clusters).tolist())
+    found = torch.full((n, k + 1), -1)
+    for own, others in zip(members, (centres @ centres.T).topk(min(_NEAR, n_clusters)).indices):
+        among = torch.cat([members[int(other)] for other in others])
+        for part in own.split(4096):
+            best = (rows[part] @ rows[among].T).topk(min(k + 1, len(among))).indices
+            found[part, : best.shape[1]] = among[best]
+    return _without_own(found, queries)
+
+
+def _without_own(found: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """Neighbours ``[q, k + 1]`` without the queries themselves, ``[q, k]``."""
     # Of equal vectors FAISS need not return the query itself: the last place goes then.
     own = found == queries.unsqueeze(1)
     own[~own.any(1), -1] = True
-    return found[~own].view(len(queries), k)
+    return found[~own].view(len(queries), found.shape[1] - 1)
 
 
 def _array(vectors: torch.Tensor) -> np.ndarray:

@@ -21,7 +21,7 @@ from recbole_gr.data.ties import tested_targets
 from recbole_gr.distributed import processes
 from recbole_gr.distributed.failures import note_resume
 from recbole_gr.errors import ConfigError, Diverged
-from recbole_gr.pages.walk import MOST_ITEMS, QUICK_ITEMS
+from recbole_gr.pages.walk import MOST_ITEMS
 from recbole_gr.pipeline.item_sids import ItemSIDs, content_vectors, item_sids, walk_of
 from recbole_gr.pipeline.new_items import fitted_state
 from recbole_gr.report.lines import opening_line
@@ -187,9 +187,8 @@ def _walk(
     versions: dict[str, torch.Tensor] = getattr(model, "sid_versions", dict)()
     if not versions or sids.table.n_items > MOST_ITEMS:
         return None
-    quick = sids.table.n_items > QUICK_ITEMS
     made = {name: codes[1:].cpu() for name, codes in versions.items()}
-    return walk_of(config, train, sids, config["model"], made, quick).arrays()
+    return walk_of(config, train, sids, config["model"], made).arrays()
 
 
 @contextlib.contextmanager
