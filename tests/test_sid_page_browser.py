@@ -67,13 +67,13 @@ def test_an_item_is_found_and_shows_neighbours_mates_and_sids_of_before(chromium
     row = walk.tokens.index("</script><img src=x>")
     with opened(chromium, folder / "one.html") as page:
         page.get_by_label("Find an item").fill("img SRC")
-        page.locator(".hits button").first.wait_for()
+        page.locator(".hits a").first.wait_for()
         page.get_by_label("Find an item").press("Enter")
         page.wait_for_function(
             "id => document.querySelector('.panel').dataset.item === id", arg=walk.tokens[row]
         )
         assert page.locator(".panel h3").inner_text() == walk.titles[row]
-        near = page.locator("[data-kind=content] li button")
+        near = page.locator("[data-kind=content] li a")
         expected = [walk.tokens[other] for other in walk.near[row]]
         assert [button.get_attribute("data-id") for button in near.all()] == expected
         texts = page.locator("[data-kind=content] li").all_inner_texts()

@@ -11,7 +11,7 @@ class Walk {
   build(place) {
     this.search = el("input", { type: "search", placeholder: "title or id of an item", "aria-label": "Find an item",
       oninput: () => this.find(), onfocus: () => this.catalogue.all(),
-      onkeydown: event => { if (event.key === "Enter") this.hits.querySelector("button")?.click(); } });
+      onkeydown: event => { if (event.key === "Enter") this.hits.querySelector("a")?.click(); } });
     this.hits = el("ul", { class: "hits", "aria-label": "items found" });
     const saves = this.catalogue.trees.map(tree => el("button", { class: "csv", onclick: () => this.save(tree) },
       `CSV of ${tree.name}`));
@@ -25,9 +25,8 @@ class Walk {
     const words = this.search.value, hits = await this.catalogue.found(words, 12), texts = await this.catalogue.texts(hits);
     if (words !== this.search.value) return;
     const tree = this.views[0].tree;
-    this.hits.replaceChildren(...hits.map((item, i) => el("li", {}, el("button", { class: "item", "data-id": texts[i].id,
-      onclick: () => { this.hits.replaceChildren(); this.choose(item); } }, texts[i].title || texts[i].id,
-    el("small", {}, ` ${texts[i].id} \u00b7 ${tree.sid(item).join(", ")}`)))),
+    this.hits.replaceChildren(...hits.map((item, i) => el("li", { onclick: () => this.hits.replaceChildren() },
+      itemLink(this, item, texts[i]), el("small", {}, ` ${texts[i].id} \u00b7 ${tree.sid(item).join(", ")}`))),
     ...(words.trim() && !hits.length ? [el("li", { class: "note" }, "No item has these words.")] : []));
   }
 
@@ -83,7 +82,8 @@ class Walk {
       const { count, largest } = tree.collisions(20), texts = await this.catalogue.texts(largest.map(one => one.item));
       const suffix = tree.content < tree.depth ? ` (by the first ${tree.content} codes)` : "";
       place.append(el("h3", {}, `${tree.name}: ${written(count, "SID")} of several items${suffix}`), el("ol", { class: "groups" },
-        largest.map(({ prefix, size }, i) => el("li", {}, el("button", { class: "item", onclick: () => {
+        largest.map(({ prefix, size }, i) => el("li", {}, el("a", { href: `#prefix=${prefix.join(",")}`, onclick: event => {
+          event.preventDefault();
           this.goTo(tree, prefix);
           document.getElementById("walk").scrollIntoView();
         } }, `${written(size, "item")} on ${prefix.join(", ")}`), el("small", {}, ` such as ${short(texts[i].title || texts[i].id, 80)}`)))));

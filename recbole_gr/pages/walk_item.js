@@ -6,8 +6,7 @@ const MATES = 6, KINDS = { content: "Nearest by content", histories: "Most often
 class ItemPanel {
   constructor(app) {
     this.app = app;
-    this.place = el("aside", { class: "panel", "aria-live": "polite" }, el("p", { class: "note" },
-      "Choose an item: its SID, the items on the same prefixes, and its neighbours stand here."));
+    this.place = el("aside", { class: "panel", "aria-live": "polite" });
   }
 
   trees() { return [...new Set(this.app.views.map(view => view.tree))]; }
@@ -18,15 +17,15 @@ class ItemPanel {
     const parts = await Promise.all([...trees.map(tree => this.ofTree(tree, item)), this.neighbours(item)]);
     if (asked !== this.asked) return;
     const amount = catalogue.counts ? `, ${written(catalogue.counts[item], "training interaction")}` : "";
-    this.place.replaceChildren(el("h3", {}, text.title || text.id), el("p", { class: "note" }, `id ${text.id}${amount}`),
+    this.place.replaceChildren(el("h3", {}, text.title || text.id), el("p", { class: "note" }, `id ${text.id}${amount}`
+      + (this.app.item < 0 ? "; an example, choose another in the list, the tree or the search" : "")),
       el("div", { class: "parts" }, parts.flat()));
     this.place.dataset.item = text.id;
   }
 
-  /** A button for an item, with what is said of it. */
+  /** A link to an item, with what is said of it. */
   link(item, text, ...about) {
-    return el("li", {}, el("button", { class: "item", "data-id": text.id, onclick: () => this.app.choose(item) },
-      short(text.title || text.id, 90)), ...about.map(words => el("small", {}, ` ${words}`)));
+    return el("li", {}, itemLink(this.app, item, text, 90), ...about.map(words => el("small", {}, ` ${words}`)));
   }
 
   /** SID, mates by the number of shared codes, and the SIDs of before and after, of one tokenizer. */

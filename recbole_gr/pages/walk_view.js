@@ -33,6 +33,10 @@ function lines(text, width, most) {
   return shown.map(line => asText(short(line, width + 8))).join("<br>");
 }
 
+/** A link to an item, which is shown without leaving `view`, where one is. */
+const itemLink = (app, item, { id, title }, most = Infinity, view = null) => el("a", { href: `#item=${encodeURIComponent(id)}`,
+  "data-id": id, onclick: event => { event.preventDefault(); app.choose(item, view); } }, short(title || id, most));
+
 const MOST_CODES = 256, PAGE = 25;
 const COLOURS = { likeness: "content similarity", use: "interactions an item", items: "items" };
 
@@ -58,7 +62,7 @@ class View {
     this.codes = el("div", { class: "codes" });
     this.items = el("div");
     this.top = el("div", { class: "view" }, el("div", { class: "bar" }, this.trees, this.size, this.colour),
-      this.path, this.plot, this.codes);
+      this.path, this.plot, this.grey = el("p", { class: "note" }, "Dark grey: a single item."), this.codes);
     this.bottom = el("div", { class: "view" }, this.items);
     this.colours();
   }
@@ -171,6 +175,7 @@ class View {
       : logs(kind === "use" ? use(node) / count(node) : count(node)));
     const ticks = kind === "likeness" ? {} : { tickvals: [0, 1, 2, 3, 4, 5], ticktext: [1, 10, 100, "1k", "10k", "100k"] };
     const known = colours.filter(value => value !== null);
+    this.grey.hidden = known.length === colours.length;
     const [low, high] = kind === "likeness" ? this.app.catalogue.likenessEnds(this.prefix.length + 1)
       : [0, Math.max(0.5, ...known)];
     const about = node => `${level} ${node.code}<br>${written(count(node), "item")}`
@@ -230,10 +235,10 @@ class View {
     if (asked !== this.asked) return; // another prefix by now
     const heads = ["item", "id", "SID", ...(catalogue.counts ? ["interactions"] : []), "on its SID"];
     const rows = shown.map((item, row) => {
-      const { id, title } = texts[row], sharing = this.tree.sharing(item);
+      const sharing = this.tree.sharing(item);
       return el("tr", { "aria-current": item === chosen && "true" },
-        el("th", { scope: "row" }, el("button", { class: "item", "data-id": id, onclick: () => this.app.choose(item, this) }, title || id)),
-        el("td", {}, id), el("td", {}, this.tree.sid(item).join(", ")), catalogue.counts && el("td", {}, String(catalogue.counts[item])),
+        el("th", { scope: "row" }, itemLink(this.app, item, texts[row], Infinity, this)),
+        el("td", {}, texts[row].id), el("td", {}, this.tree.sid(item).join(", ")), catalogue.counts && el("td", {}, String(catalogue.counts[item])),
         el("td", {}, sharing > 1 ? el("span", { class: "collision" }, written(sharing, "item")) : "alone"));
     });
     const turn = by => () => { this.page += by; this.list(); };
