@@ -170,6 +170,8 @@ def test_two_tables_stand_on_the_items_of_the_first_whatever_their_order(tmp_pat
     codes = dict(zip(ids, zip(*arrays[6:8])))  # behind three levels and their cohesion
     assert codes == dict(zip(other.tokens, map(tuple, other.codes.tolist())))
     assert "adjusted Rand index" in page.text
+    same = Unpacked(write_sid_page([first, first], tmp_path / "same.html"))
+    assert [table["name"] for table in same.about["tables"]] == ["A", "A (2)"]
     fewer, _, _ = made(2, n=50)
     with pytest.raises(ConfigError, match="other items"):
         write_sid_page([first, fewer], tmp_path / "two.html")

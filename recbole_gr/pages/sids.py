@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
@@ -57,7 +58,7 @@ def write_sid_page(walks: Sequence[Walk | str | Path], path: str | Path, title: 
     Raises:
         ConfigError: a file is no walk, or they are of other items.
     """
-    given = [walk if isinstance(walk, Walk) else Walk.load(walk) for walk in walks]
+    given = _named_apart([walk if isinstance(walk, Walk) else Walk.load(walk) for walk in walks])
     names = ", ".join(walk.name for walk in given)
     n, levels = len(given[0].tokens), given[0].codes.shape[1]
     subtitle = f"{n:,} items; " + (names if title else f"SIDs of {levels} codes")
@@ -100,6 +101,15 @@ def write_sids_csv(sids: SIDTable, item_tokens: Sequence[str], path: str | Path)
         for row in sid_keys(codes, sids.sizes).argsort(stable=True).tolist():
             writer.writerow([item_tokens[row + 1], *codes[row].tolist()])
     return Path(path)
+
+
+def _named_apart(walks: Sequence[Walk]) -> list[Walk]:
+    """The walks under names that differ."""
+    names: list[str] = []
+    for walk in walks:
+        times = sum(name.partition(" (")[0] == walk.name for name in names)
+        names.append(f"{walk.name} ({times + 1})" if times else walk.name)
+    return [replace(walk, name=name) for walk, name in zip(walks, names)]
 
 
 def _use(walks: Sequence[Walk]) -> str:
