@@ -121,6 +121,10 @@ def test_two_tables_show_the_same_item_on_any_screen(chromium, pages, width, sch
         ]  # fmt: skip
         tops = [view.bounding_box()["y"] for view in page.locator(".view:has(.treemap)").all()]
         assert (tops[0] == tops[1]) == (width > 1000)
+        groups = page.locator("#walk-collisions h3:has-text('B:') + .groups a")
+        prefix = groups.first.inner_text().split(" on ")[1].replace(" ", "")
+        groups.first.click()
+        page.wait_for_function(f"location.hash.endsWith('prefix2={prefix}')")
         page.locator(".view select").first.select_option("1")  # the second tokenizer twice
         page.wait_for_function("document.querySelectorAll('.panel .codes.path').length === 1")
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")

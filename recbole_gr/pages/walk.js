@@ -37,9 +37,11 @@ class Walk {
     this.changed();
   }
 
-  /** Show a prefix in the view of a tree. */
+  /** Show a prefix in the view of a tree; where it has none, in the first. */
   goTo(tree, prefix) {
-    (this.views.find(view => view.tree === tree) ?? this.views[0]).show(prefix);
+    const view = this.views.find(one => one.tree === tree) ?? this.views[0];
+    view.take(tree);
+    view.show(prefix);
     this.changed();
   }
 

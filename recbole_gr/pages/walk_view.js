@@ -47,8 +47,7 @@ class View {
     const { catalogue } = app, pick = (title, entries, onchange) => el("label", {}, `${title} `,
       el("select", { onchange }, entries.map(([value, text]) => el("option", { value }, text))));
     this.trees = pick("SIDs of", catalogue.trees.map((one, i) => [i, one.name]), event => {
-      this.tree = catalogue.trees[event.target.value];
-      this.colours();
+      this.take(catalogue.trees[event.target.value]);
       app.item >= 0 ? this.reveal(app.item) : this.show([]);
       app.changed();
     });
@@ -64,11 +63,12 @@ class View {
     this.top = el("div", { class: "view" }, el("div", { class: "bar" }, this.trees, this.size, this.colour),
       this.path, this.plot, this.grey = el("p", { class: "note" }, "Dark grey: a single item."), this.codes);
     this.bottom = el("div", { class: "view" }, this.items);
-    this.colours();
+    this.take(tree);
   }
 
-  /** What the treemap can be coloured by, for this tree. */
-  colours() {
+  /** Show a tree, with what its treemap can be coloured by. */
+  take(tree) {
+    this.tree = tree;
     const known = Object.entries(COLOURS).filter(([kind]) =>
       kind === "items" || (kind === "use" ? this.app.catalogue.counts : this.tree.cohesion));
     const select = this.colour.querySelector("select");
@@ -170,7 +170,8 @@ class View {
     const { sums } = this.tree, level = letter(this.prefix.length), chosen = this.chosenCode();
     const use = node => sums[node.high] - sums[node.low], count = node => node.high - node.low;
     const size = this.value(this.size) === "use" ? node => Math.max(use(node), 0.2) : count;
-    const kind = this.value(this.colour), logs = value => value > 0 ? Math.log10(value) : null;
+    const asked = this.value(this.colour), alone = shown.every(node => Number.isNaN(node.likeness));
+    const kind = asked === "likeness" && alone ? (this.app.catalogue.counts ? "use" : "items") : asked, logs = value => value > 0 ? Math.log10(value) : null;
     const colours = shown.map(node => kind === "likeness" ? (Number.isNaN(node.likeness) ? null : node.likeness)
       : logs(kind === "use" ? use(node) / count(node) : count(node)));
     const ticks = kind === "likeness" ? {} : { tickvals: [0, 1, 2, 3, 4, 5], ticktext: [1, 10, 100, "1k", "10k", "100k"] };
