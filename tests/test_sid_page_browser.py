@@ -80,6 +80,14 @@ def test_an_item_is_found_and_shows_neighbours_mates_and_sids_of_before(chromium
         for other, text in zip(walk.near[row], texts):
             same = (walk.codes[row] == walk.codes[other]).astype(int).cumprod().sum()
             assert (f"{same} of 3 codes" if same else "no code") in text
+        shares = [
+            int((codes == walk.codes[row]).astype(int).cumprod().sum())
+            for other, codes in enumerate(walk.codes)
+            if other != row
+        ]
+        heads = page.locator(".panel section:has(.codes) h4").all_inner_texts()[1:]
+        expected = [shares.count(depth) for depth in (3, 2, 1) if shares.count(depth)]
+        assert [int(text.split()[0]) for text in heads] == expected
         rows = page.locator(".history tr")
         before = walk.versions["period 0"][row]
         assert rows.nth(0).locator("td").first.inner_text() == ", ".join(map(str, before))
