@@ -13,6 +13,7 @@ from recbole_gr.distributed import processes
 from recbole_gr.distributed.launch import run_processes
 from recbole_gr.errors import ConfigError, Diverged, ModelsFailed
 from recbole_gr.pages.run import write_run_page
+from recbole_gr.pages.sids import write_page_of_walks
 from recbole_gr.report import comparison as report
 from recbole_gr.report.bucket_table import bucket_table
 from recbole_gr.run.model import run_model
@@ -124,6 +125,8 @@ def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dic
         files = report.write_report(results, folder)
         files["manifest"] = write_manifest(results, folder, saved)
         files["html"] = str(write_run_page(folder))
+        if walked := write_page_of_walks(folder):
+            files["sids"] = str(walked)
 
     if failures:
         if not results or not processes.is_rank_zero():

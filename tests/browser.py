@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,6 +56,19 @@ class Visit:
 def overflow(page: Any) -> int:
     """By how many pixels a page is wider than its window."""
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def wait_until(page: Any, expression: str, arg: Any = None, seconds: float = 30.0) -> None:
+    """Wait for what holds in a page. Playwright's `wait_for_function` evaluates texts inside the
+    page, which the policy of our pages forbids.
+
+    Raises:
+        AssertionError: it did not come to hold in time.
+    """
+    end = monotonic() + seconds
+    while not page.evaluate(expression, arg):
+        assert monotonic() < end, f"never: {expression}"
+        page.wait_for_timeout(50)
 
 
 def needs_browser() -> str:

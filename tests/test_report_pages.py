@@ -107,7 +107,9 @@ def test_a_page_is_made_again_also_of_a_run_of_a_former_version(run, tmp_path):
     folder, _ = run
     before = (folder / "results.html").read_bytes()
     (folder / "results.html").unlink()
-    assert write_pages(folder) == [folder / "results.html"]
+    walked = (folder / "sids.html").read_bytes()  # IntRR gives items other SIDs
+    assert write_pages(folder) == [folder / "results.html", folder / "sids.html"]
+    assert (folder / "sids.html").read_bytes() == walked
     assert (folder / "results.html").read_bytes() == before
     old = [{"model": "SASRec", "dataset": "d", "test_result": MEASURED, "best_epoch": 3}]
     (tmp_path / "results.json").write_text(json.dumps(old))

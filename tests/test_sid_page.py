@@ -18,6 +18,7 @@ from walks import ODD, SIZES, N, made
 from recbole_gr.commands.tokenize import compare_tokenizers
 from recbole_gr.errors import ConfigError
 from recbole_gr.pages.agreement import agreement, prefix_parts
+from recbole_gr.pages.command import write_pages
 from recbole_gr.pages.packing import BLOCK, Block
 from recbole_gr.pages.sids import write_sid_page, write_sids_csv, write_walk
 from recbole_gr.pages.walk import WHOLE, Walk, gathered
@@ -236,3 +237,17 @@ def test_several_tokenizers_stand_on_one_page(tiny_folder, tmp_path):
     for place, item in enumerate(ids):
         for at, count in zip(beside[place * k :][:k], times[place * k :][:k]):
             assert count == (often[frozenset((item, ids[at - 1]))] if at else 0)
+
+
+def test_the_command_makes_the_page_of_walks_that_lie_in_a_folder(tmp_path):
+    one, other = (made(seed, name=name)[0] for seed, name in ((0, "A"), (1, "B")))
+    for name, walk in (("A", one), ("B", other)):
+        (tmp_path / name).mkdir()
+        walk.save(tmp_path / name / "walk.npz")
+    (page,) = write_pages(tmp_path)  # of a comparison: both
+    assert page == tmp_path / "sids.html" and "SIDs of A, B" in page.read_text()
+    (page,) = write_pages(tmp_path / "A")
+    assert "SIDs of A<" in page.read_text()
+    (tmp_path / "A" / "walk.npz").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match="walk.npz"):
+        write_pages(tmp_path)

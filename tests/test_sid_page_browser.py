@@ -2,19 +2,34 @@
 
 import re
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 import torch
-from browser_pages import browser, opened
+from browser import opened_browser, visit, wait_until
 from walks import N, made
 
 from recbole_gr.pages.sids import write_sid_page, write_sids_csv
 from recbole_gr.quality.assessment import Behaviour
 
+pytestmark = pytest.mark.whole_pages
+
+
+@contextmanager
+def opened(started, path, hash_="", width=1200, scheme="light"):
+    """A page that was opened from a disk and drawn; it may state no error and ask for nothing."""
+    size = {"width": width, "height": 900}
+    options = {"color_scheme": scheme, "accept_downloads": True, "offline": True}
+    with visit(started, viewport=size, **options) as seen:
+        page = seen.page(f"{path.absolute().as_uri()}{hash_}")
+        page.wait_for_selector("html[data-drawn][data-walk=drawn]", timeout=60_000)
+        yield page
+        seen.assert_clean()
+
 
 @pytest.fixture(scope="module")
 def chromium():
-    with browser() as started:
+    with opened_browser() as started:
         yield started
 
 
@@ -38,7 +53,7 @@ def test_one_walks_down_by_click_and_keyboard_and_up_again(chromium, pages):
         shown = {tuple([int(b.get_attribute("data-code"))]): b.inner_text() for b in codes.all()}
         assert {code: int(text.split()[-1]) for code, text in shown.items()} == counts
         page.locator(".treemap path.surface").nth(1).click()
-        page.wait_for_function("location.hash.startsWith('#prefix=')")
+        wait_until(page, "location.hash.startsWith('#prefix=')")
         prefix = int(page.evaluate("location.hash").split("=")[1])
         assert (
             page.locator("nav.path .note")
@@ -50,16 +65,14 @@ def test_one_walks_down_by_click_and_keyboard_and_up_again(chromium, pages):
         second = int(first.get_attribute("data-code"))
         first.focus()
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelectorAll('nav.path button').length === 3")
+        wait_until(page, "document.querySelectorAll('nav.path button').length === 3")
         assert page.evaluate("location.hash") == f"#prefix={prefix},{second}"
         inside = [row for row in range(N) if tuple(walk.codes[row, :2]) == (prefix, second)]
-        page.wait_for_function(
-            f"document.querySelectorAll('.items tbody tr').length === {len(inside)}"
-        )
+        wait_until(page, f"document.querySelectorAll('.items tbody tr').length === {len(inside)}")
         listed = page.locator(".items tbody tr td:nth-child(2)").all_inner_texts()
         assert sorted(listed) == sorted(walk.tokens[row] for row in inside)
         page.locator("nav.path button").first.click()
-        page.wait_for_function("document.querySelectorAll('nav.path button').length === 1")
+        wait_until(page, "document.querySelectorAll('nav.path button').length === 1")
 
 
 def test_an_item_is_found_and_shows_neighbours_mates_and_sids_of_before(chromium, pages):
@@ -69,8 +82,8 @@ def test_an_item_is_found_and_shows_neighbours_mates_and_sids_of_before(chromium
         page.get_by_label("Find an item").fill("img SRC")
         page.locator(".hits a").first.wait_for()
         page.get_by_label("Find an item").press("Enter")
-        page.wait_for_function(
-            "id => document.querySelector('.panel').dataset.item === id", arg=walk.tokens[row]
+        wait_until(
+            page, "id => document.querySelector('.panel').dataset.item === id", arg=walk.tokens[row]
         )
         assert page.locator(".panel h3").inner_text() == walk.titles[row]
         near = page.locator("[data-kind=content] li a")
@@ -94,7 +107,7 @@ def test_an_item_is_found_and_shows_neighbours_mates_and_sids_of_before(chromium
         marked = rows.nth(1).locator("b.changed").all_inner_texts()
         changed = before != walk.codes[row]
         assert marked == list(map(str, walk.codes[row][changed]))
-        page.wait_for_function("location.hash.startsWith('#item=')")
+        wait_until(page, "location.hash.startsWith('#item=')")
         address = page.evaluate("location.hash")
     with opened(chromium, folder / "one.html", address) as page:  # the address leads back
         assert page.locator(".panel").get_attribute("data-item") == walk.tokens[row]
@@ -132,9 +145,9 @@ def test_two_tables_show_the_same_item_on_any_screen(chromium, pages, width, sch
         groups = page.locator("#walk-collisions h3:has-text('B:') + .groups a")
         prefix = groups.first.inner_text().split(" on ")[1].replace(" ", "")
         groups.first.click()
-        page.wait_for_function(f"location.hash.endsWith('prefix2={prefix}')")
+        wait_until(page, f"location.hash.endsWith('prefix2={prefix}')")
         page.locator(".view select").first.select_option("1")  # the second tokenizer twice
-        page.wait_for_function("document.querySelectorAll('.panel .codes.path').length === 1")
+        wait_until(page, "document.querySelectorAll('.panel .codes.path').length === 1")
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (back == "rgb(255, 255, 255)") == (scheme == "light")
 

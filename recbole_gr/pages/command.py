@@ -21,9 +21,9 @@ ARGUMENTS = Arguments(
     "FOLDER",
     "results/ml-100k-TIGER-20261126-101500",
     """\
-Writes the HTML page of a run, a study, a run over periods (a folder), or a search (its .json file),
-from the JSON that lies there, also of earlier versions. The page is one file that opens from a
-disk; nothing is fetched.""",
+Writes the HTML pages of a run, a study, a run over periods, SID tables (a folder), or a search (its
+.json file), from the files that lie there, also of earlier versions. A page is one file that opens
+from a disk; nothing is fetched.""",
 )
 ARGUMENTS.add_file("folder", "of a report, or the .json of a search")
 
@@ -32,8 +32,8 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
     """Write the pages of what lies in a folder.
 
     Args:
-        place: a folder with the report of a run, a study or a run over periods; or the JSON of a
-            search.
+        place: a folder with the report of a run, a study, a run over periods, or SID tables with
+            their `walk.npz`; or the JSON of a search.
 
     Returns:
         list[pathlib.Path]: of the pages.
@@ -41,8 +41,10 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ConfigError: there is no report, or one that cannot be read.
     """
+    from recbole_gr.pages.sids import write_page_of_walks
+
     place = Path(place)
-    found: dict[Path, Callable[[Path], Path]]
+    found: dict[Path, Callable[[Path], Path | None]]
     if place.is_file():
         found = {place: _of_search} if place.suffix == ".json" else {}
     else:
@@ -51,21 +53,24 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
     pages = []
     for file, write in found.items():
         try:
-            pages.append(write(file))
+            page = write(file)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise ConfigError(
                 f"'{file}' does not hold what a report holds ({type(error).__name__}: {error}); "
                 "give one as it was written"
             ) from error
+        pages += [page] if page else []
+    if place.is_dir() and (walked := write_page_of_walks(place)):
+        pages.append(walked)
     if not pages:
         raise ConfigError(
-            f"'{place}' has no report: none of {', '.join(_kinds())} lies there; give the folder "
-            "of a run, a study or a run over periods, or the .json of a search"
+            f"'{place}' has no report: none of {', '.join(_kinds())} and walk.npz lies there; give "
+            "the folder of a run, a study, a run over periods or SIDs, or the .json of a search"
         )
     return pages
 
 
-def _kinds() -> Mapping[str, Callable[[Path], Path]]:
+def _kinds() -> Mapping[str, Callable[[Path], Path | None]]:
     """What writes the page of each file that a report has."""
     from recbole_gr.pages.periods import SOURCE as PERIODS
     from recbole_gr.pages.periods import write_periods_page
@@ -79,13 +84,11 @@ def _kinds() -> Mapping[str, Callable[[Path], Path]]:
     }
 
 
-def _of_report(file: Path) -> Path:
-    """Of a study, whose JSON has the name of that of a SID table."""
+def _of_report(file: Path) -> Path | None:
+    """Of a study; None of a SID table, whose JSON has the same name."""
     from recbole_gr.pages.study import write_study_page
 
-    if "study" in load_json(file):
-        return write_study_page(file.parent)
-    raise ConfigError(f"'{file}' is no report of a study")
+    return write_study_page(file.parent) if "study" in load_json(file) else None
 
 
 def _of_search(file: Path) -> Path:

@@ -72,6 +72,25 @@ def write_sid_page(walks: Sequence[Walk | str | Path], path: str | Path, title: 
     return write_page(path, title or f"SIDs of {names}", sections, subtitle, _SCRIPTS)
 
 
+def write_page_of_walks(folder: str | Path) -> Path | None:
+    """Write `sids.html` of the walks that lie in a folder: that of a table, of the models of a run,
+    of the ways of a run over periods, or of the tokenizers of a comparison, in their folders.
+
+    Returns:
+        pathlib.Path: of the page; None where there is no walk. Walks of fewer items than others, as
+        of a way that ends in an earlier period, are left out.
+
+    Raises:
+        ConfigError: a file is no walk.
+    """
+    folder = Path(folder)
+    files = sorted([*folder.glob(WALK_FILE), *folder.glob("walk-*.npz")])
+    walks = [Walk.load(file) for file in files or sorted(folder.glob(f"*/{WALK_FILE}"))]
+    most = max((len(walk.tokens) for walk in walks), default=0)
+    shown = [walk for walk in walks if len(walk.tokens) == most]
+    return write_sid_page(shown, folder / PAGE_FILE) if shown else None
+
+
 def write_walk(folder: str | Path, walk: Walk) -> list[Path]:
     """Write ``walk.npz``, which the page can be made of again, and the page, ``sids.html``.
 
