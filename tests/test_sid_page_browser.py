@@ -1,12 +1,15 @@
 """The page of SID tables in a browser: walked through, searched, and saved from."""
 
 import re
+import runpy
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
-from browser import opened_browser, visit, wait_until
+from browser import needs_browser, opened_browser, visit, wait_until
+from PIL import Image
 from walks import N, made
 
 from recbole_gr.pages.sids import write_sid_page, write_sids_csv
@@ -173,3 +176,17 @@ def test_pages_of_what_is_known_alone_open_without_an_error(chromium, tmp_path, 
             for count in Counter(map(tuple, walk.codes[:, : walk.content_levels].tolist())).values()
         )
         assert f"{expected} SID" in page.locator("#walk-collisions h3").inner_text()
+
+
+def test_the_picture_of_the_readme_is_that_of_a_page(pages, tmp_path):
+    needs_browser()
+    folder, walk, _ = pages
+    script = Path(__file__).parent.parent / "examples" / "readme_picture.py"
+    place = f"#item={walk.tokens[30]}"
+    given = [f"--page={folder / 'one.html'}", f"--place={place}", f"--output={tmp_path / 'p.png'}"]
+    assert runpy.run_path(str(script))["main"](given) == str(tmp_path / "p.png")
+    with (
+        Image.open(tmp_path / "p.png") as picture,
+        Image.open(script.parents[1] / "docs/sids.png") as kept,
+    ):
+        assert picture.size == kept.size and len(picture.getcolors()) > 16

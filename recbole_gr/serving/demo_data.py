@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from recbole_gr.data.titles import item_titles
 from recbole_gr.errors import ConfigError
 from recbole_gr.serving.explain import explain
 from recbole_gr.serving.queries import check_count
 from recbole_gr.serving.recommender import Recommender
-from recbole_gr.serving.titles import item_titles
 
 LISTED = 20  # users or items of one list
 MOST_ITEMS, MOST_BEAMS = 100, 1000  # of one answer

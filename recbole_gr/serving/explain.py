@@ -10,6 +10,7 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
+from recbole_gr.data.titles import item_titles
 from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import NEVER
 from recbole_gr.generation.exact import AT_ONCE
@@ -18,7 +19,6 @@ from recbole_gr.registry import is_generative, models_where
 from recbole_gr.serving.levels import Levels
 from recbole_gr.serving.queries import check_count
 from recbole_gr.serving.sources import left_out, merged, sources_of_beams, sources_of_scores
-from recbole_gr.serving.titles import item_titles
 
 if TYPE_CHECKING:
     from recbole_gr.serving.recommender import Recommender
