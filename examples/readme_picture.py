@@ -39,7 +39,7 @@ def learned(folder):
 
 
 def picture(page, place, output):
-    """A picture of the first screen of a page, of 256 colours, which takes a quarter of the bytes."""
+    """A picture of the first screen of a page; of 256 colours it takes a quarter of the bytes."""
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
