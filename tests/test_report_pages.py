@@ -9,7 +9,7 @@ import pytest
 from runs import SMALL
 
 from recbole_gr.pages.command import main, write_pages
-from recbole_gr.pages.parts import changed_settings
+from recbole_gr.pages.parts import changed_settings, typed
 from recbole_gr.pages.run import _by_ties, write_run_page
 from recbole_gr.quick_start import run_recbole_gr
 from recbole_gr.study.report import _spread_text
@@ -115,6 +115,25 @@ def test_a_page_is_made_again_also_of_a_run_of_a_former_version(run, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(old))
     page = write_run_page(tmp_path).read_text()
     assert "0.5000" in page and list(figures_of(page)) == ["test metrics, 95 % interval"]
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (
+            ["/v/bin/python", "/home/me/run_recbole_gr.py", "--a=b c"],
+            "python /home/me/run_recbole_gr.py '--a=b c'",
+        ),
+        (["python", "/x/recbole_gr/__main__.py", "study", "f"], "python -m recbole_gr study f"),
+        (
+            ["python", "/x/recbole_gr/commands/tokenize.py"],
+            "python -m recbole_gr.commands.tokenize",
+        ),
+        (["python", "-c"], "python -c"),
+    ],
+)
+def test_commands_are_written_as_they_are_typed(arguments, text):
+    assert typed(arguments) == text
 
 
 def test_targets_tied_in_time_are_measured_apart(tmp_path):

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,18 @@ def test_the_command_makes_the_page_of_walks_that_lie_in_a_folder(tmp_path):
         walk.save(tmp_path / name / "walk.npz")
     (page,) = write_pages(tmp_path)  # of a comparison: both
     assert page == tmp_path / "sids.html" and "SIDs of A, B" in page.read_text()
+    record = {
+        "config": {"model": "TIGER", "dataset": "tiny"}, "given": [], "data": {"tiny.inter": "abc"},
+        "sid_digest": "def", "figures": {"distinct": 0.9}, "train": "python train",
+        "command": ["python", "/x/recbole_gr/commands/tokenize.py"],
+    }  # fmt: skip
+    for name in "AB":
+        (tmp_path / name / "provenance.json").write_text(json.dumps(record))
+    (page,) = write_pages(tmp_path)
+    for shown in ("90.00%", "abc", "def", "python train", "python -m recbole_gr.commands.tokenize"):
+        assert shown in page.read_text()
+    replace(one, tokens=[*one.tokens[:-1], "other"]).save(tmp_path / "B" / "walk.npz")
+    assert "SIDs of A<" in write_pages(tmp_path)[0].read_text()  # of the same items alone
     (page,) = write_pages(tmp_path / "A")
     assert "SIDs of A<" in page.read_text()
     (tmp_path / "A" / "walk.npz").write_bytes(b"PK")

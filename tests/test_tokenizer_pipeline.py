@@ -190,7 +190,7 @@ def test_command_writes_sids_and_report_that_it_can_read_back(tiny_folder, tmp_p
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         "sid.json", "sid.npy", "sid.npz", "report.txt", "report.json", "report.png",
-        "sids.csv", "sids.html", "walk.npz",
+        "provenance.json", "sids.csv", "sids.html", "walk.npz",
     }  # fmt: skip
     sids = json.loads((tmp_path / "out" / "sid.json").read_text())
     assert len(sids) == 40 and len(set(map(tuple, sids.values()))) == 40

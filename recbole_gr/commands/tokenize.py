@@ -100,7 +100,7 @@ def compare_tokenizers(
     """
     from recbole_gr.config import Config
     from recbole_gr.errors import ConfigError
-    from recbole_gr.pages.sids import PAGE_FILE, WALK_FILE, write_sid_page
+    from recbole_gr.pages.sids import write_page_of_walks
     from recbole_gr.registry import get_tokenizer
     from recbole_gr.report.tokenizers import comparison_row, comparison_table, write_comparison
     from recbole_gr.storage import memory
@@ -131,9 +131,9 @@ def compare_tokenizers(
             memory.reset_peak()
             _, reports[name], written = _tokenize(config, folder / name.replace(":", "-"))
             files += written
-        walks = [file for file in files if file.name == WALK_FILE]
-        if walks:
-            files.append(write_sid_page(walks, folder / PAGE_FILE))
+        parts = [name.replace(":", "-") for name in tokenizers]
+        if page := write_page_of_walks(folder, parts):
+            files.append(page)
         rows = {name: comparison_row(report) for name, report in reports.items()}
         title = f"Tokenizers on {configs[0]['dataset']}"
         return reports, comparison_table(rows), [*write_comparison(folder, title, rows), *files]
@@ -167,10 +167,29 @@ def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityRepor
         logging.getLogger().warning(verdict(config, report, reasons))
     files = write_sids(output, config, table, report, tokens)
     files.append(write_sids_csv(table, tokens, output / CSV_FILE))
+    files.append(_write_record(output, config, table, report))
     if table.n_items > MOST_ITEMS:
         say("No page of the SIDs is written: it holds up to %d items", MOST_ITEMS)
         return table, report, files
     return table, report, files + write_walk(output, walk_of(config, train, sids, _name(config)))
+
+
+def _write_record(output: Path, config: Config, table: SIDTable, report: QualityReport) -> Path:
+    """Write what made a table, its figures and the command that trains with it."""
+    from recbole_gr.config.command_lines import training_command
+    from recbole_gr.pages.sids import RECORD_FILE
+    from recbole_gr.report.tokenizers import comparison_row
+    from recbole_gr.storage.checkpoint import plain_config
+    from recbole_gr.storage.manifest import data_hashes, write_record
+
+    given = config.external_config_dict
+    arguments = [f"--{key}={value}" for key, value in given.items()]
+    content = {
+        "config": plain_config(config), "given": sorted(given), "data": data_hashes(config),
+        "sid_digest": table.digest(), "figures": comparison_row(report),
+        "train": training_command(arguments, config, sid_file=str(output / "sid.npz")),
+    }  # fmt: skip
+    return Path(write_record(output, content, RECORD_FILE))
 
 
 def _name(config: Config) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -173,12 +174,13 @@ def hash_table(files: Mapping[str, Any]) -> str:
 
 
 def typed(arguments: Sequence[str]) -> str:
-    """A command line as it is typed, from its arguments."""
-    program = [
-        argument.rpartition("/")[2] if not number else argument
-        for number, argument in enumerate(arguments)
-    ]
-    return shlex.join(program)
+    """A command line as it is typed, from its arguments: a module of this package by its name."""
+    program, script, *rest = [*arguments, ""][: max(2, len(arguments))]
+    module = re.search(r"(?:^|/)(recbole_gr/.*)\.py$", script)
+    if module:
+        name = module[1].replace("/", ".").removesuffix(".__main__")
+        return shlex.join([program.rpartition("/")[2], "-m", name, *rest])
+    return shlex.join([program.rpartition("/")[2], script, *rest])
 
 
 def copyable(commands: Mapping[str, str | None]) -> list[str]:

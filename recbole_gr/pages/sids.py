@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from itertools import combinations
@@ -14,19 +14,23 @@ import torch
 
 from recbole_gr.pages.agreement import agreement, prefix_parts
 from recbole_gr.pages.packing import packed
+from recbole_gr.pages.parts import copyable, hash_table, record_parts, settings_section, typed
 from recbole_gr.pages.walk import Walk
 from recbole_gr.quality.measures import quality_report
 from recbole_gr.report import charts
 from recbole_gr.report.page import Section, chart, panels, paragraph, table, write_page
 from recbole_gr.report.table import Column
+from recbole_gr.report.tokenizers import COLUMNS
 from recbole_gr.sid.formats import level_name
 from recbole_gr.sid.table import sid_keys
 from recbole_gr.storage.files import atomic_write
+from recbole_gr.storage.json_files import load_json
 
 if TYPE_CHECKING:
     from recbole_gr.sid.table import SIDTable
 
 WALK_FILE, PAGE_FILE, CSV_FILE = "walk.npz", "sids.html", "sids.csv"
+RECORD_FILE = "provenance.json"  # of a table: what made it, and its figures
 _SCRIPTS = ("pages/walk_data.js", "pages/walk_view.js", "pages/walk_item.js", "pages/walk.js")
 _AGREEMENT = (
     Column("tokenizers"),
@@ -44,13 +48,19 @@ _ABOUT_AGREEMENT = (
 )
 
 
-def write_sid_page(walks: Sequence[Walk | str | Path], path: str | Path, title: str = "") -> Path:
+def write_sid_page(
+    walks: Sequence[Walk | str | Path],
+    path: str | Path,
+    title: str = "",
+    records: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """Write the page of one table of SIDs, or of several of the same items.
 
     Args:
         walks: or the files that hold them; of more than two tables the page shows any two.
         path: of the page.
         title: "" takes the names of the tables.
+        records: what made each table and its `figures`, as `provenance.json` has it.
 
     Returns:
         pathlib.Path: of the page.
@@ -68,27 +78,39 @@ def write_sid_page(walks: Sequence[Walk | str | Path], path: str | Path, title: 
         Section("Walk", walk_parts),
         Section("Levels and collisions", [_use(given), "<div id=walk-collisions></div>"]),
         Section("Agreement", _agreement(given)),
+        *(_record_sections([walk.name for walk in given], records) if records else ()),
     ]
     return write_page(path, title or f"SIDs of {names}", sections, subtitle, _SCRIPTS)
 
 
-def write_page_of_walks(folder: str | Path) -> Path | None:
+def write_page_of_walks(folder: str | Path, parts: Sequence[str] = ()) -> Path | None:
     """Write `sids.html` of the walks that lie in a folder: that of a table, of the models of a run,
     of the ways of a run over periods, or of the tokenizers of a comparison, in their folders.
 
+    Args:
+        folder: where the page is to lie.
+        parts: the folders of the tokenizers; by default all that are there.
+
     Returns:
-        pathlib.Path: of the page; None where there is no walk. Walks of fewer items than others, as
-        of a way that ends in an earlier period, are left out.
+        pathlib.Path: of the page; None where there is no walk. Walks of other items than the
+        largest, as of a way that ends in an earlier period, are left out.
 
     Raises:
         ConfigError: a file is no walk.
     """
     folder = Path(folder)
     files = sorted([*folder.glob(WALK_FILE), *folder.glob("walk-*.npz")])
-    walks = [Walk.load(file) for file in files or sorted(folder.glob(f"*/{WALK_FILE}"))]
-    most = max((len(walk.tokens) for walk in walks), default=0)
-    shown = [walk for walk in walks if len(walk.tokens) == most]
-    return write_sid_page(shown, folder / PAGE_FILE) if shown else None
+    inside = sorted(folder.glob(f"*/{WALK_FILE}"))
+    if parts:
+        inside, files = [f for p in parts if (f := folder / p / WALK_FILE) in inside], []
+    files = files or inside
+    walks = {file: Walk.load(file) for file in files}
+    items = max((set(walk.tokens) for walk in walks.values()), key=len, default=set())
+    shown = {file: walk for file, walk in walks.items() if set(walk.tokens) == items}
+    beside = [file.with_name(RECORD_FILE) for file in shown if file.name == WALK_FILE]
+    records = [load_json(file) for file in beside if file.is_file()]
+    records = records if len(records) == len(shown) else []
+    return write_sid_page([*shown.values()], folder / PAGE_FILE, "", records) if shown else None
 
 
 def write_walk(folder: str | Path, walk: Walk) -> list[Path]:
@@ -97,9 +119,9 @@ def write_walk(folder: str | Path, walk: Walk) -> list[Path]:
     Returns:
         list: the paths.
     """
-    file = Path(folder, WALK_FILE)
-    walk.save(file)
-    return [file, write_sid_page([walk], Path(folder, PAGE_FILE))]
+    walk.save(Path(folder, WALK_FILE))
+    page = write_page_of_walks(folder)
+    return [Path(folder, WALK_FILE), *([page] if page else [])]
 
 
 def write_sids_csv(sids: SIDTable, item_tokens: Sequence[str], path: str | Path) -> Path:
@@ -160,6 +182,23 @@ def _group_sizes(walk: Walk) -> dict[int, int]:
     parts = prefix_parts(walk.table.codes[1:, : walk.content_levels])
     sizes = torch.bincount(torch.bincount(parts[-1]))
     return {size: int(sizes[size]) for size in range(1, len(sizes)) if sizes[size]}
+
+
+def _record_sections(names: Sequence[str], records: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Figures of quality, settings, provenance and commands of the tables."""
+    rows = [[name, *map(record["figures"].get, COLUMNS)] for name, record in zip(names, records)]
+    files = {name: value for record in records for name, value in record["data"].items()}
+    files |= {f"SIDs of {n}": record["sid_digest"] for n, record in zip(names, records)}
+    told = "Before the collision policy; SC and PD by content, own ones by the tokenizer's vectors."
+    commands: dict[str, str | None] = {"The command": typed(records[0]["command"])}
+    for name, record in zip(names, records):
+        commands[f"Train with the SIDs of {name}"] = record["train"]
+    return [
+        Section("Quality", [table([Column("SIDs"), *COLUMNS.values()], rows), paragraph(told)]),
+        settings_section(dict(zip(names, records))),
+        Section("Provenance", [*record_parts(records[0]), hash_table(files)]),
+        Section("Commands", copyable(commands)),
+    ]
 
 
 def _agreement(walks: Sequence[Walk]) -> list[str]:

@@ -135,7 +135,9 @@ def write_continual_manifest(
     return write_record(folder, {"runs": [], "continual": continual})
 
 
-def write_record(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> str:
+def write_record(
+    folder: str | os.PathLike[str], content: Mapping[str, Any], name: str = NAME
+) -> str:
     """Write `content` with command, versions and machine; returns the path."""
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -144,7 +146,7 @@ def write_record(folder: str | os.PathLike[str], content: Mapping[str, Any]) -> 
         "machine": machine(),
         **content,
     }
-    path = Path(folder, NAME)
+    path = Path(folder, name)
     save_json(path, plain(manifest))
     return str(path)
 
