@@ -33,6 +33,7 @@ from recbole_gr.continual.walks import PeriodWalks
 from recbole_gr.data import item_content, prepared_data
 from recbole_gr.data.frequency import popularity
 from recbole_gr.distributed import processes
+from recbole_gr.pages.periods import write_periods_page
 from recbole_gr.report.ranks import write_rank_file
 from recbole_gr.run.log_file import start_log
 from recbole_gr.run.model import WarmStart
@@ -47,8 +48,7 @@ from recbole_gr.untrusted.shapes import require
 if TYPE_CHECKING:
     from recbole.data.dataset import Dataset
 
-    from recbole_gr.pages.periods import write_periods_page
-from recbole_gr.pipeline.item_sids import ItemSIDs
+    from recbole_gr.pipeline.item_sids import ItemSIDs
 
 
 class ContinualRun:
