@@ -99,11 +99,11 @@ def write_page_of_walks(folder: str | Path, parts: Sequence[str] = ()) -> Path |
         ConfigError: a file is no walk.
     """
     folder = Path(folder)
-    files = sorted([*folder.glob(WALK_FILE), *folder.glob("walk-*.npz")])
-    inside = sorted(folder.glob(f"*/{WALK_FILE}"))
     if parts:
-        inside, files = [f for p in parts if (f := folder / p / WALK_FILE) in inside], []
-    files = files or inside
+        files = [file for part in parts if (file := folder / part / WALK_FILE).is_file()]
+    else:
+        own = sorted([*folder.glob(WALK_FILE), *folder.glob("walk-*.npz")])
+        files = own or sorted(folder.glob(f"*/{WALK_FILE}"))
     walks = {file: Walk.load(file) for file in files}
     items = max((set(walk.tokens) for walk in walks.values()), key=len, default=set())
     shown = {file: walk for file, walk in walks.items() if set(walk.tokens) == items}
