@@ -115,3 +115,17 @@ def test_intervals_are_lengths_from_the_value_and_unknown_ones_have_none():
     two = charts.intervals(["a"], {"x": ([0.5], [None]), "y": ([0.5], [None])}, "R")["data"]
     assert two[0]["error_x"]["array"] == two[0]["error_x"]["arrayminus"] == [0.0]
     assert two[0]["y"] != two[1]["y"] and two[0]["marker"] != two[1]["marker"]
+
+
+def test_names_in_figures_are_texts_of_two_lines_at_most():
+    long = "the first of " + "many words of " * 9 + "a name"
+    names = ["<b>A</b> & co", "IntRR, loss over the codebook", long, "x" * 200]
+    figure = charts.intervals(names, {"<i>": ([0.1] * 4, [None] * 4)}, "R")
+    shown = figure["layout"]["yaxis"]["ticktext"]
+    assert shown[:2] == ["&lt;b&gt;A&lt;/b&gt; &amp; co", "IntRR, loss over the<br>codebook"]
+    for text, name in zip(shown[2:], names[2:]):
+        begin, end = text.split(" \u2026<br>")
+        assert name.startswith(begin) and name.endswith(end) and max(len(begin), len(end)) <= 26
+    (trace,) = figure["data"]
+    assert trace["name"] == "&lt;i&gt;" and trace["text"][0] == shown[0]
+    assert "<i>" not in trace["hovertemplate"]

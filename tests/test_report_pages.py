@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from runs import SMALL
 
+from recbole_gr.errors import ConfigError
 from recbole_gr.pages.command import main, write_pages
 from recbole_gr.pages.parts import changed_settings, typed
 from recbole_gr.pages.run import _by_ties, write_run_page
@@ -257,3 +258,16 @@ def test_what_is_no_report_is_named(tmp_path, capsys, content):
     code = main([str(tmp_path)])
     said = capsys.readouterr().err
     assert code == 2 and "results.json" in said and "Traceback" not in said
+
+
+def test_what_is_wrong_is_said_once_and_of_the_right_file(tmp_path):
+    with pytest.raises(ConfigError, match="there is no '.*nowhere'"):
+        write_pages(tmp_path / "nowhere")
+    (tmp_path / "results.json").write_text('[{"model": "A"')
+    with pytest.raises(ConfigError, match="^'.*results.json' cannot be read as JSON"):
+        write_pages(tmp_path)
+    run = [{"model": "A", "dataset": "d", "test_result": MEASURED, "best_epoch": 3}]
+    (tmp_path / "results.json").write_text(json.dumps(run))
+    (tmp_path / "ranks-A.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(ConfigError, match="ranks-A.npz"):
+        write_pages(tmp_path)

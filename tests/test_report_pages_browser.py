@@ -104,3 +104,31 @@ def test_a_page_follows_the_system_when_it_turns_dark(browser, pages):
         page.emulate_media(color_scheme="dark")
         expect(label).not_to_have_css("fill", before)
         seen.assert_clean()
+
+
+def test_long_names_fit_a_phone_and_leave_room_for_the_figures(browser, tmp_path):
+    names = [f"A_name_that_nobody_shortened_and_that_has_no_spaces_{i}" * 2 for i in range(3)]
+    results = [{**result, "model": name} for result, name in zip(RESULTS, names)]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with visit(browser, viewport={"width": 390, "height": 800}) as seen:
+        page = seen.page(write_run_page(tmp_path).as_uri())
+        page.wait_for_selector(DRAWN)
+        assert overflow(page) <= 0
+        first = page.locator("tbody th").first.bounding_box()["width"]
+        plot = page.locator(".plot .nsewdrag").first.bounding_box()["width"]
+        assert first < 190 and plot > 100
+        seen.assert_clean()
+
+
+def test_a_page_is_printed_dark_on_white_whatever_the_system(browser, pages):
+    colour = "(node, name) => getComputedStyle(node)[name]"
+    with visit(browser, color_scheme="dark") as seen:
+        page = seen.page(pages[0])
+        page.wait_for_selector(DRAWN)
+        page.emulate_media(media="print", color_scheme="dark")
+        assert page.locator("body").evaluate(colour, "color") == "rgb(0, 0, 0)"
+        assert page.locator("body").evaluate(colour, "backgroundColor") == "rgb(255, 255, 255)"
+        label = page.locator(".plot .xtick text").first
+        assert label.evaluate(colour, "fill") == "rgb(0, 0, 0)"
+        assert not page.locator("nav").is_visible()
+        seen.assert_clean()

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from walks import ODD, SIZES, N, made
 from recbole_gr.commands.tokenize import compare_tokenizers
 from recbole_gr.errors import ConfigError
 from recbole_gr.pages.agreement import agreement, prefix_parts
+from recbole_gr.pages.changes import sid_changes
 from recbole_gr.pages.command import write_pages
 from recbole_gr.pages.packing import BLOCK, Block
 from recbole_gr.pages.sids import write_sid_page, write_sids_csv, write_walk
@@ -264,3 +266,18 @@ def test_the_command_makes_the_page_of_walks_that_lie_in_a_folder(tmp_path):
     (tmp_path / "A" / "walk.npz").write_bytes(b"PK")
     with pytest.raises(ConfigError, match="walk.npz"):
         write_pages(tmp_path)
+
+
+def test_items_that_changed_are_counted_and_linked_the_most_used_first():
+    walk, _, _ = made()
+    first, last = walk.codes.copy(), walk.codes.copy()
+    last[[3, 7, 11], 0] = (last[[3, 7, 11], 0] + 1) % walk.sizes[0]
+    first[11] = -1  # not there yet
+    walk.versions.update({"start": first, "round 1": first, "round 2": last})
+    told, links = sid_changes(replace(walk, codes=last))
+    assert f"2 of {len(walk.tokens) - 1} items changed their SIDs from start to round 2" in told
+    assert "the tree is that of round 2" in told
+    order = sorted([3, 7], key=lambda row: -walk.counts[row])
+    found = [unquote(token) for token in re.findall(r'href="#item=(.*?)"', links)]
+    assert found == [walk.tokens[row] for row in order]
+    assert sid_changes(made()[0]) == []

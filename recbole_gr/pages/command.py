@@ -45,6 +45,8 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
 
     place = Path(place)
     found: dict[Path, Callable[[Path], Path | None]]
+    if not place.exists():
+        raise ConfigError(f"there is no '{place}'; give the folder of a report, as a run names it")
     if place.is_file():
         found = {place: _of_search} if place.suffix == ".json" else {}
     else:
@@ -54,10 +56,12 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
     for file, write in found.items():
         try:
             page = write(file)
+        except ConfigError:
+            raise
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise ConfigError(
-                f"'{file}' does not hold what a report holds ({type(error).__name__}: {error}); "
-                "give one as it was written"
+                f"'{file}', or what lies beside it, is not as a report is written "
+                f"({type(error).__name__}: {error}); give one as it was written"
             ) from error
         pages += [page] if page else []
     if place.is_dir() and (walked := write_page_of_walks(place)):

@@ -145,7 +145,7 @@ def settings_section(runs: Mapping[str, Mapping[str, Any]]) -> Section:
     rows: list[list[Any]] = []
     for key in sorted({key for found in changed.values() for key in found}):
         default = next(found[key][1] for found in changed.values() if key in found)
-        rows.append([key, *_values(key, configs), _short(default)])
+        rows.append([key, *_values(key, configs), setting_text(default)])
     every = dict.fromkeys(key for config in configs.values() for key in config)
     whole = [[key, *_values(key, configs)] for key in every]
     if not whole:
@@ -189,9 +189,10 @@ def copyable(commands: Mapping[str, str | None]) -> list[str]:
 
 
 def _values(key: str, configs: Mapping[str, Mapping[str, Any]]) -> list[str | None]:
-    return [_short(config[key]) if key in config else None for config in configs.values()]
+    return [setting_text(config[key]) if key in config else None for config in configs.values()]
 
 
-def _short(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """The value of a setting as it is given, cut where it is long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 120 else text[:117] + "..."

@@ -13,6 +13,7 @@ from recbole_gr.pages.parts import (
     hash_table,
     record_parts,
     row_height,
+    setting_text,
     typed,
 )
 from recbole_gr.report import charts
@@ -179,6 +180,8 @@ def _drift(results: Sequence[Mapping[str, Any]]) -> Section:
         sure = [group.get("confidence") for group in drift["by_cf_drift"]]
         if None not in sure:
             groups["drift confidence"] = (names, sure)
+        elif not any(rates):
+            continue  # as of a tokenizer that is frozen: no item has another SID
         median = drift.get("median_drift")
         told = "none" if median is None else f"{median:.2g}"
         title = f"period {r['period']}, {r.get('tokenizer')}: decile of drift, the highest first"
@@ -190,7 +193,7 @@ def _drift(results: Sequence[Mapping[str, Any]]) -> Section:
 
 def _settings(made: Mapping[str, Any]) -> Section:
     given = made.get("settings") or {}
-    rows = [[key, str(value)] for key, value in given.items()]
+    rows = [[key, setting_text(value)] for key, value in given.items()]
     parts = [table([Column("key"), Column("value")], rows, texts=True)] if rows else []
     return Section("Settings given", parts)
 

@@ -29,6 +29,7 @@ from recbole_gr.report.redistribution import FLOOR, heat_map
 from recbole_gr.sid.formats import level_name
 from recbole_gr.storage.json_files import load_json
 from recbole_gr.storage.manifest import NAME
+from recbole_gr.untrusted.archives import load_npz
 
 if TYPE_CHECKING:
     import os
@@ -172,11 +173,14 @@ def _by_ties(path: Path) -> list[tuple[str, int, dict[str, float]]]:
     nothing where no target is tied, or nothing is known."""
     if not path.is_file():
         return []
-    with np.load(path, allow_pickle=False) as ranks:
-        key = next((name for name in ("with_history", "without_history") if name in ranks), None)
-        if key is None or "tied" not in ranks or not ranks["tied"].any():
-            return []
-        places, tied = ranks[key], ranks["tied"]
+    try:
+        ranks = load_npz(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"'{path}' cannot be read: {error}; remove it") from error
+    key = next((name for name in ("with_history", "without_history") if name in ranks), None)
+    if key is None or "tied" not in ranks or not ranks["tied"].any():
+        return []
+    places, tied = ranks[key], ranks["tied"]
     hit = (places >= 0) & (places < 10)
     gain = np.where(hit, 1 / np.log2(np.maximum(places, 0) + 2.0), 0.0)
     found = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recbole_gr.pages.agreement import agreement, prefix_parts
+from recbole_gr.pages.changes import sid_changes
 from recbole_gr.pages.packing import packed
 from recbole_gr.pages.parts import copyable, hash_table, record_parts, settings_section, typed
 from recbole_gr.pages.walk import Walk
@@ -73,7 +74,8 @@ def write_sid_page(
     n, levels = len(given[0].tokens), given[0].codes.shape[1]
     subtitle = f"{n:,} items; " + (names if title else f"SIDs of {levels} codes")
     style = (resources.files("recbole_gr") / "pages/walk.css").read_text(encoding="utf-8")
-    walk_parts = [f"<style>{style}</style><div id=walk></div>", *packed(given)]
+    changes = [part for walk in given for part in sid_changes(walk)]
+    walk_parts = [f"<style>{style}</style>", *changes, "<div id=walk></div>", *packed(given)]
     sections = [
         Section("Walk", walk_parts),
         Section("Levels and collisions", [_use(given), "<div id=walk-collisions></div>"]),

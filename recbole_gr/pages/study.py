@@ -13,6 +13,7 @@ from recbole_gr.pages.parts import (
     hash_table,
     record_parts,
     row_height,
+    setting_text,
     typed,
 )
 from recbole_gr.report import charts
@@ -186,7 +187,7 @@ def _tuning(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _settings(report: Mapping[str, Any]) -> Section:
     rows = [
-        [name, *(", ".join(f"{k}={v}" for k, v in row.items() if k != "model"),)]
+        [name, *(", ".join(f"{k}={setting_text(v)}" for k, v in row.items() if k != "model"),)]
         for name, row in {"all": report["settings"], **report["rows"]}.items()
     ]
     head = [Column("row"), Column("settings of the file")]

@@ -17,7 +17,7 @@ class ItemPanel {
     const parts = await Promise.all([...trees.map(tree => this.ofTree(tree, item)), this.neighbours(item)]);
     if (asked !== this.asked) return;
     const amount = catalogue.counts ? `, ${written(catalogue.counts[item], "training interaction")}` : "";
-    this.place.replaceChildren(el("h3", {}, text.title || text.id), el("p", { class: "note" }, `id ${text.id}${amount}`
+    this.place.replaceChildren(el("h3", {}, el("bdi", {}, text.title || text.id)), el("p", { class: "note" }, `id ${text.id}${amount}`
       + (this.app.item < 0 ? "; an example, choose another in the list, the tree or the search" : "")),
       el("div", { class: "parts" }, parts.flat()));
     this.place.dataset.item = text.id;

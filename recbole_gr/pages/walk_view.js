@@ -35,7 +35,7 @@ function lines(text, width, most) {
 
 /** A link to an item, which is shown without leaving `view`, where one is. */
 const itemLink = (app, item, { id, title }, most = Infinity, view = null) => el("a", { href: `#item=${encodeURIComponent(id)}`,
-  "data-id": id, onclick: event => { event.preventDefault(); app.choose(item, view); } }, short(title || id, most));
+  "data-id": id, dir: "auto", onclick: event => { event.preventDefault(); app.choose(item, view); } }, short(title || id, most));
 
 const MOST_CODES = 256, PAGE = 25;
 const COLOURS = { likeness: "content similarity", use: "interactions an item", items: "items" };
@@ -238,7 +238,7 @@ class View {
     const rows = shown.map((item, row) => {
       const sharing = this.tree.sharing(item);
       return el("tr", { "aria-current": item === chosen && "true" },
-        el("th", { scope: "row" }, itemLink(this.app, item, texts[row], Infinity, this)),
+        el("th", { scope: "row" }, itemLink(this.app, item, texts[row], 120, this)),
         el("td", {}, texts[row].id), el("td", {}, this.tree.sid(item).join(", ")), catalogue.counts && el("td", {}, String(catalogue.counts[item])),
         el("td", {}, sharing > 1 ? el("span", { class: "collision" }, written(sharing, "item")) : "alone"));
     });

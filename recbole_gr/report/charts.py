@@ -1,18 +1,20 @@
 """Figures of a page, as plain data in the form of Plotly, which draws them in the browser.
 
 Colours are those of Okabe and Ito, which people tell apart who see fewer of them; what stands
-beside another differs by its mark or its dashes too. "ink" is the colour of text, which the page
-knows.
+beside another differs by its mark or its dashes too. Names are texts, in which nothing is markup.
 """
 
 from __future__ import annotations
 
+import html
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c8c8c")
 _MARKS = ("circle", "square", "diamond", "triangle-up", "x", "star", "pentagon")
+_LINE = 26  # letters of a line of a name
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 Figure = dict[str, Any]
@@ -53,21 +55,22 @@ def intervals(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": group,
+                "name": _shown(group),
                 "x": list(values),
                 "y": [place + apart for place in range(len(names))],
-                "text": list(names),
+                "text": list(map(_text, names)),
                 "marker": shown,
                 "error_x": reach,
-                "hovertemplate": "%{text}: %{x:.4f}<extra>" + group.replace("<", " ") + "</extra>",
+                "hovertemplate": "%{text}: %{x:.4f}<extra>" + _text(group) + "</extra>",
             }
         )
     places = list(range(len(names)))
     layout: Figure = {
+        "xaxis": {"nticks": 5, "tickangle": 0},
         "yaxis": {
             "range": [len(names) - 0.5, -0.5],
             "tickvals": places,
-            "ticktext": list(names),
+            "ticktext": list(map(_shown, names)),
             "zeroline": False,
             "showgrid": False,
         },
@@ -97,7 +100,7 @@ def curves(
         {
             "type": "scatter",
             "mode": "lines+markers",
-            "name": name,
+            "name": _shown(name),
             "x": list(x),
             "y": list(y),
             "line": {"color": _nth(COLOURS, number), "dash": _nth(_DASHES, number)},
@@ -135,7 +138,7 @@ def points(
         {
             "type": "scatter",
             "mode": "markers",
-            "name": name,
+            "name": _shown(name),
             "x": list(x),
             "y": list(y),
             "marker": {"color": _nth(COLOURS, number), "symbol": _nth(_MARKS, number), "size": 9},
@@ -154,7 +157,7 @@ def bars(groups: Mapping[str, tuple[Sequence[str], Sequence[float | None]]], tit
     traces = [
         {
             "type": "bar",
-            "name": name,
+            "name": _shown(name),
             "x": list(names),
             "y": list(values),
             "marker": {"color": _nth(COLOURS, number)},
@@ -219,6 +222,19 @@ def _line(axis: str, value: float) -> Figure:
     ends = {f"{axis}0": value, f"{axis}1": value}
     style = {"color": "#8c8c8c", "dash": "dot", "width": 1.4}
     return {"type": "line", **ends, **across, "line": style, "layer": "below"}
+
+
+def _text(name: str) -> str:
+    """A name of which Plotly takes nothing for markup."""
+    return html.escape(name, quote=False)
+
+
+def _shown(name: str) -> str:
+    """A name beside an axis or in a legend: two short lines, without its middle if it is longer."""
+    lines = textwrap.wrap(name, _LINE)
+    if len(lines) > 2:
+        lines = [f"{name[: _LINE - 2].rstrip()} \u2026", name[-_LINE:].lstrip()]
+    return "<br>".join(map(_text, lines))
 
 
 def _less(value: float | None, other: float | None) -> float | None:

@@ -50,8 +50,7 @@ const places = new Map(); // element -> the figure that it shows
 async function draw(place, figure) {
   const Plotly = await plotly();
   places.set(place, figure);
-  const ink = JSON.parse(JSON.stringify(figure.data).replaceAll('"ink"', JSON.stringify(colour("--text"))));
-  await Plotly.react(place, ink, themed(JSON.parse(JSON.stringify(figure.layout))),
+  await Plotly.react(place, JSON.parse(JSON.stringify(figure.data)), themed(JSON.parse(JSON.stringify(figure.layout))),
     { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 
