@@ -12,7 +12,7 @@ from recbole_gr.continual.period_table import continual_table, write_continual_r
 from recbole_gr.report import tokenizers
 from recbole_gr.report.bucket_table import bucket_table
 from recbole_gr.report.comparison import comparison_table, markdown_table, write_report
-from recbole_gr.report.figure import panels
+from recbole_gr.report.figure import interval_rows, panels, shared_legend
 from recbole_gr.report.lines import interval_text
 from recbole_gr.report.table import Column, table_text
 from recbole_gr.search.report import trial_rows, trial_table
@@ -192,3 +192,19 @@ def test_cells_of_no_value_are_dashes_and_large_numbers_have_no_powers_of_ten():
     ]
     assert cells == [["a", "**1,234**", "-"], ["b", "-", "-"], ["c", "0.0123", "-"]]
     assert "*" not in table_text(columns, rows[:1]) + table_text(columns, rows, mark_best=False)
+
+
+def test_a_figure_of_many_long_names_keeps_its_panels_wide_and_its_legend_whole():
+    names = [f"popularity of the period, a data set, targets trained there, {i}" for i in range(20)]
+    figure, (panel,) = panels(1, (4.5, 8.0))
+    found = [(0.1, 0.05, 0.2)] * len(names)
+    interval_rows(panel, names, {"with history": found, "without history": found})
+    shared_legend(figure)
+    figure.draw_without_rendering()
+    width, height = figure.bbox.size
+    assert panel.get_window_extent().width > 0.4 * width
+    assert [label.get_text().replace("\n", " ") for label in panel.get_yticklabels()] == names
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= panel.bbox.y0
+    assert [text.get_text() for text in legend.get_texts()] == ["with history", "without history"]

@@ -271,3 +271,16 @@ def test_what_is_wrong_is_said_once_and_of_the_right_file(tmp_path):
     (tmp_path / "ranks-A.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ConfigError, match="ranks-A.npz"):
         write_pages(tmp_path)
+
+
+def test_one_seed_and_one_bucket_are_what_they_are(tmp_path):
+    one = json.loads(json.dumps({**STUDY, "seeds": [1], "baseline": None}))
+    found = one["datasets"]["d"]
+    found["differences"] = {}
+    for row in found["metrics"]["with_history"].values():
+        row["recall@10"]["seeds"] = row["recall@10"]["seeds"][:1]
+    (tmp_path / "report.json").write_text(json.dumps(one))
+    page = write_pages(tmp_path)[0].read_text()
+    assert "seed 1<" in page and "of one seed" in page and "\u00b1" not in page.split("<script")[0]
+    assert not [title for title in figures_of(page) if " by interactions" in title]
+    assert ["SASRec", "6+", "10"] in [row[:3] for row in rows_of(page)]  # the table stays

@@ -72,7 +72,7 @@ def metric_table(rows: Mapping[str, Mapping[str, float]], head: str = "model") -
 def bucket_parts(
     lines: Sequence[tuple[str, str, float, Mapping[str, float | None]]], what: str
 ) -> list[str]:
-    """A table and a figure of metrics by what their targets are.
+    """A figure, where there are several buckets, and a table of metrics by what their targets are.
 
     Args:
         lines: row, bucket, number of targets, metrics.
@@ -92,7 +92,8 @@ def bucket_parts(
         names.append(f"{bucket} ({counts[bucket]:,.0f})")
         heights.append(values.get(shown))
     title = f"{metric_title(shown)} by {what} (targets)"
-    return [chart(charts.bars(groups, title)), table(head, rows, mark_best=False)]
+    drawn = [chart(charts.bars(groups, title))] if len(counts) > 1 else []
+    return [*drawn, table(head, rows, mark_best=False)]
 
 
 def changed_settings(run: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

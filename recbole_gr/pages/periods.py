@@ -150,7 +150,7 @@ def _buckets(results: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = bucket_parts(
         sorted(lines, key=lambda line: line[0]), "interactions of the target in training"
     )
-    return [details("Table", *parts[1:])] if parts else []
+    return [details("Table", parts[-1])] if parts else []
 
 
 def _costs(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -72,10 +72,10 @@ def write_study_page(folder: str | os.PathLike[str]) -> Path:
         head = [Column("run"), Column("reason")]
         sections.append(Section("Failed runs", [table(head, rows, texts=True)]))
     sections += [_settings(report), _provenance(report["provenance"]), _commands(report)]
-    seeds = ", ".join(map(str, report["seeds"]))
-    return write_page(
-        folder / "report.html", f"Study: {report['study']}", sections, f"seeds {seeds}"
+    seeds = ("seed " if len(report["seeds"]) == 1 else "seeds ") + ", ".join(
+        map(str, report["seeds"])
     )
+    return write_page(folder / "report.html", f"Study: {report['study']}", sections, seeds)
 
 
 def _sections_of(dataset: str, found: Mapping[str, Any], baseline: str | None) -> list[Section]:
@@ -145,7 +145,9 @@ def _means(protocol: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for row, v in rows.items()
     ]
     title = _PROTOCOLS.get(protocol, protocol.replace("_", " "))
-    return [paragraph(f"{title[0].upper()}{title[1:]}; mean ± standard deviation over seeds:"),
+    several = any(len(v[m]["seeds"]) > 1 for v in rows.values() for m in v)
+    what = "mean ± standard deviation over seeds" if several else "of one seed"
+    return [paragraph(f"{title[0].upper()}{title[1:]}; {what}:"),
             table([Column("model"), *columns.values()], lines)]  # fmt: skip
 
 

@@ -233,7 +233,10 @@ def _shown(name: str) -> str:
     """A name beside an axis or in a legend: two short lines, without its middle if it is longer."""
     lines = textwrap.wrap(name, _LINE)
     if len(lines) > 2:
-        lines = [f"{name[: _LINE - 2].rstrip()} \u2026", name[-_LINE:].lstrip()]
+        end = name[-_LINE:]
+        whole = end.partition(" ")[2]  # from a word on, where that keeps most of it
+        end = whole if len(whole) > _LINE // 2 else end
+        lines = [f"{name[: _LINE - 2].rstrip()} \u2026", end.lstrip()]
     return "<br>".join(map(_text, lines))
 
 

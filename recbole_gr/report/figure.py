@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,20 @@ def legend(panel: Axes, across: int = 3) -> None:
         )  # fmt: skip
 
 
+def shared_legend(figure: Figure) -> None:
+    """One legend of all panels at the foot of a figure, however tall its panels are; none where
+    there is one name or none."""
+    found: dict[str, Any] = {}
+    for panel in figure.axes:
+        for handle, name in zip(*panel.get_legend_handles_labels()):
+            found.setdefault(name, handle)
+    if len(found) > 1:
+        figure.legend(
+            found.values(), found, loc="outside lower center", frameon=False, fontsize="small",
+            ncols=min(4, len(found)),
+        )  # fmt: skip
+
+
 def interval_rows(
     panel: Axes,
     names: Sequence[str],
@@ -74,6 +89,10 @@ def interval_rows(
         panel.errorbar(
             values, places, xerr=reach, fmt="osD^vP*"[number % 7], capsize=3, label=group
         )
-    panel.set_yticks(range(len(names)), names)
+    lines = [textwrap.fill(name, 34) for name in names]
+    panel.set_yticks(range(len(names)), lines)
+    if any("\n" in line for line in lines):
+        panel.tick_params(axis="y", labelsize="small")
+    panel.locator_params(axis="x", nbins=5)
     panel.set_ylim(max(1, len(names)) - 0.5, -0.5)
     panel.grid(axis="x", alpha=0.3)

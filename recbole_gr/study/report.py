@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_gr.pages.study import write_study_page
-from recbole_gr.report.figure import interval_rows, legend, panels
+from recbole_gr.report.figure import interval_rows, panels, shared_legend
 from recbole_gr.report.metrics import metric_columns, metric_title
 from recbole_gr.report.table import Column, table_text, write_files
 from recbole_gr.study.buckets import Bucket, by_frequency, by_ties
@@ -255,6 +255,6 @@ def plot_differences(comparisons: Mapping[str, Comparison], baseline: str | None
         }
         interval_rows(panel, labels, groups)
         panel.set_title(metric_title(metric))
-    legend(places[-1])
+    shared_legend(figure)
     figure.suptitle(f"Difference to {baseline}, 95 % intervals over users and seeds")
     return figure
