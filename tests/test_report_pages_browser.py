@@ -132,3 +132,16 @@ def test_a_page_is_printed_dark_on_white_whatever_the_system(browser, pages):
         assert label.evaluate(colour, "fill") == "rgb(0, 0, 0)"
         assert not page.locator("nav").is_visible()
         seen.assert_clean()
+
+
+def test_figures_have_no_button_that_sends_them_away(browser, pages):
+    with visit(browser) as seen:
+        page = seen.page(pages[0])
+        page.wait_for_selector(DRAWN)
+        page.locator(".plot").first.hover()
+        titles = page.locator(".modebar-btn").evaluate_all(
+            "all => all.map(one => one.getAttribute('data-title') ?? one.ariaLabel ?? '')"
+        )
+        assert any("PNG" in title for title in titles)
+        assert not [title for title in titles if "hare" in title or "loud" in title]
+        seen.assert_clean()

@@ -51,7 +51,8 @@ async function draw(place, figure) {
   const Plotly = await plotly();
   places.set(place, figure);
   await Plotly.react(place, JSON.parse(JSON.stringify(figure.data)), themed(JSON.parse(JSON.stringify(figure.layout))),
-    { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+    { displaylogo: false, responsive: true, showSendToCloud: false, plotlyServerURL: "", // no upload
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 
 async function drawAll() {

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from recbole_gr.report.table import Column
 
 # What a browser is told to refuse, in case a text should ever become markup: all but what is here.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+    "form-action 'none'; base-uri 'none'"
+)
 
 
 class Section(NamedTuple):
