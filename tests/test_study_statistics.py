@@ -156,3 +156,13 @@ def test_ranks_are_matched_by_tokens_in_any_order(tmp_path):
         assert own.user_means(data["with_history"]).tolist() == [0, 2, -1]
     changed = Targets.of({**first, "item": np.array(["y", "z", "w", "y"])})
     assert not targets.same(changed) and targets.same_users(changed)
+
+
+def test_seeds_whose_means_happen_to_be_equal_still_leave_an_interval():
+    """Each of two seeds loses ten other users: no seed differs, and no user differs in both."""
+    values = np.zeros((2, 120, 1))
+    values[0, :10] = values[1, 10:20] = -0.1
+    (found,) = paired_differences(values)
+    half = 1.96 * values.mean(0).std(ddof=1) / np.sqrt(120)
+    assert found.high - found.mean == pytest.approx(half, rel=0.1)
+    assert found.mean - found.low == pytest.approx(half, rel=0.1)

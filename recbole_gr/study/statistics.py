@@ -5,7 +5,9 @@ The value of user u in seed s is taken as `mean + seed_s + user_u + rest_su`. Wi
 seeds, resampling these as they are gives intervals that are far too narrow (of 3 seeds that differ,
 95 % intervals hold the truth 76 times of 100). So both parts are resampled, and each is brought to
 the size that theory gives it: the users' to its share without the rest, which the seeds' part has
-already, and the seeds' to that of Student's t with `seeds - 1` degrees of freedom.
+already, and the seeds' to that of Student's t with `seeds - 1` degrees of freedom. It is never less
+than the rest alone makes of it, of which many users tell: two seeds whose means happen to be equal
+are no proof.
 """
 
 from __future__ import annotations
@@ -65,11 +67,13 @@ class Parts:
     Attributes:
         users: variance of the mean by the choice of users, however many seeds there are.
         seed: variance that one seed has; the mean of S seeds has a share of 1 / S.
+        rest: of that, what the rest alone makes of it.
         share: of the variance of users' means over the seeds what the users themselves make.
     """
 
     users: np.ndarray
     seed: np.ndarray
+    rest: np.ndarray
     share: np.ndarray
 
 
@@ -105,7 +109,7 @@ def variance_parts(values: np.ndarray) -> Parts:
     rest = np.square(values - by_seed[:, None] - by_user[None] + whole).sum((0, 1))
     rest = rest / ((n_seeds - 1) * (n_users - 1))
     share = np.clip(1 - rest / np.where(users > 0, users, 1), 0, 1)
-    return Parts(users * share / (n_seeds * n_users), seeds / n_users, share)
+    return Parts(users * share / (n_seeds * n_users), seeds / n_users, rest / n_users, share)
 
 
 def paired_differences(
@@ -134,7 +138,10 @@ def paired_differences(
         chosen = rng.integers(n_seeds, size=(draws, n_seeds))
         scale = np.sqrt(n_seeds / (n_seeds - 1)) * _student(n_seeds) / _Z
         moves += scale * (values.mean(1) - mean)[chosen].mean(1)
-        needed = [needed_seeds(*each) for each in zip(mean, parts.users, parts.seed)]
+        unseen = parts.rest - (_student(n_seeds) / _Z) ** 2 * parts.seed
+        moves += np.sqrt(np.maximum(unseen, 0) / n_seeds) * rng.standard_normal((draws, 1))
+        seed_part = np.maximum(parts.seed, parts.rest)
+        needed = [needed_seeds(*each) for each in zip(mean, parts.users, seed_part)]
     tail = 50 * (1 - LEVEL)
     low, high = mean + np.percentile(moves, [tail, 100 - tail], axis=0)
     found = []
