@@ -124,9 +124,9 @@ def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dic
         # After each model: what is finished stays, whatever happens to the rest.
         files = report.write_report(results, folder)
         files["manifest"] = write_manifest(results, folder, saved)
-        files["html"] = str(write_run_page(folder))
         if walked := write_page_of_walks(folder):
             files["sids"] = str(walked)
+        files["html"] = str(write_run_page(folder))
 
     if failures:
         if not results or not processes.is_rank_zero():

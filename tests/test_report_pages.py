@@ -89,6 +89,12 @@ def test_the_page_of_a_run_has_provenance_and_commands_that_can_be_copied(run):
     assert f"verify {folder / 'manifest.json'}" in page
 
 
+def test_the_page_of_a_run_leads_to_that_of_its_sids(run):
+    folder, _ = run
+    assert '<a href="sids.html">' in (folder / "results.html").read_text()
+    assert (folder / "sids.html").is_file()
+
+
 def test_settings_shown_are_those_given_that_are_no_defaults(run):
     _, outcome = run
     result = json.loads(json.dumps(outcome["results"][0], default=str))

@@ -136,6 +136,7 @@ class ContinualRun:
             files["html"] = str(write_periods_page(folder))
         if files is not None:
             files |= self.walks.write(folder)
+            write_periods_page(folder)  # again: it links to the page of SIDs
         return {
             "results": results, "table": table, "bucket_table": None,
             "folder": str(self.store.root), "files": files,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recbole_gr.pages.sids import PAGE_FILE, write_sid_page
+from recbole_gr.pages.parts import SID_PAGE
+from recbole_gr.pages.sids import write_sid_page
 from recbole_gr.pages.walk import MOST_ITEMS
 from recbole_gr.pipeline.item_sids import walk_of
 
@@ -45,5 +46,5 @@ class PeriodWalks:
             walk = walk_of(config, train, sids, how, self._versions[how])
             walk.save(folder / f"walk-{how}.npz")
             shown += [walk] if sids.table.n_items == most else []
-        page = write_sid_page(shown, folder / PAGE_FILE, "SIDs of the periods")
+        page = write_sid_page(shown, folder / SID_PAGE, "SIDs of the periods")
         return {"sids page": str(page)}

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from recbole_gr import registry
@@ -14,10 +15,11 @@ from recbole_gr.config.layers import COMPUTED_KEYS
 from recbole_gr.errors import ConfigError
 from recbole_gr.report import charts
 from recbole_gr.report.metrics import cut_off, metric_columns, metric_title
-from recbole_gr.report.page import Section, chart, command, details, panels, paragraph, table
+from recbole_gr.report.page import Section, chart, command, details, link, panels, paragraph, table
 from recbole_gr.report.table import Column
 from recbole_gr.storage.json_files import finite
 
+SID_PAGE = "sids.html"  # beside what has SIDs
 # What a run finds out for itself, and what says where its files are.
 _OF_THE_RUN = {"model", "dataset", "data_path", "local_rank", "use_gpu", "state"}
 
@@ -182,6 +184,12 @@ def typed(arguments: Sequence[str]) -> str:
         name = module[1].replace("/", ".").removesuffix(".__main__")
         return shlex.join([program.rpartition("/")[2], "-m", name, *rest])
     return shlex.join([program.rpartition("/")[2], script, *rest])
+
+
+def walk_section(folder: Path) -> Section:
+    """A link to the page of SIDs that lies in a folder; without parts where there is none."""
+    there = (folder / SID_PAGE).is_file()
+    return Section("SIDs", [link(SID_PAGE, "A walk through the SIDs")] if there else [])
 
 
 def copyable(commands: Mapping[str, str | None]) -> list[str]:

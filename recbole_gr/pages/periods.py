@@ -15,6 +15,7 @@ from recbole_gr.pages.parts import (
     row_height,
     setting_text,
     typed,
+    walk_section,
 )
 from recbole_gr.report import charts
 from recbole_gr.report.metrics import cut_off, metric_columns, metric_title
@@ -53,6 +54,7 @@ def write_periods_page(folder: str | os.PathLike[str]) -> Path:
         Section("Which targets are found", _buckets(results)),
         Section("Costs", _costs(results)),
         _drift(results),
+        walk_section(folder),
         _settings(made),
         Section("Provenance", [*record_parts(manifest), hash_table(made.get("data") or {})]),
         _commands(manifest, results, folder),

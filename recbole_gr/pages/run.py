@@ -20,6 +20,7 @@ from recbole_gr.pages.parts import (
     record_parts,
     settings_section,
     typed,
+    walk_section,
 )
 from recbole_gr.report import charts
 from recbole_gr.report.comparison import comparison_table
@@ -61,6 +62,7 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
         _learning(results, names),
         _buckets(results, names, folder),
         _redistribution(results, names),
+        walk_section(folder),
         settings_section(dict(zip(names, results))),
         _provenance(manifest, results, names),
         _commands(manifest, results, names, folder),

@@ -15,7 +15,14 @@ import torch
 from recbole_gr.pages.agreement import agreement, prefix_parts
 from recbole_gr.pages.changes import sid_changes
 from recbole_gr.pages.packing import packed
-from recbole_gr.pages.parts import copyable, hash_table, record_parts, settings_section, typed
+from recbole_gr.pages.parts import (
+    SID_PAGE,
+    copyable,
+    hash_table,
+    record_parts,
+    settings_section,
+    typed,
+)
 from recbole_gr.pages.walk import Walk
 from recbole_gr.quality.measures import quality_report
 from recbole_gr.report import charts
@@ -30,7 +37,7 @@ from recbole_gr.storage.json_files import load_json
 if TYPE_CHECKING:
     from recbole_gr.sid.table import SIDTable
 
-WALK_FILE, PAGE_FILE, CSV_FILE = "walk.npz", "sids.html", "sids.csv"
+WALK_FILE, CSV_FILE = "walk.npz", "sids.csv"
 RECORD_FILE = "provenance.json"  # of a table: what made it, and its figures
 _SCRIPTS = ("pages/walk_data.js", "pages/walk_view.js", "pages/walk_item.js", "pages/walk.js")
 _AGREEMENT = (
@@ -112,7 +119,7 @@ def write_page_of_walks(folder: str | Path, parts: Sequence[str] = ()) -> Path |
     beside = [file.with_name(RECORD_FILE) for file in shown if file.name == WALK_FILE]
     records = [load_json(file) for file in beside if file.is_file()]
     records = records if len(records) == len(shown) else []
-    return write_sid_page([*shown.values()], folder / PAGE_FILE, "", records) if shown else None
+    return write_sid_page([*shown.values()], folder / SID_PAGE, "", records) if shown else None
 
 
 def write_walk(folder: str | Path, walk: Walk) -> list[Path]:

@@ -44,6 +44,11 @@ def paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
+def link(file: str, text: str) -> str:
+    """A link to a file that lies beside the page."""
+    return f'<p><a href="{html.escape(file)}">{html.escape(text)}</a></p>'
+
+
 def command(text: str, note: str = "") -> str:
     """A command that a button copies.
 
