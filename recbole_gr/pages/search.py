@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_gr.pages.parts import copyable
+from recbole_gr.config.command_lines import recommend_command
+from recbole_gr.pages.parts import copyable, hash_table, record_parts, typed
 from recbole_gr.report import charts
 from recbole_gr.report.metrics import metric_title
 from recbole_gr.report.page import Section, chart, panels, table, write_page
@@ -34,10 +35,29 @@ def write_search_page(path: str | os.PathLike[str]) -> Path:
     sections = [
         Section("Trials", _trials(found["trials"], title)),
         Section("Tokenizers", _tokenizers(found["tokenizers"], found["criterion"])),
-        Section("Commands", copyable({"Best by validation": found["command"]})),
+        *_made(found),
     ]
     name = f"Search: {found['model']} on {found['dataset']}"
     return write_page(path.with_suffix(".html"), name, sections)
+
+
+def _made(found: Mapping[str, Any]) -> list[Section]:
+    """Settings, provenance and commands; of a search of a former version its best command alone."""
+    best, made = found.get("best") or {}, found.get("made") or {}
+    rows = [[key, str(value), "given"] for key, value in found.get("settings", {}).items()]
+    rows += [[name, str(value), "searched"] for name, value in found.get("parameters", {}).items()]
+    head = [Column("key"), Column("value"), Column("")]
+    ask = recommend_command(best.get("checkpoint"), best.get("example"))
+    commands = {
+        "The search, which goes on where it is": typed(made["command"]) if made else None,
+        "Best by validation": found["command"],
+        f"Recommend with trial {best.get('number')}": ask,
+    }
+    return [
+        Section("Settings", [table(head, rows, texts=True)] if rows else []),
+        Section("Provenance", [*record_parts(made), hash_table(made.get("data", {}))]),
+        Section("Commands", copyable(commands)),
+    ]
 
 
 def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,7 @@
 """The outcome of a search: its trials in the order of their validation, and the best command."""
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from recbole_gr.report.table import Column, table_text, write_files
 from recbole_gr.report.tokenizers import COLUMNS
 from recbole_gr.search.task import Task
 from recbole_gr.search.trial import FINISHED, Record
+from recbole_gr.storage.checkpoint import versions
+from recbole_gr.storage.manifest import machine
 
 
 def write_search_report(
@@ -20,6 +23,7 @@ def write_search_report(
     order: Callable[[Record], Any],
     metric: str,
     criterion: str,
+    header: dict[str, Any],
 ) -> dict[str, Any]:
     """Write `.md`, `.csv`, `.json` and `.html` beside the file of the trials.
 
@@ -30,6 +34,7 @@ def write_search_report(
         order: sorts trials, the best one first.
         metric: that of the validation.
         criterion: figure that tokenizers are ranked by.
+        header: of the trials' file: the hashes of the data, the settings, the parameters.
 
     Returns:
         dict: `table`, `command` (None where every trial failed) and `files` by "md", "csv",
@@ -48,6 +53,12 @@ def write_search_report(
         "model": task.model, "dataset": task.dataset, "metric": metric, "criterion": criterion,
         "command": command, "trials": [_plain(trial, metric) for trial in trials],
         "tokenizers": [_plain_tokenizer(record, criterion) for record in outcome["tokenizers"]],
+        "made": {
+            "command": [sys.executable, *sys.argv], "versions": versions(), "machine": machine(),
+            "data": header["data"],
+        },
+        "settings": header["settings"], "parameters": header["parameters"],
+        "best": {k: (outcome["best"] or {}).get(k) for k in ("number", "checkpoint", "example")},
     }  # fmt: skip
     files = write_files(
         file.parent, file.stem, md="\n\n".join(page) + "\n", rows=trial_rows(trials), data=told

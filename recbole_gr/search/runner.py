@@ -146,7 +146,7 @@ def search(
         )
     metric = str(config["valid_metric"]).lower()
     outcome = {"best": best.record, "trials": trials, "tokenizers": tokenizers}
-    report = write_search_report(file, task, outcome, best.key, metric, criterion)
+    report = write_search_report(file, task, outcome, best.key, metric, criterion, header)
     return {**outcome, **report}
 
 
