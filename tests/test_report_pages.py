@@ -176,6 +176,11 @@ STUDY = {
             "differences": {"with_history": {"IntRR": {"recall@10": DIFFERENCE}}},
             "remarks": [], "costs": {"SASRec": {"epochs_run": 1.0}, "IntRR": {}},
             "buckets": [["SASRec", "6+", 10.0, {"recall@10": [0.1, 0.12]}]], "ties": [],
+            "trained": {
+                "IntRR": {"checkpoint": "c.pth", "example": {"user": "7", "k": 5},
+                          "sid_digest": "x"},
+                "SASRec": {"checkpoint": None, "example": None, "sid_digest": None},
+            },
             "curves": {"IntRR": {"1": [[0, 0.1], [1, 0.2]], "2": [[0, 0.3]]}},
             "tuning": {
                 "IntRR": {
@@ -205,6 +210,7 @@ def test_the_page_of_a_study_shows_differences_means_and_what_was_chosen(tmp_pat
     assert ["IntRR on d, seed 3", "no room"] in rows and ["d.inter", "abc"] in rows
     verdict = next(row for row in rows if "ahead" in row)
     assert verdict[:2] == ["IntRR", "Recall@10"] and "[+0.0100, +0.0400]" in verdict
+    assert "recommend --checkpoint=c.pth --user=7 --k=5" in page and "--output=c.pt2" in page
     assert "two <rows>" in html.unescape(page) and "two <rows>" not in page
 
 

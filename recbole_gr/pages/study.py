@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from recbole_gr.config.command_lines import export_command, recommend_command
 from recbole_gr.pages.parts import (
     bucket_parts,
     copyable,
@@ -207,5 +208,12 @@ def _provenance(found: Mapping[str, Any]) -> Section:
 
 def _commands(report: Mapping[str, Any]) -> Section:
     made = report.get("command")
-    again = {"The study, which goes on where it is": typed(made) if made else None}
-    return Section("Commands", copyable(again))
+    commands = {"The study, which goes on where it is": typed(made) if made else None}
+    for dataset, found in report["datasets"].items():
+        for row, kept in (found.get("trained") or {}).items():
+            ask = recommend_command(kept["checkpoint"], kept["example"])
+            commands[f"Recommend with {row} on {dataset}, first seed"] = ask
+            if ask and kept["sid_digest"]:
+                export = export_command(kept["checkpoint"])
+                commands[f"Export {row} on {dataset}, first seed"] = export
+    return Section("Commands", copyable(commands))

@@ -84,6 +84,7 @@ def write_study_report(
         curves[dataset] = curves_of(runs)
         figures = {**found.plain(), "costs": costs, "buckets": buckets, "ties": ties}
         figures["curves"], figures["sids"] = curves[dataset], sid_figures_of(runs)
+        figures["trained"] = {row: _trained(by_seed) for row, by_seed in runs.items()}
         sets[dataset] = {**figures, "tuning": tuning.get(dataset)}
         parts += [f"## {dataset}", *_page_of(found, costs, buckets, ties, study.baseline)]
         if figures["sids"]:
@@ -112,6 +113,12 @@ def write_study_report(
         "table": table, "report": report,
         "files": {kind: str(path) for kind, path in files.items()},
     }  # fmt: skip
+
+
+def _trained(by_seed: Mapping[int, Finished]) -> dict[str, Any]:
+    """The checkpoint of a row's first seed, and what it may be asked."""
+    result = next(iter(by_seed.values())).result
+    return {key: result.get(key) for key in ("checkpoint", "example", "sid_digest")}
 
 
 def _page_of(
