@@ -148,6 +148,7 @@ def test_targets_tied_in_time_are_measured_apart(tmp_path):
     tied = np.array([True, False, False, True, True])
     np.savez(tmp_path / "r.npz", with_history=ranks, tied=tied)
     found = {name: (n, values) for name, n, values in _by_ties(tmp_path / "r.npz")}
+    assert found["later"] == (2, {"recall@10": 0.5, "ndcg@10": pytest.approx(0.5 / np.log2(5))})
     for name, flag in (("as that of the event before", True), ("later", False)):
         own = [r for r, t in zip(ranks, tied) if t == flag]
         hits = [0 <= r < 10 for r in own]

@@ -86,7 +86,7 @@ def test_commands_are_copied_and_folded_figures_unfold(browser, pages):
         row.get_by_text("Copied").wait_for()
         text = page.evaluate("navigator.clipboard.readText()")
         assert text == row.locator("pre").inner_text() and "--checkpoint=saved/SASRec.pth" in text
-        page.locator("summary", has_text="Smaller cut-offs").click()
+        page.locator("summary", has_text="Other metrics").click()
         plot = page.locator("details[open] .plot svg.main-svg").first
         plot.wait_for()
         assert plot.bounding_box()["width"] > 200

@@ -15,12 +15,12 @@ from runs import here
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.model import IntRR
+from recbole_gr.report.ranks import metric_of
 from recbole_gr.run import model as run
 from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
 from recbole_gr.study.command import main
-from recbole_gr.study.ranks import metric_of
 from recbole_gr.study.runner import study
 from recbole_gr.study.store import finished
 from recbole_gr.study.study_file import read_study

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recbole_gr.report.ranks import write_rank_file
-from recbole_gr.study.ranks import Targets, load_ranks, metric_of
+from recbole_gr.report.ranks import metric_of, write_rank_file
+from recbole_gr.study.ranks import Targets, load_ranks
 from recbole_gr.study.statistics import (
     AHEAD,
     BEHIND,

@@ -32,14 +32,17 @@ def row_height(n_rows: int) -> int:
     return 60 + 28 * max(2, n_rows)
 
 
-def interval_panels(measured: Measured, baseline: str | None = None) -> list[str]:
-    """A figure a metric with a row a name; those of the largest cut-off are shown, the others are
-    folded. One name alone has one figure, with a row a metric.
+def by_cut_off(figures: Mapping[str, str]) -> list[str]:
+    """Figures by the names of their metrics: those of the largest cut-off are shown, the others are
+    folded."""
+    largest = max(map(cut_off, figures), default=0)
+    shown = [figure for metric, figure in figures.items() if cut_off(metric) == largest]
+    others = [figure for metric, figure in figures.items() if cut_off(metric) != largest]
+    return [panels(shown), *([details("Other metrics", panels(others))] if others else [])]
 
-    Args:
-        measured: of what is compared.
-        baseline: the name to draw a line through.
-    """
+
+def interval_panels(measured: Measured) -> list[str]:
+    """A figure a metric with a row a name; one name alone has one figure, with a row a metric."""
     metrics = list(metric_columns(values for values, _ in measured.values()))
     if len(measured) == 1:
         (values, ends) = next(iter(measured.values()))
@@ -48,20 +51,14 @@ def interval_panels(measured: Measured, baseline: str | None = None) -> list[str
         intervals = [ends.get(metric) for metric in metrics]
         lone = charts.intervals(names, {"": (shown, intervals)}, "test metrics, 95 % interval")
         return [chart(lone, row_height(len(names)))] if metrics else []
-    largest = max(map(cut_off, metrics), default=0)
-    first: list[str] = []
-    others: list[str] = []
+    figures = {}
     for metric in metrics:
         names = [name for name, (values, _) in measured.items() if metric in values]
         shown = [measured[name][0][metric] for name in names]
         intervals = [measured[name][1].get(metric) for name in names]
-        line = measured[baseline][0].get(metric) if baseline and baseline in measured else None
-        figure = charts.intervals(names, {"": (shown, intervals)}, metric_title(metric), line)
-        (first if cut_off(metric) == largest else others).append(
-            chart(figure, row_height(len(names)))
-        )
-    rest = [details("Smaller cut-offs", panels(others))] if others else []
-    return [panels(first), *rest]
+        figure = charts.intervals(names, {"": (shown, intervals)}, metric_title(metric))
+        figures[metric] = chart(figure, row_height(len(names)))
+    return by_cut_off(figures)
 
 
 def metric_table(rows: Mapping[str, Mapping[str, float]], head: str = "model") -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gr.config.command_lines import recommend_command
 from recbole_gr.pages.parts import (
     bucket_parts,
+    by_cut_off,
     copyable,
     hash_table,
     record_parts,
@@ -18,7 +19,7 @@ from recbole_gr.pages.parts import (
     walk_section,
 )
 from recbole_gr.report import charts
-from recbole_gr.report.metrics import cut_off, metric_columns, metric_title
+from recbole_gr.report.metrics import metric_columns, metric_title
 from recbole_gr.report.page import Section, chart, details, panels, paragraph, table, write_page
 from recbole_gr.report.table import Column
 from recbole_gr.storage.json_files import load_json
@@ -79,8 +80,7 @@ def _tests(results: Sequence[Mapping[str, Any]]) -> list[str]:
     methods = _methods(results)
     metrics = metric_columns(r["test_result"] for r in results)
     periods = sorted({period for by_period in methods.values() for period in by_period})
-    largest = max(map(cut_off, metrics), default=0)
-    plots: dict[bool, list[str]] = {True: [], False: []}
+    figures = {}
     for metric in metrics:
         groups = {}
         for period in periods:
@@ -91,16 +91,15 @@ def _tests(results: Sequence[Mapping[str, Any]]) -> list[str]:
             groups[f"period {period}"] = (values, ends)
         figure = charts.intervals(list(methods), groups, metric_title(metric))
         size = row_height(len(methods) * max(1, len(groups)) * 2 // 3) + 30
-        plots[cut_off(metric) == largest].append(chart(figure, size))
+        figures[metric] = chart(figure, size)
     rows = [
         [f"{r['model']} {r['method']}", r["period"], *map(r["test_result"].get, metrics)]
         for r in results
     ]
     head = [Column("method"), Column("period"), *metrics.values()]
-    rest = details("Other metrics", panels(plots[False])) if plots[False] else ""
     sure = "Intervals are 95 % over users, of one training each; the first period is shared."
     whole = table(head, rows, mark_best=False)
-    return [panels(plots[True]), rest, paragraph(sure), whole]
+    return [*by_cut_off(figures), paragraph(sure), whole]
 
 
 def _churn(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -26,6 +26,7 @@ from recbole_gr.report import charts
 from recbole_gr.report.comparison import comparison_table
 from recbole_gr.report.metrics import metric_title
 from recbole_gr.report.page import Section, chart, panels, paragraph, table, write_page
+from recbole_gr.report.ranks import metric_of
 from recbole_gr.report.redistribution import FLOOR, heat_map
 from recbole_gr.sid.formats import level_name
 from recbole_gr.storage.json_files import load_json
@@ -182,13 +183,11 @@ def _by_ties(path: Path) -> list[tuple[str, int, dict[str, float]]]:
     key = next((name for name in ("with_history", "without_history") if name in ranks), None)
     if key is None or "tied" not in ranks or not ranks["tied"].any():
         return []
-    places, tied = ranks[key], ranks["tied"]
-    hit = (places >= 0) & (places < 10)
-    gain = np.where(hit, 1 / np.log2(np.maximum(places, 0) + 2.0), 0.0)
-    found = []
+    tied, found = ranks["tied"], []
+    values = {metric: metric_of(ranks[key], metric) for metric in ("recall@10", "ndcg@10")}
     for name, rows in (("as that of the event before", tied), ("later", ~tied)):
         if rows.any():
-            means = {"recall@10": float(hit[rows].mean()), "ndcg@10": float(gain[rows].mean())}
+            means = {metric: float(value[rows].mean()) for metric, value in values.items()}
             found.append((name, int(rows.sum()), means))
     return found
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recbole_gr.config.command_lines import export_command, recommend_command
 from recbole_gr.pages.parts import (
     bucket_parts,
+    by_cut_off,
     copyable,
     hash_table,
     record_parts,
@@ -18,8 +19,8 @@ from recbole_gr.pages.parts import (
     typed,
 )
 from recbole_gr.report import charts
-from recbole_gr.report.metrics import cut_off, metric_columns, metric_title
-from recbole_gr.report.page import Section, chart, details, panels, paragraph, table, write_page
+from recbole_gr.report.metrics import metric_columns, metric_title
+from recbole_gr.report.page import Section, chart, paragraph, table, write_page
 from recbole_gr.report.table import Column
 from recbole_gr.report.tokenizers import COLUMNS
 from recbole_gr.storage.json_files import load_json
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     import os
 
 SOURCE = "report.json"
-_PROTOCOLS = {"with_history": "history in the ranking", "without_history": "history left out"}
+_PROTOCOLS = {
+    "with_history": "history in the ranking",
+    "without_history": "history left out",
+    "exact_with_history": "exact, history in the ranking",
+    "exact_without_history": "exact, history left out",
+}
 _COSTS = (
     ("epochs_run", Column("epochs", "{:.1f}")), ("seconds_per_epoch", Column("s/epoch", "{:.3g}")),
     ("seconds_total", Column("seconds", "{:.3g}")),
@@ -107,8 +113,7 @@ def _sections_of(dataset: str, found: Mapping[str, Any], baseline: str | None) -
 def _differences(found: Mapping[str, Any], baseline: str | None) -> list[str]:
     """Figures of the largest cut-off, the others folded, and every verdict in a table."""
     metrics = metric_columns(v for rows in found.values() for v in rows.values())
-    largest = max(map(cut_off, metrics), default=0)
-    plots: dict[bool, list[str]] = {True: [], False: []}
+    figures = {}
     for metric in metrics:
         rows = list(dict.fromkeys(r for v in found.values() for r in v if metric in v[r]))
         groups = {}
@@ -123,7 +128,7 @@ def _differences(found: Mapping[str, Any], baseline: str | None) -> list[str]:
         title = f"{metric_title(metric)} minus that of {baseline}"
         figure = charts.intervals(rows, groups, title, line=0.0)
         size = row_height(len(rows) * max(1, len(groups)) * 2 // 3)
-        plots[cut_off(metric) == largest].append(chart(figure, size + 30))
+        figures[metric] = chart(figure, size + 30)
     verdicts = [
         [row, metric_title(metric), _PROTOCOLS.get(protocol, protocol), d["mean"],
          f"[{d['low']:+.4f}, {d['high']:+.4f}]", d["verdict"], d["needed_seeds"]]
@@ -134,9 +139,8 @@ def _differences(found: Mapping[str, Any], baseline: str | None) -> list[str]:
         return []
     names = ("model", "metric", "ranking", "difference", "95 %", "verdict", "seeds needed")
     head = [Column(n, "{:+.4f}" if n == "difference" else "{}") for n in names]
-    rest = details("Other metrics", panels(plots[False])) if plots[False] else ""
     sure = "95 % intervals over users and seeds, by a bootstrap of paired differences."
-    return [panels(plots[True]), rest, paragraph(sure), table(head, verdicts, mark_best=False)]
+    return [*by_cut_off(figures), paragraph(sure), table(head, verdicts, mark_best=False)]
 
 
 def _means(protocol: str, rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

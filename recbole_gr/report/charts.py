@@ -85,16 +85,14 @@ def curves(
     title: str,
     x_title: str = "epoch",
     marks: Iterable[float] = (),
-    whole: bool = True,
 ) -> Figure:
-    """Lines over numbers, told apart by colour, mark and dashes.
+    """Lines over whole numbers, told apart by colour, mark and dashes.
 
     Args:
         lines: x and y by name; None leaves a gap.
         title: what y is.
         x_title: what x is.
         marks: values of x to mark with a dotted line.
-        whole: whether x is of whole numbers.
     """
     traces = [
         {
@@ -108,7 +106,7 @@ def curves(
         }
         for number, (name, (x, y)) in enumerate(lines.items())
     ]
-    places = [value for x, _ in lines.values() for value in x] if whole else []
+    places = [value for x, _ in lines.values() for value in x]
     step = {"dtick": max(1, math.ceil((max(places) - min(places)) / 8))} if places else {}
     layout: Figure = {
         "xaxis": {"title": {"text": x_title}, **step},

@@ -30,6 +30,18 @@ def without_history_table(results: list[dict[str, Any]]) -> str:
     return table_text([Column("model"), *metrics.values()], rows) if metrics else ""
 
 
+def metric_of(ranks: np.ndarray, name: str) -> np.ndarray:
+    """`[N]` Recall@k or NDCG@k of single targets, which RecBole's are the means of.
+
+    Args:
+        ranks: `[N]` of the target, 0 the best; -1 is not in the list.
+        name: `recall@10` or `ndcg@10`.
+    """
+    kind, _, k = name.partition("@")
+    hit = (ranks >= 0) & (ranks < int(k))
+    return hit / np.log2(np.maximum(ranks, 0) + 2.0) if kind == "ndcg" else hit.astype(np.float64)
+
+
 def write_ranks(results: list[dict[str, Any]], folder: str | os.PathLike[str]) -> None:
     """Write the `test_ranks` of each result that has them as `ranks-<model>.npz` into `folder`, to
     be read by `numpy.load`; a few bytes a target."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS, TIED, has_likelihood, metric_of, ranked
+from recbole_gr.report.ranks import metric_of
+from recbole_gr.study.ranks import LIKELIHOOD, PROTOCOLS, TIED, has_likelihood, ranked
 from recbole_gr.study.store import Finished
 
 #: Row, bucket, mean number of targets over seeds, and by metric the values of the seeds.

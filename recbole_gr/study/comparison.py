@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.report.ranks import metric_of
 from recbole_gr.study.ranks import (
     LIKELIHOOD,
     PROTOCOLS,
     Ranks,
     Targets,
     has_likelihood,
-    metric_of,
     ranked,
 )
 from recbole_gr.study.statistics import Difference, paired_differences, spread

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from recbole_gr.errors import ConfigError, did_you_mean
+from recbole_gr.report.ranks import metric_of
 from recbole_gr.storage.hashes import digest_of
 from recbole_gr.study.plan import Cell, Study
-from recbole_gr.study.ranks import PROTOCOLS, TIED, Ranks, load_ranks, metric_of, ranked
+from recbole_gr.study.ranks import PROTOCOLS, TIED, Ranks, load_ranks, ranked
 from recbole_gr.study.store import Finished
 
 POPULARITY = "popularity of the period"

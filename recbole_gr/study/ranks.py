@@ -71,18 +71,6 @@ def has_likelihood(ranks: Ranks | None) -> bool:
     return LIKELIHOOD in (ranks or ()) and bool(np.isfinite((ranks or {})[LIKELIHOOD]).all())
 
 
-def metric_of(ranks: np.ndarray, name: str) -> np.ndarray:
-    """`[N]` Recall@k or NDCG@k of single targets, which RecBole's are the means of.
-
-    Args:
-        ranks: `[N]` of the target, 0 the best; -1 is not in the list.
-        name: `recall@10` or `ndcg@10`.
-    """
-    kind, _, k = name.partition("@")
-    hit = (ranks >= 0) & (ranks < int(k))
-    return hit / np.log2(np.maximum(ranks, 0) + 2.0) if kind == "ndcg" else hit.astype(np.float64)
-
-
 def load_ranks(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """What :func:`~recbole_gr.report.ranks.write_rank_file` wrote.
 
