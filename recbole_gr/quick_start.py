@@ -103,7 +103,7 @@ def _run(
 
 def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dict[str, Any] | None:
     """Train and test the models one by one; rank 0 reports in `folder`."""
-    results, failures = [], []
+    results, failures, sid_page = [], [], None
     for config in configs:
         try:
             results.append(run_model(config, saved=saved))
@@ -124,8 +124,9 @@ def _run_all(configs: Sequence[Config], saved: bool, folder: Path | None) -> dic
         # After each model: what is finished stays, whatever happens to the rest.
         files = report.write_report(results, folder)
         files["manifest"] = write_manifest(results, folder, saved)
-        if walked := write_page_of_walks(folder):
-            files["sids"] = str(walked)
+        if results[-1].get("walk"):
+            sid_page = write_page_of_walks(folder)
+        files |= {"sids": str(sid_page)} if sid_page else {}
         files["html"] = str(write_run_page(folder))
 
     if failures:
