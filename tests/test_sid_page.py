@@ -17,7 +17,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from tiny import read_sequences
 from walks import ODD, SIZES, N, made
 
-from recbole_gr.commands.tokenize import compare_tokenizers
+from recbole_gr.commands.tokenize import compare_tokenizers, tokenize
 from recbole_gr.errors import ConfigError
 from recbole_gr.pages.agreement import agreement, prefix_parts
 from recbole_gr.pages.changes import sid_changes
@@ -240,6 +240,22 @@ def test_several_tokenizers_stand_on_one_page(tiny_folder, tmp_path):
     for place, item in enumerate(ids):
         for at, count in zip(beside[place * k :][:k], times[place * k :][:k]):
             assert count == (often[frozenset((item, ids[at - 1]))] if at else 0)
+
+
+@pytest.mark.parametrize("least, gate", [(0.0, False), (1.0, True)])
+def test_the_command_that_trains_on_collapsed_sids_passes_the_gate(
+    tiny_folder, tmp_path, least, gate
+):
+    given = {
+        "data_path": str(tiny_folder), "codebook_size": 8, "sid_levels": 1, "content_dim": 8,
+        "content_cache_dir": str(tmp_path), "sid_dir": str(tmp_path), "show_progress": False,
+        "sid_min_distinct": least, "sid_min_utilisation": 0.0,
+    }  # fmt: skip
+    tokenize("tiny", tmp_path / "out", config_dict={**given, "tokenizer": "RKMeans"})
+    record = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert ("--sid_gate=warn" in record["train"]) == gate
+    assert f"--sid_file={tmp_path / 'out' / 'sid.npz'}" in record["train"]
+    assert record["given"] and len(record["sid_digest"]) == 64 and record["data"]
 
 
 def test_the_command_makes_the_page_of_walks_that_lie_in_a_folder(tmp_path):

@@ -167,14 +167,16 @@ def _tokenize_into(output: Path, config: Config) -> tuple[SIDTable, QualityRepor
         logging.getLogger().warning(verdict(config, report, reasons))
     files = write_sids(output, config, table, report, tokens)
     files.append(write_sids_csv(table, tokens, output / CSV_FILE))
-    files.append(_write_record(output, config, table, report))
+    files.append(_write_record(output, config, table, report, collapsed=bool(reasons)))
     if table.n_items > MOST_ITEMS:
         say("No page of the SIDs is written: it holds up to %d items", MOST_ITEMS)
         return table, report, files
     return table, report, files + write_walk(output, walk_of(config, train, sids, _name(config)))
 
 
-def _write_record(output: Path, config: Config, table: SIDTable, report: QualityReport) -> Path:
+def _write_record(
+    output: Path, config: Config, table: SIDTable, report: QualityReport, collapsed: bool
+) -> Path:
     """Write what made a table, its figures and the command that trains with it."""
     from recbole_gr.config.command_lines import training_command
     from recbole_gr.pages.sids import RECORD_FILE
@@ -184,10 +186,11 @@ def _write_record(output: Path, config: Config, table: SIDTable, report: Quality
 
     given = config.external_config_dict
     arguments = [f"--{key}={value}" for key, value in given.items()]
+    options = {"sid_file": str(output / "sid.npz"), "sid_gate": "warn" if collapsed else None}
     content = {
         "config": plain_config(config), "given": sorted(given), "data": data_hashes(config),
         "sid_digest": table.digest(), "figures": comparison_row(report),
-        "train": training_command(arguments, config, sid_file=str(output / "sid.npz")),
+        "train": training_command(arguments, config, **options),
     }  # fmt: skip
     return Path(write_record(output, content, RECORD_FILE))
 
