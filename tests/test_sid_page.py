@@ -247,7 +247,7 @@ def test_the_command_that_trains_on_collapsed_sids_passes_the_gate(
     tiny_folder, tmp_path, least, gate
 ):
     given = {
-        "data_path": str(tiny_folder), "codebook_size": 8, "sid_levels": 1, "content_dim": 8,
+        "data_path": str(tiny_folder), "codebook_size": 8, "sid_levels": 2, "content_dim": 8,
         "content_cache_dir": str(tmp_path), "sid_dir": str(tmp_path), "show_progress": False,
         "sid_min_distinct": least, "sid_min_utilisation": 0.0,
     }  # fmt: skip
