@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -102,27 +103,33 @@ def test_a_damaged_file_is_refused_by_name(tmp_path):
         load_checkpoint(path)
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """The system refuses files of more than 40,000 bytes, as a full disk would refuse them."""
+    """The system refuses files of more than 40,000 bytes, as a full disk would refuse them.
+
+    Inside a test only: pytest reports a test before its fixtures end, to what may be a long file.
+    """
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_reported_and_the_older_checkpoint_survives(tmp_path, small_files):
+def test_a_full_disk_is_reported_and_the_older_checkpoint_survives(tmp_path):
     path = tmp_path / "a.pth"
     save_checkpoint(path, {"w": torch.zeros(100, 200)})
     before = path.read_bytes()
-    small_files()
-    with pytest.raises(DiskFull, match=r"a\.pth.*disk is full.*MiB free.*Make room"):
+    said = r"a\.pth.*disk is full.*MiB free.*Make room"
+    with small_files(), pytest.raises(DiskFull, match=said):
         save_checkpoint(path, {"w": torch.ones(100, 200)})
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.pth"]
     assert load_checkpoint(path)["w"].sum() == 0
 
 
-def test_training_on_a_full_disk_says_how_to_go_on(tiny_folder, tmp_path, small_files):
+def test_training_on_a_full_disk_says_how_to_go_on(tiny_folder, tmp_path):
     model, own = RUNS["SASRec"]
     settings = {
         **own, "model": model, "dataset": "tiny", "data_path": str(tiny_folder), "epochs": 1,
@@ -132,8 +139,8 @@ def test_training_on_a_full_disk_says_how_to_go_on(tiny_folder, tmp_path, small_
     outcome = run_recbole_gr(config_dict=settings)
     before = Path(outcome["checkpoint"]).read_bytes()
     assert len(before) > 40_000
-    small_files()
-    with pytest.raises(DiskFull, match="disk is full.*--resume=.*goes on from the best epoch"):
+    said = "disk is full.*--resume=.*goes on from the best epoch"
+    with small_files(), pytest.raises(DiskFull, match=said):
         run_recbole_gr(config_dict={**settings, "epochs": 3, "resume": outcome["checkpoint"]})
     assert Path(outcome["checkpoint"]).read_bytes() == before
 
