@@ -94,7 +94,7 @@ def runs(monkeypatch):
     return runs
 
 
-ALL = [("tiny", row, seed) for row in ("other", "small") for seed in (1, 2)]
+ALL = [("tiny", row, seed) for seed in (1, 2) for row in ("other", "small")]
 
 
 @pytest.mark.slow
@@ -377,3 +377,64 @@ def test_processes_are_told_to_stop_and_waited_for(tmp_path, monkeypatch):
     # The third has that of the first, which is free again.
     used = [(folder / "gpus").read_text() for folder in folders]
     assert sorted(used[:2]) == ["4", "7"] and used[2] == used[0]
+
+
+def test_published_runs_are_found_on_another_machine_and_hold_no_data(file, runs, tiny_folder):
+    first = study(file(), workers=here, publish=True)
+    assert runs() == ALL
+    shutil.rmtree("saved")
+    again = study(file(), workers=here)
+    assert (again["done"], again["found"], runs()) == (0, 4, [])
+    for part in ("metrics", "differences", "buckets"):
+        assert again["report"]["datasets"]["tiny"].get(part) == first["report"]["datasets"][
+            "tiny"
+        ].get(part)
+    # A row of one's own is compared with them, target by target.
+    models = {"SASRec": CE, "mine": {"model": "SASRec", "weight_decay": 0.1, **CE}}
+    mine = study(file(models=models), workers=here)
+    assert (mine["done"], mine["found"], len(runs())) == (2, 2, 2)
+    report = mine["report"]["datasets"]["tiny"]["differences"]["with_history"]["mine"]
+    assert report["recall@10"]["mean"] == 0.0  # its ranks are drawn as those of SASRec
+    for path in Path("runs").rglob("*.*"):
+        assert str(tiny_folder).encode() not in path.read_bytes() and path.suffix != ".pth"
+    arrays = [np.load(path) for path in Path("runs").rglob("*.npz")]
+    assert len(arrays) == 4 and not any("user" in each or "item" in each for each in arrays)
+    # What was not found before is published beside it, and other data are not answered by them.
+    study(file(models=models), workers=here, publish=True)
+    assert len([*Path("runs").rglob("result.json")]) == 6 and runs() == []
+    other = {"settings": {**SETTINGS, "data_path": str(tiny_folder), "epochs": 3}}
+    assert study(file(**other), workers=here)["done"] == 4
+
+
+def test_published_runs_of_other_targets_are_refused(file, runs):
+    study(file(models={"SASRec": CE}), workers=here, publish=True)
+    shutil.rmtree("saved")
+    few = {"model": "SASRec", "user_inter_num_interval": "[9,inf)", **CE}
+    with pytest.raises(ConfigError, match="few .*were tested on different targets"):
+        study(file(models={"SASRec": CE, "few": few}), workers=here)
+
+
+def test_published_fusions_are_found_without_checkpoints(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {
+        "models": {
+            "SASRec": {}, "GRU4Rec": {}, "both": {"fuse": ["SASRec", "GRU4Rec"]},
+        },
+        "datasets": "tiny", "seeds": [1], "settings": {
+            **SETTINGS, "epochs": 1, "data_path": str(tiny_folder), "fusion_steps": 2,
+        },
+    }  # fmt: skip
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    first = study(path, workers=here, publish=True)
+    assert (first["done"], first["failed"]) == (3, {})
+    shutil.rmtree("saved")
+    again = study(path, workers=here)
+    assert (again["done"], again["found"], again["failed"]) == (0, 3, {})
+    assert again["table"] == first["table"]
+    # Another fusion needs the weights of its members, which are not published.
+    content["models"]["both"]["fusion_steps"] = 3
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    (reason,) = study(path, workers=here)["failed"].values()
+    assert "no checkpoint 'runs/tiny/SASRec" in reason.replace(str(tmp_path) + "/", "")
+    assert "its run is done again" in reason

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from recbole_gr.errors import ConfigError
 from recbole_gr.report.ranks import metric_of, write_rank_file
-from recbole_gr.study.ranks import Targets, load_ranks
+from recbole_gr.study.ranks import Targets, anonymous, load_ranks
 from recbole_gr.study.statistics import (
     AHEAD,
     BEHIND,
@@ -156,6 +157,34 @@ def test_ranks_are_matched_by_tokens_in_any_order(tmp_path):
         assert own.user_means(data["with_history"]).tolist() == [0, 2, -1]
     changed = Targets.of({**first, "item": np.array(["y", "z", "w", "y"])})
     assert not targets.same(changed) and targets.same_users(changed)
+
+
+def test_anonymous_ranks_are_matched_by_digests(tmp_path):
+    ranks = {
+        "user": np.array(["b", "a", "b", "c"]),
+        "item": np.array(["y", "z", "x", "y"]),
+        "with_history": np.array([3, 0, 1, -1], dtype=np.int32),
+        "exact_with_history": np.array([3, 40_000, 1, 2], dtype=np.int32),
+        "log_likelihood": np.array([-8.1234, -0.5, -1.0, -2.0]),
+    }
+    hidden = anonymous(ranks)
+    assert anonymous(hidden).keys() == hidden.keys()
+    write_rank_file(tmp_path / "ranks.npz", hidden)
+    found = load_ranks(tmp_path / "ranks.npz")
+    assert found["first_of_user"].tolist() == [True, True, False, True]
+    assert not {"user", "item"} & found.keys()
+    assert found["log_likelihood"] == pytest.approx([-0.5, -1.0, -8.1234, -2.0], rel=1e-3)
+    assert found["exact_with_history"].tolist() == [40_000, 1, 3, 2]
+    own, whole = Targets.of(found), Targets.of(ranks)
+    assert own.same(whole) and whole.same(own) and own.same_users(whole)
+    assert own.user_means(found["with_history"]).tolist() == [0, 2, -1]
+    other = Targets.of(anonymous({**ranks, "item": np.array(["y", "z", "w", "y"])}))
+    assert not own.same(other) and own.same_users(other)
+    assert not own.same_users(Targets.of({**ranks, "user": np.array(["b", "a", "b", "d"])}))
+    for first in ([False, True, False, True], [1, 1, 0, 1]):
+        write_rank_file(tmp_path / "bad.npz", {**hidden, "first_of_user": np.array(first)})
+        with pytest.raises(ConfigError, match="bad.npz.*does not say where users begin"):
+            load_ranks(tmp_path / "bad.npz")
 
 
 def test_seeds_whose_means_happen_to_be_equal_still_leave_an_interval():

@@ -9,7 +9,7 @@ from recbole_gr.terminal.command_line import run_command
 
 ARGUMENTS = Arguments(
     "study",
-    "FILE.yaml [--jobs=N] [--tool=ray] [--tune=N] [--key=value ...]",
+    "FILE.yaml [--jobs=N] [--tool=ray] [--tune=N] [--publish] [--key=value ...]",
     "losses.yaml --jobs=2",
     """\
 Runs the models of a file on its data sets with its seeds, and ends in tables of means, spreads and
@@ -28,6 +28,10 @@ ARGUMENTS.add(
     "processes | ray", "processes",
 )  # fmt: skip
 ARGUMENTS.add("tune", "N", "trials of every row over its space (tune: in the file)", "int >= 1")
+ARGUMENTS.add(
+    "publish", "True", "put the finished runs, without data and weights, in runs/ beside the file, "
+    "where the same study finds them on any machine", "bool", alone="True",
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,8 +47,8 @@ def _run(own: dict[str, Any], rest: list[str]) -> int:
     from recbole_gr.study.workers import by_ray, in_processes
 
     workers = by_ray if own["tool"] == "ray" else in_processes
-    settings = parse_arguments(rest)
-    outcome = study(own["study"], own.get("jobs"), settings, workers, own.get("tune"))
+    settings, publish = parse_arguments(rest), bool(own.get("publish"))
+    outcome = study(own["study"], own.get("jobs"), settings, workers, own.get("tune"), publish)
     print(outcome["table"])
     print(f"Report: {outcome['files']['md']} and beside it.")
     for run, reason in outcome["failed"].items():

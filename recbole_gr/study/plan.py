@@ -95,7 +95,7 @@ class Study:
     over_periods: bool = False
 
     def cells(self, chosen: Mapping[Place, Params] | None = None) -> list[Cell]:
-        """All runs that train, data sets first, seeds last.
+        """All runs that train, by data set and seed: one that is interrupted has compared all rows.
 
         Args:
             chosen: settings that rows have on data sets beside their own; those that it does not
@@ -117,14 +117,17 @@ class Study:
 
         self.of_each_place(lambda row, data: self._config(row, data, self.seeds[0]), self.fused)
         found = self.of_each_place(cells_of, self.trained)
-        return [cell for cells in found.values() for cell in cells]
+        cells = [cell for cells in found.values() for cell in cells]
+        places = {name: n for n, name in enumerate([*self.datasets, *self.seeds])}
+        return sorted(cells, key=lambda cell: (places[cell.dataset], places[cell.seed]))
 
-    def fusions(self, kept: Mapping[tuple[str, str, int], Path]) -> list[Cell]:
+    def fusions(self, kept: Mapping[tuple[str, str, int], tuple[str, Path]]) -> list[Cell]:
         """The runs of rows that fuse others, with each seed the others' runs of that seed; a row
         that is named twice gives its run of the next seed too.
 
         Args:
-            kept: checkpoints by row, data set and seed; fusions that lack one are left out.
+            kept: keys and checkpoints of runs by row, data set and seed; fusions that lack one are
+                left out.
         """
         file_hash = cache(sha256)
 
@@ -135,8 +138,8 @@ class Study:
                 other = self.seeds[(number + (first == second)) % len(self.seeds)]
                 places = (first, dataset, seed), (second, dataset, other)
                 if all(place in kept for place in places):
-                    members = {"members": [str(kept[place]) for place in places]}
-                    cells.append(self.cell(row, dataset, seed, members, file_hash)[0])
+                    members = [kept[place] for place in places]
+                    cells.append(self.cell(row, dataset, seed, {}, file_hash, None, members)[0])
             return cells
 
         found = self.of_each_place(cells_of, self.fused)
@@ -177,6 +180,7 @@ class Study:
         more: Params,
         file_hash: Callable[[str], str | None],
         trial: int | None = None,
+        members: Sequence[tuple[str, Path]] = (),
     ) -> tuple[Cell, Config]:
         """One run and its configuration.
 
@@ -185,9 +189,15 @@ class Study:
             more: settings beside the row's own.
             file_hash: gives the sha256 of a file.
             trial: its number, if it is one.
+            members: keys and checkpoints of the runs that it fuses. The keys stand for the bytes:
+                training on another machine gives others, and a run that was published has none.
         """
         config, settings = self._config(row, dataset, seed, more)
         files: dict[str, str | None] = {}
+        for number, (member, _) in enumerate(members):
+            files[f"members[{number}]"] = member
+        if members:
+            settings["members"] = [str(checkpoint) for _, checkpoint in members]
         for name, source in sources_of(config, file_hash).items():
             if source["sha256"] is None:
                 raise ConfigError(f"{name}: there is no file '{source['path']}'")

@@ -14,7 +14,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.report.lines import interval_text
 from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.run_files import held
-from recbole_gr.study import store
+from recbole_gr.study import published, store
 from recbole_gr.study.periods import by_period
 from recbole_gr.study.plan import Cell
 from recbole_gr.study.provenance import provenance_of
@@ -35,12 +35,14 @@ def study(
     settings: Mapping[str, Any] | None = None,
     workers: Workers = in_processes,
     tune: int | None = None,
+    publish: bool = False,
 ) -> dict[str, Any]:
     """Run every row of a study on every data set with every seed, and report.
 
     Everything is kept in `saved/studies/<name>/`, in which the same call goes on: a run that is
     finished is not done again unless its settings, its data or the version of results changed; one
-    that was interrupted goes on from its checkpoint; one that failed is tried again.
+    that was interrupted goes on from its checkpoint; one that failed is tried again. Runs that were
+    published beside the file count as finished, too.
 
     Args:
         file: the study, see :func:`recbole_gr.study.study_file.read_study`.
@@ -51,6 +53,7 @@ def study(
             `tune_on`, with the first seed; the best by the validation targets are then those of the
             row there (on other data sets those of the first), and are kept in `chosen.json`. None:
             rows run as they are.
+        publish: put finished runs beside the file, see :func:`recbole_gr.study.published.publish`.
 
     Returns:
         dict: `table` (markdown), `files` (paths by "md", "csv", "json", "png"; of a tuned study
@@ -67,7 +70,8 @@ def study(
     trials = trials_of(plan, tune) if tune else {}
     root = FOLDER / plan.name
     with held(root, "give the study another name"):
-        runs, failed = _Runs(plan.name, root, jobs, workers), {}
+        beside = Path(file).parent / published.FOLDER
+        runs, failed = _Runs(plan.name, (root, beside), jobs, workers), {}
         tuning: dict[str, dict[str, Any]] = {}  # by data set and row
         if tune:
             of_trials = runs.do([cell for each in trials.values() for cell in each.cells], "trials")
@@ -87,12 +91,15 @@ def study(
             cells = plan.cells(chosen)
             save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
         failed |= runs.do(cells, "runs")
-        kept = {
-            (cell.row, cell.dataset, cell.seed): runs.results[cell].folder / store.CHECKPOINT
-            for cell in cells
-            if cell in runs.results
-        }
         if plan.fused:
+            found = {cell: runs.results[cell] for cell in cells if cell in runs.results}
+            kept = {
+                (cell.row, cell.dataset, cell.seed): (
+                    str(each.result["key"]),
+                    each.folder / store.CHECKPOINT,
+                )
+                for cell, each in found.items()
+            }
             fusions = plan.fusions(kept)
             failed |= runs.do(fusions, "fusions")
             cells += fusions
@@ -107,6 +114,8 @@ def study(
         report["files"] |= more
         if tune:
             report["files"]["chosen"] = str(root / CHOSEN)
+        if publish:
+            published.publish(plan, runs.results, beside)
     return {**report, "done": runs.done, "found": runs.found, "failed": failed}
 
 
@@ -114,10 +123,11 @@ class _Runs:
     """Runs of a study, with what they gave by cell in `results`: those that were `found`, and those
     that were `done`."""
 
-    def __init__(self, name: str, root: Path, jobs: int | None, workers: Workers):
+    def __init__(self, name: str, roots: tuple[Path, Path], jobs: int | None, workers: Workers):
         self.results: dict[Cell, Finished] = {}
         self.found = self.done = 0
-        self._name, self._root, self._jobs, self._workers = name, root, jobs, workers
+        self._name, self._roots, self._jobs, self._workers = name, roots, jobs, workers
+        self._root = roots[0]
 
     def do(self, cells: list[Cell], called: str) -> dict[str, str]:
         """Find what is finished and do what is not; returns the reasons of those that failed."""
@@ -125,17 +135,26 @@ class _Runs:
         for cell in dict.fromkeys(cells):
             if cell in self.results:
                 continue
-            kept = store.finished(self._root / cell.folder, cell)
+            places = (store.finished(root / cell.folder, cell) for root in self._roots)
+            kept = next(filter(None, places), None)
             if kept is not None:
                 self.results[cell] = kept
                 self.found += 1
             else:
                 folders.setdefault(self._root / cell.folder, []).append(cell)
+        failed: dict[str, str] = {}
         told = (self._name, len(folders), len(cells), called, self._root)
         say("%s: %d of %d %s are to be done, in %s", *told)
-        failed: dict[str, str] = {}
-        for folder, own in folders.items():
-            store.prepare(folder, own[0])
+        for folder, own in list(folders.items()):
+            absent = [
+                path for path in own[0].settings.get("members") or () if not Path(path).is_file()
+            ]
+            if absent:  # published runs have no checkpoints
+                remedy = "move its folder away, and its run is done again"
+                failed[str(own[0])] = f"there is no checkpoint '{absent[0]}' to fuse: {remedy}"
+                del folders[folder]
+            else:
+                store.prepare(folder, own[0])
         if not folders:
             return failed
         with contextlib.closing(

@@ -1,0 +1,62 @@
+"""Finished runs beside the file of a study, as they come with it: whoever adds a row of their own
+trains this row alone and has the others, with the rank of each target, to compare it with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recbole_gr.data.sources import UNHASHED_KEYS
+from recbole_gr.errors import ConfigError
+from recbole_gr.report.ranks import write_rank_file
+from recbole_gr.storage.json_files import load_json, save_json
+from recbole_gr.storage.manifest import NAME, read_manifest
+from recbole_gr.study import store
+from recbole_gr.study.plan import Cell, Study
+from recbole_gr.study.ranks import anonymous
+from recbole_gr.study.store import Finished
+
+FOLDER = "runs"
+#: Of a result, what belongs to the place where it was made, or shows histories.
+_OF_THE_PLACE = ("checkpoint", "example")
+
+
+def publish(plan: Study, results: Mapping[Cell, Finished], folder: Path) -> None:
+    """Write finished runs where :func:`recbole_gr.study.store.finished` finds them on any machine:
+    figures, settings, hashes of the inputs, and ranks without the data (:func:`anonymous`).
+    Checkpoints and logs stay behind.
+
+    Args:
+        plan: whose runs they are.
+        results: finished runs, trials among them.
+        folder: `runs` beside the file of the study.
+
+    Raises:
+        ConfigError: it is a study over periods.
+    """
+    if plan.over_periods:
+        raise ConfigError("--publish: the runs of a study over periods cannot be published")
+    for cell, kept in results.items():
+        place = folder / cell.folder.with_name(kept.folder.name)
+        if (place / store.RESULT).is_file():
+            continue
+        task = load_json(kept.folder / store.TASK)
+        task["settings"] = {k: v for k, v in task["settings"].items() if k not in UNHASHED_KEYS}
+        save_json(place / store.TASK, task)
+        if (kept.folder / NAME).is_file():
+            save_json(place / NAME, _without_the_place(read_manifest(kept.folder / NAME)))
+        if kept.ranks is not None:
+            write_rank_file(place / store.RANKS, anonymous(kept.ranks))
+        result = {name: v for name, v in kept.result.items() if name not in _OF_THE_PLACE}
+        save_json(place / store.RESULT, result)
+
+
+def _without_the_place(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a manifest a report tells: data, versions and machine."""
+    runs = [
+        {"model": run["model"], "config": {}, "data": run.get("data")} for run in manifest["runs"]
+    ]
+    return {"format_version": manifest.get("format_version"), "runs": runs} | {
+        name: manifest[name] for name in ("versions", "machine") if name in manifest
+    }
