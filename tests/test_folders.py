@@ -144,3 +144,19 @@ def test_a_tokenizer_that_does_not_fit_on_the_disk_is_reported(tmp_path, monkeyp
 def test_an_array_that_numpy_could_not_write_whole_is_a_full_disk(tmp_path):
     with pytest.raises(DiskFull), atomic_write(tmp_path / "a.npy"):
         raise OSError("1000 requested and 992 written")
+
+
+def test_a_file_that_cannot_be_replaced_is_called_no_folder(tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+
+    def refused(*_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(files.os, "replace", refused)
+    with (
+        pytest.raises(ConfigError, match=r"page.html' cannot be written: Read-only file system\. "),
+        atomic_write(path) as temporary,
+    ):
+        temporary.write_text("new")
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]

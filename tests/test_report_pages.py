@@ -118,6 +118,9 @@ def test_a_page_is_made_again_also_of_a_run_of_a_former_version(run, tmp_path):
     assert write_pages(folder) == [folder / "results.html", folder / "sids.html"]
     assert (folder / "sids.html").read_bytes() == walked
     assert (folder / "results.html").read_bytes() == before
+    assert main([str(folder), f"--to={tmp_path / 'elsewhere'}"]) == 0
+    assert (tmp_path / "elsewhere/results.html").read_bytes() == before
+    assert (tmp_path / "elsewhere/sids.html").read_bytes() == walked
     old = [{"model": "SASRec", "dataset": "d", "test_result": MEASURED, "best_epoch": 3}]
     (tmp_path / "results.json").write_text(json.dumps(old))
     page = write_run_page(tmp_path).read_text()
@@ -199,8 +202,9 @@ STUDY = {
 
 def test_the_page_of_a_study_shows_differences_means_and_what_was_chosen(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(STUDY))
-    (path,) = write_pages(tmp_path)
+    (path,) = write_pages(tmp_path, tmp_path / "there")
     page = path.read_text()
+    assert path == tmp_path / "there/report.html"
     trace = figures_of(page)["Recall@10 minus that of SASRec"]["data"][0]
     assert trace["x"] == [0.02] and trace["error_x"]["array"] == [pytest.approx(0.02)]
     learning = figures_of(page)["validation score while training"]["data"][0]
@@ -240,6 +244,7 @@ def test_the_page_of_a_search_shows_trials_and_scores_by_setting(tmp_path):
     assert by_rate["data"][0]["y"] == [0.1, 0.2, 0.3]
     assert [row[-1] for row in rows_of(page) if row[0] == "4"] == ["failed: m"]
     assert "90.00%" in page and "python x" in page
+    assert write_pages(tmp_path / "s.json", tmp_path / "t")[0].read_text() == page
 
 
 def test_the_page_of_periods_keeps_methods_apart_and_shows_churn_and_drift(tmp_path):
@@ -253,6 +258,7 @@ def test_the_page_of_periods_keeps_methods_apart_and_shows_churn_and_drift(tmp_p
     ]  # fmt: skip
     (tmp_path / "continual.json").write_text(json.dumps(results))
     (path,) = write_pages(tmp_path)
+    assert write_pages(tmp_path, tmp_path / "t")[0].read_text() == path.read_text()
     figures = figures_of(path.read_text())
     first, second = figures["Recall@10"]["data"]  # a period each
     assert first["text"] == ["dact/finetune", "frozen/finetune"] and first["x"] == [0.5, 0.5]

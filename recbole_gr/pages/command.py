@@ -16,9 +16,12 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.storage.json_files import load_json
 from recbole_gr.terminal.command_line import run_command
 
+_Place = str | os.PathLike[str] | None
+_Writer = Callable[[Path, _Place], Path | None]
+
 ARGUMENTS = Arguments(
     "report",
-    "FOLDER",
+    "FOLDER [--to=FOLDER]",
     "results/ml-100k-TIGER-20261126-101500",
     """\
 Writes the HTML pages of a run, a study, a run over periods, SID tables (a folder), or a search (its
@@ -26,14 +29,18 @@ Writes the HTML pages of a run, a study, a run over periods, SID tables (a folde
 from a disk; nothing is fetched.""",
 )
 ARGUMENTS.add_file("folder", "of a report, or the .json of a search")
+ARGUMENTS.add("to", "FOLDER", "where pages are to lie (default: beside what they are made of)")
 
 
-def write_pages(place: str | os.PathLike[str]) -> list[Path]:
+def write_pages(
+    place: str | os.PathLike[str], to: str | os.PathLike[str] | None = None
+) -> list[Path]:
     """Write the pages of what lies in a folder.
 
     Args:
         place: a folder with the report of a run, a study, a run over periods, or SID tables with
             their `walk.npz`; or the JSON of a search.
+        to: the folder of the pages; by default they lie beside what they are made of.
 
     Returns:
         list[pathlib.Path]: of the pages.
@@ -44,7 +51,7 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
     from recbole_gr.pages.sids import write_page_of_walks
 
     place = Path(place)
-    found: dict[Path, Callable[[Path], Path | None]]
+    found: dict[Path, _Writer]
     if not place.exists():
         raise ConfigError(f"there is no '{place}'; give the folder of a report, as a run names it")
     if place.is_file():
@@ -55,7 +62,7 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
     pages = []
     for file, write in found.items():
         try:
-            page = write(file)
+            page = write(file, to)
         except ConfigError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
@@ -64,7 +71,7 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
                 f"({type(error).__name__}: {error}); give one as it was written"
             ) from error
         pages += [page] if page else []
-    if place.is_dir() and (walked := write_page_of_walks(place)):
+    if place.is_dir() and (walked := write_page_of_walks(place, to=to)):
         pages.append(walked)
     if not pages:
         raise ConfigError(
@@ -74,7 +81,7 @@ def write_pages(place: str | os.PathLike[str]) -> list[Path]:
     return pages
 
 
-def _kinds() -> Mapping[str, Callable[[Path], Path | None]]:
+def _kinds() -> Mapping[str, _Writer]:
     """What writes the page of each file that a report has."""
     from recbole_gr.pages.periods import SOURCE as PERIODS
     from recbole_gr.pages.periods import write_periods_page
@@ -82,23 +89,23 @@ def _kinds() -> Mapping[str, Callable[[Path], Path | None]]:
     from recbole_gr.pages.run import write_run_page
 
     return {
-        RUN: lambda file: write_run_page(file.parent),
-        PERIODS: lambda file: write_periods_page(file.parent),
+        RUN: lambda file, to: write_run_page(file.parent, to),
+        PERIODS: lambda file, to: write_periods_page(file.parent, to),
         "report.json": _of_report,
     }
 
 
-def _of_report(file: Path) -> Path | None:
+def _of_report(file: Path, to: _Place) -> Path | None:
     """Of a study; None of a SID table, whose JSON has the same name."""
     from recbole_gr.pages.study import write_study_page
 
-    return write_study_page(file.parent) if "study" in load_json(file) else None
+    return write_study_page(file.parent, to) if "study" in load_json(file) else None
 
 
-def _of_search(file: Path) -> Path:
+def _of_search(file: Path, to: _Place) -> Path:
     from recbole_gr.pages.search import write_search_page
 
-    return write_search_page(file)
+    return write_search_page(file, to)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(own: dict[str, Any], rest: list[str]) -> int:
     if rest:
         raise ConfigError(f"{rest[0]}: the command takes a folder and nothing else")
-    for page in write_pages(own["folder"]):
+    for page in write_pages(own["folder"], own.get("to")):
         print(f"Page: {page}")
     return 0
 

@@ -36,11 +36,14 @@ _CHURN = {
 }
 
 
-def write_periods_page(folder: str | os.PathLike[str]) -> Path:
+def write_periods_page(
+    folder: str | os.PathLike[str], to: str | os.PathLike[str] | None = None
+) -> Path:
     """Write `continual.html` from `continual.json`; returns its path.
 
     Args:
         folder: of the report of a run over periods.
+        to: the folder of the page, if it is not to lie there.
 
     Raises:
         ConfigError: the JSON cannot be read.
@@ -61,7 +64,7 @@ def write_periods_page(folder: str | os.PathLike[str]) -> Path:
         _commands(manifest, results, folder),
     ]
     name = f"Periods of {made['dataset']}" if made.get("dataset") else "Periods"
-    return write_page(folder / "continual.html", name, sections, folder.name)
+    return write_page(Path(to or folder, "continual.html"), name, sections, folder.name)
 
 
 def _methods(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Mapping[str, Any]]]:

@@ -39,11 +39,14 @@ if TYPE_CHECKING:
 SOURCE = "results.json"
 
 
-def write_run_page(folder: str | os.PathLike[str]) -> Path:
+def write_run_page(
+    folder: str | os.PathLike[str], to: str | os.PathLike[str] | None = None
+) -> Path:
     """Write `results.html` from `results.json`, and what else lies beside it.
 
     Args:
         folder: of the report of a run.
+        to: the folder of the page, if it is not to lie there.
 
     Returns:
         pathlib.Path: of the page.
@@ -69,7 +72,10 @@ def write_run_page(folder: str | os.PathLike[str]) -> Path:
         _commands(manifest, results, names, folder),
     ]
     return write_page(
-        folder / "results.html", f"{', '.join(names)} on {dataset}", sections, folder.name
+        Path(to or folder, "results.html"),
+        f"{', '.join(names)} on {dataset}",
+        sections,
+        folder.name,
     )
 
 

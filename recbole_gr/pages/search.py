@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     import os
 
 
-def write_search_page(path: str | os.PathLike[str]) -> Path:
+def write_search_page(
+    path: str | os.PathLike[str], to: str | os.PathLike[str] | None = None
+) -> Path:
     """Write the page of a search beside its JSON; returns its path.
 
     Args:
         path: of the JSON, `saved/search/<model>-<dataset>-<params_file>.json`.
+        to: the folder of the page, if it is not to lie there.
 
     Raises:
         ConfigError: the JSON cannot be read.
@@ -38,7 +41,7 @@ def write_search_page(path: str | os.PathLike[str]) -> Path:
         *_made(found),
     ]
     name = f"Search: {found['model']} on {found['dataset']}"
-    return write_page(path.with_suffix(".html"), name, sections)
+    return write_page(Path(to or path.parent, f"{path.stem}.html"), name, sections)
 
 
 def _made(found: Mapping[str, Any]) -> list[Section]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -92,13 +93,18 @@ def write_sid_page(
     return write_page(path, title or f"SIDs of {names}", sections, subtitle, _SCRIPTS)
 
 
-def write_page_of_walks(folder: str | Path, parts: Sequence[str] = ()) -> Path | None:
+def write_page_of_walks(
+    folder: str | Path,
+    parts: Sequence[str] = (),
+    to: str | os.PathLike[str] | None = None,
+) -> Path | None:
     """Write `sids.html` of the walks that lie in a folder: that of a table, of the models of a run,
     of the ways of a run over periods, or of the tokenizers of a comparison, in their folders.
 
     Args:
-        folder: where the page is to lie.
+        folder: where they lie.
         parts: the folders of the tokenizers; by default all that are there.
+        to: the folder of the page, if it is not to lie there.
 
     Returns:
         pathlib.Path: of the page; None where there is no walk. Walks of other items than the
@@ -119,7 +125,9 @@ def write_page_of_walks(folder: str | Path, parts: Sequence[str] = ()) -> Path |
     beside = [file.with_name(RECORD_FILE) for file in shown if file.name == WALK_FILE]
     records = [load_json(file) for file in beside if file.is_file()]
     records = records if len(records) == len(shown) else []
-    return write_sid_page([*shown.values()], folder / SID_PAGE, "", records) if shown else None
+    if not shown:
+        return None
+    return write_sid_page([*shown.values()], Path(to or folder, SID_PAGE), "", records)
 
 
 def write_walk(folder: str | Path, walk: Walk) -> list[Path]:

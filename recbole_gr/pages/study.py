@@ -60,11 +60,14 @@ class Spread(float):
     __repr__ = float.__repr__
 
 
-def write_study_page(folder: str | os.PathLike[str]) -> Path:
+def write_study_page(
+    folder: str | os.PathLike[str], to: str | os.PathLike[str] | None = None
+) -> Path:
     """Write `report.html` from the `report.json` of a study; returns its path.
 
     Args:
         folder: of the study.
+        to: the folder of the page, if it is not to lie there.
 
     Raises:
         ConfigError: the JSON cannot be read.
@@ -82,7 +85,9 @@ def write_study_page(folder: str | os.PathLike[str]) -> Path:
     seeds = ("seed " if len(report["seeds"]) == 1 else "seeds ") + ", ".join(
         map(str, report["seeds"])
     )
-    return write_page(folder / "report.html", f"Study: {report['study']}", sections, seeds)
+    return write_page(
+        Path(to or folder, "report.html"), f"Study: {report['study']}", sections, seeds
+    )
 
 
 def _sections_of(dataset: str, found: Mapping[str, Any], baseline: str | None) -> list[Section]:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         if reason is None:
             own = (tmp, path, *path.parents)
             if isinstance(error, OSError) and error.filename and Path(error.filename) in own:
-                raise _unwritable(path, error, "Give another place") from error
+                raise _unwritable(path, error, "Give another place", path.parents) from error
             raise
         tmp.unlink(missing_ok=True)
         raise DiskFull(
@@ -94,11 +94,13 @@ def require_writable(folder: str | os.PathLike[str], remedy: str) -> None:
         probe.unlink()
         remove_leftovers(folder)
     except OSError as error:
-        raise _unwritable(folder, error, remedy[0].upper() + remedy[1:]) from error
+        places = (folder, *folder.parents)
+        raise _unwritable(folder, error, remedy[0].upper() + remedy[1:], places) from error
 
 
-def _unwritable(path: Path, error: OSError, remedy: str) -> ConfigError:
-    files = [place for place in (path, *path.parents) if place.is_file()]
+def _unwritable(path: Path, error: OSError, remedy: str, folders: Sequence[Path]) -> ConfigError:
+    """What to say of a path; `folders` are what of it should be folders."""
+    files = [place for place in folders if place.is_file()]
     why = f"'{files[0]}' is a file, not a folder" if files and error.errno != errno.EISDIR else ""
     why = why or error.strerror or str(error)
     return ConfigError(f"'{path}' cannot be written: {why}. {remedy}, or make this one writable.")
