@@ -399,6 +399,10 @@ def test_published_runs_are_found_on_another_machine_and_hold_no_data(file, runs
         assert str(tiny_folder).encode() not in path.read_bytes() and path.suffix != ".pth"
     arrays = [np.load(path) for path in Path("runs").rglob("*.npz")]
     assert len(arrays) == 4 and not any("user" in each or "item" in each for each in arrays)
+    assert {"report.md", "report.csv", "report.json", "report.png"} <= {*os.listdir()}
+    shown = json.loads(Path("report.json").read_text())
+    assert "command" not in shown and shown["datasets"]["tiny"]["trained"] == {}
+    assert shown["datasets"]["tiny"]["metrics"] == first["report"]["datasets"]["tiny"]["metrics"]
     # What was not found before is published beside it, and other data are not answered by them.
     study(file(models=models), workers=here, publish=True)
     assert len([*Path("runs").rglob("result.json")]) == 6 and runs() == []

@@ -29,8 +29,8 @@ ARGUMENTS.add(
 )  # fmt: skip
 ARGUMENTS.add("tune", "N", "trials of every row over its space (tune: in the file)", "int >= 1")
 ARGUMENTS.add(
-    "publish", "True", "put the finished runs, without data and weights, in runs/ beside the file, "
-    "where the same study finds them on any machine", "bool", alone="True",
+    "publish", "True", "put the report beside the file and finished runs without data and weights, "
+    "in runs/ there: the same study finds them on any machine", "bool", alone="True",
 )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""Finished runs beside the file of a study, as they come with it: whoever adds a row of their own
-trains this row alone and has the others, with the rank of each target, to compare it with."""
+"""A study's report and finished runs beside its file, as they come with it: whoever adds a row of
+their own trains this row alone and has the others, with the rank of each target, beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_gr.data.sources import UNHASHED_KEYS
-from recbole_gr.errors import ConfigError
 from recbole_gr.report.ranks import write_rank_file
+from recbole_gr.storage.files import atomic_write
 from recbole_gr.storage.json_files import load_json, save_json
 from recbole_gr.storage.manifest import NAME, read_manifest
 from recbole_gr.study import store
@@ -32,11 +32,10 @@ def publish(plan: Study, results: Mapping[Cell, Finished], folder: Path) -> None
         results: finished runs, trials among them.
         folder: `runs` beside the file of the study.
 
-    Raises:
-        ConfigError: it is a study over periods.
+    Runs over periods are left out: their targets are of users whom several periods share.
     """
     if plan.over_periods:
-        raise ConfigError("--publish: the runs of a study over periods cannot be published")
+        return
     for cell, kept in results.items():
         place = folder / cell.folder.with_name(kept.folder.name)
         if (place / store.RESULT).is_file():
@@ -50,6 +49,26 @@ def publish(plan: Study, results: Mapping[Cell, Finished], folder: Path) -> None
             write_rank_file(place / store.RANKS, anonymous(kept.ranks))
         result = {name: v for name, v in kept.result.items() if name not in _OF_THE_PLACE}
         save_json(place / store.RESULT, result)
+
+
+def publish_report(outcome: Mapping[str, Any], folder: Path) -> None:
+    """Put the report of a study beside its file: `report.md`, `.csv`, `.json`, `.png` and
+    `curves.png`; the JSON without the command and the places of checkpoints.
+
+    Args:
+        outcome: of :func:`recbole_gr.study.report.write_study_report`.
+        folder: of the file of the study.
+    """
+    for kind in ("md", "csv", "png", "curves"):
+        if kind in outcome["files"]:
+            made = Path(outcome["files"][kind])
+            with atomic_write(folder / made.name) as temporary:
+                temporary.write_bytes(made.read_bytes())
+    report = {name: value for name, value in outcome["report"].items() if name != "command"}
+    report["datasets"] = {
+        name: {**found, "trained": {}} for name, found in report["datasets"].items()
+    }
+    save_json(folder / "report.json", report)
 
 
 def _without_the_place(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def study(
             `tune_on`, with the first seed; the best by the validation targets are then those of the
             row there (on other data sets those of the first), and are kept in `chosen.json`. None:
             rows run as they are.
-        publish: put finished runs beside the file, see :func:`recbole_gr.study.published.publish`.
+        publish: put report and finished runs beside the file, see `recbole_gr.study.published`.
 
     Returns:
         dict: `table` (markdown), `files` (paths by "md", "csv", "json", "png"; of a tuned study
@@ -116,6 +116,7 @@ def study(
             report["files"]["chosen"] = str(root / CHOSEN)
         if publish:
             published.publish(plan, runs.results, beside)
+            published.publish_report(report, beside.parent)
     return {**report, "done": runs.done, "found": runs.found, "failed": failed}
 
 
