@@ -17,6 +17,7 @@ SMALL = {
     "initializer_range": 0.3,
     "beam_size": 10,
     "MAX_ITEM_LIST_LENGTH": 6,
+    "loss_normalisation": "codebook",  # as in the papers; tests of the other ask for it
 }
 
 

@@ -18,7 +18,7 @@ def intrr(parts):
     return lambda **options: parts(model="IntRR", **{**SMALL, **options})
 
 
-@pytest.mark.parametrize("sample, epochs", [("sequence", 12), ("prefix", 8)])
+@pytest.mark.parametrize("sample, epochs", [("sequence", 16), ("prefix", 8)])
 def test_training_lowers_the_loss_and_finds_items(intrr, sample, epochs):
     _, trainer, train, valid, test = intrr(epochs=epochs, train_sample=sample)
     score, _ = trainer.fit(train, valid)

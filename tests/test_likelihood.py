@@ -279,6 +279,6 @@ def test_decoding_other_than_the_loss_is_warned_of_where_a_file_makes_it(tiny_fo
 @pytest.mark.parametrize("make", [small_tiger, small_intrr, small_pit])
 def test_an_unknown_normalisation_is_refused(make):
     with pytest.raises(
-        ConfigError, match="loss_normalisation: 'tree' is not one of codebook, trie"
+        ConfigError, match="loss_normalisation: 'tree' is not one of trie, codebook"
     ):
         make(loss_normalisation="tree")
