@@ -1,6 +1,7 @@
 """Studies: what is run and what is found again, and that the report says no more than it can."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pages import ROOT
 from recbole.trainer import Trainer
 from runs import here
 
@@ -442,3 +444,19 @@ def test_published_fusions_are_found_without_checkpoints(tiny_folder, tmp_path, 
     (reason,) = study(path, workers=here)["failed"].values()
     assert "no checkpoint 'runs/tiny/SASRec" in reason.replace(str(tmp_path) + "/", "")
     assert "its run is done again" in reason
+
+
+def test_two_rows_of_a_study_are_compared_with_each_other(file, runs, capsys):
+    spec = importlib.util.spec_from_file_location("pairs", ROOT / "studies" / "pairs.py")
+    pairs = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pairs)
+    path = file()
+    expected = study(path, workers=here, publish=True)["report"]["datasets"]["tiny"]["differences"]
+    shutil.rmtree("saved")
+    pairs.main(str(path), "small", "SASRec")
+    line = next(x for x in capsys.readouterr().out.splitlines() if "without_history" in x)
+    first = expected["without_history"]["small"]
+    metric = line.split("|")[3].strip()
+    assert f"{first[metric]['mean']:+.4f}" in line and first[metric]["verdict"] in line
+    with pytest.raises(ConfigError, match="no row of .*mine.yaml that trains is called 'large'"):
+        pairs.compared(path, "large", "SASRec")

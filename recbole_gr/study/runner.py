@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import published, store
 from recbole_gr.study.periods import by_period
-from recbole_gr.study.plan import Cell
+from recbole_gr.study.plan import Cell, Study
 from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
 from recbole_gr.study.store import Finished
@@ -68,10 +68,9 @@ def study(
     plan = read_study(file, settings)
     cells = plan.cells()
     trials = trials_of(plan, tune) if tune else {}
-    root = FOLDER / plan.name
+    places = root, beside = places_of(plan, file)
     with held(root, "give the study another name"):
-        beside = Path(file).parent / published.FOLDER
-        runs, failed = _Runs(plan.name, (root, beside), jobs, workers), {}
+        runs, failed = _Runs(plan.name, places, jobs, workers), {}
         tuning: dict[str, dict[str, Any]] = {}  # by data set and row
         if tune:
             of_trials = runs.do([cell for each in trials.values() for cell in each.cells], "trials")
@@ -92,13 +91,13 @@ def study(
             save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
         failed |= runs.do(cells, "runs")
         if plan.fused:
-            found = {cell: runs.results[cell] for cell in cells if cell in runs.results}
+            done = {cell: runs.results[cell] for cell in cells if cell in runs.results}
             kept = {
                 (cell.row, cell.dataset, cell.seed): (
                     str(each.result["key"]),
                     each.folder / store.CHECKPOINT,
                 )
-                for cell, each in found.items()
+                for cell, each in done.items()
             }
             fusions = plan.fusions(kept)
             failed |= runs.do(fusions, "fusions")
@@ -120,6 +119,17 @@ def study(
     return {**report, "done": runs.done, "found": runs.found, "failed": failed}
 
 
+def places_of(plan: Study, file: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Where the runs of a study are kept: its folder, and the one that comes with its file."""
+    return FOLDER / plan.name, Path(file).parent / published.FOLDER
+
+
+def found(cell: Cell, places: Iterable[Path]) -> Finished | None:
+    """What the run of a cell gave, in the first place that has it; None where none does."""
+    each = (store.finished(place / cell.folder, cell) for place in places)
+    return next(filter(None, each), None)
+
+
 class _Runs:
     """Runs of a study, with what they gave by cell in `results`: those that were `found`, and those
     that were `done`."""
@@ -136,8 +146,7 @@ class _Runs:
         for cell in dict.fromkeys(cells):
             if cell in self.results:
                 continue
-            places = (store.finished(root / cell.folder, cell) for root in self._roots)
-            kept = next(filter(None, places), None)
+            kept = found(cell, self._roots)
             if kept is not None:
                 self.results[cell] = kept
                 self.found += 1

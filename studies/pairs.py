@@ -1,0 +1,50 @@
+"""Two rows of a study against each other, where the report has each against the baseline.
+
+    python studies/pairs.py studies/leave_one_out/study.yaml "IntRR" "IntRR, codebook"
+
+prints the paired differences of the first row to the second one on every data set, with 95 %
+intervals over users and seeds. Runs are those that come with the study, or are in `saved/`; nothing
+is trained.
+"""
+
+import sys
+
+from recbole_gr.errors import ConfigError
+from recbole_gr.report.table import aligned_table
+from recbole_gr.study.comparison import Comparison, compare
+from recbole_gr.study.runner import found, places_of
+from recbole_gr.study.store import Finished
+from recbole_gr.study.study_file import read_study
+
+
+def compared(file: str, first: str, second: str) -> dict[str, Comparison]:
+    """By data set the comparison of one row with another as the baseline.
+
+    Raises:
+        ConfigError: the study has no such row, or one has no finished run there.
+    """
+    plan = read_study(file)
+    for row in (first, second):
+        if row not in plan.trained:
+            raise ConfigError(f"no row of {file} that trains is called '{row}': {plan.trained}")
+    runs: dict[str, dict[str, dict[int, Finished]]] = {}
+    for cell in plan.cells():
+        if cell.row in (first, second):
+            kept = found(cell, places_of(plan, file))
+            if kept is not None:
+                runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept
+    return {dataset: compare(each, second) for dataset, each in runs.items()}
+
+
+def main(file: str, first: str, second: str) -> None:
+    lines = [["data set", "ranking", "metric", "difference", "95 %", "verdict"]]
+    for dataset, comparison in compared(file, first, second).items():
+        for protocol, rows in comparison.differences.items():
+            for metric, d in rows.get(first, {}).items():
+                between = f"[{d.low:+.4f}, {d.high:+.4f}]"
+                lines.append([dataset, protocol, metric, f"{d.mean:+.4f}", between, d.verdict])
+    print(aligned_table(lines))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
