@@ -1,24 +1,28 @@
 """Two rows of a study against each other, where the report has each against the baseline.
 
-    python studies/pairs.py studies/leave_one_out/study.yaml "IntRR" "IntRR, codebook"
+    python studies/pairs.py studies/leave_one_out/study.yaml "IntRR" "IntRR, codebook" [untied]
 
 prints the paired differences of the first row to the second one on every data set, with 95 %
-intervals over users and seeds. Runs are those that come with the study, or are in `saved/`; nothing
-is trained.
+intervals over users and seeds; with `tied` or `untied` of the targets that have the time of their
+user's event before them, or have not. Runs are those that come with the study, or are in `saved/`;
+nothing is trained.
 """
 
 import sys
+from dataclasses import replace
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.report.table import aligned_table
 from recbole_gr.study.comparison import Comparison, compare
+from recbole_gr.study.ranks import TIED, part_of
 from recbole_gr.study.runner import found, places_of
 from recbole_gr.study.store import Finished
 from recbole_gr.study.study_file import read_study
 
 
-def compared(file: str, first: str, second: str) -> dict[str, Comparison]:
-    """By data set the comparison of one row with another as the baseline.
+def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Comparison]:
+    """By data set the comparison of one row with another as the baseline; of all targets, or those
+    of a part, "tied" or "untied".
 
     Raises:
         ConfigError: the study has no such row, or one has no finished run there.
@@ -32,13 +36,23 @@ def compared(file: str, first: str, second: str) -> dict[str, Comparison]:
         if cell.row in (first, second):
             kept = found(cell, places_of(plan, file))
             if kept is not None:
+                kept = _part(kept, part) if part else kept
                 runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept
     return {dataset: compare(each, second) for dataset, each in runs.items()}
 
 
-def main(file: str, first: str, second: str) -> None:
+def _part(kept: Finished, part: str) -> Finished:
+    if part not in ("tied", "untied") or kept.ranks is None or TIED not in kept.ranks:
+        raise ConfigError(
+            f"'{part}' is not tied or untied, or a run does not know its targets' times"
+        )
+    wanted = kept.ranks[TIED] == (part == "tied")
+    return replace(kept, ranks=part_of(kept.ranks, wanted, part))
+
+
+def main(file: str, first: str, second: str, part: str = "") -> None:
     lines = [["data set", "ranking", "metric", "difference", "95 %", "verdict"]]
-    for dataset, comparison in compared(file, first, second).items():
+    for dataset, comparison in compared(file, first, second, part).items():
         for protocol, rows in comparison.differences.items():
             for metric, d in rows.get(first, {}).items():
                 between = f"[{d.low:+.4f}, {d.high:+.4f}]"

@@ -6,7 +6,7 @@ from scipy import stats
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.report.ranks import metric_of, write_rank_file
-from recbole_gr.study.ranks import Targets, anonymous, load_ranks
+from recbole_gr.study.ranks import Targets, anonymous, load_ranks, part_of
 from recbole_gr.study.statistics import (
     AHEAD,
     BEHIND,
@@ -181,6 +181,14 @@ def test_anonymous_ranks_are_matched_by_digests(tmp_path):
     other = Targets.of(anonymous({**ranks, "item": np.array(["y", "z", "w", "y"])}))
     assert not own.same(other) and own.same_users(other)
     assert not own.same_users(Targets.of({**ranks, "user": np.array(["b", "a", "b", "d"])}))
+    wanted = np.array([False, True, True, True])
+    some, part = part_of(found, wanted, "late"), part_of(ranks, np.array([1, 0, 1, 1]) > 0, "late")
+    (own, whole) = Targets.of(some), Targets.of(part)
+    assert own.count.tolist() == whole.count.tolist() == [2, 1]
+    for targets, data in ((own, some), (whole, part)):
+        assert targets.user_means(data["with_history"]).tolist() == [2, -1]
+    assert own.same(Targets.of(part_of(found, wanted, "late")))
+    assert not own.same(Targets.of(part_of(found, wanted, "early")))
     for first in ([False, True, False, True], [1, 1, 0, 1]):
         write_rank_file(tmp_path / "bad.npz", {**hidden, "first_of_user": np.array(first)})
         with pytest.raises(ConfigError, match="bad.npz.*does not say where users begin"):

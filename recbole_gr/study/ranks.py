@@ -86,6 +86,22 @@ def anonymous(ranks: Ranks) -> dict[str, np.ndarray]:
     return {FIRST: first, **kept, DIGESTS: np.array(targets.digests)}
 
 
+def part_of(ranks: Ranks, wanted: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    """The ranks of some targets.
+
+    Args:
+        ranks: of a run, published or not.
+        wanted: `[N]` bool, by row of its arrays.
+        name: of the part, which two runs have to have in common to be compared.
+    """
+    part = {key: values[wanted] for key, values in ranks.items() if key != DIGESTS}
+    if DIGESTS in ranks:
+        users = np.cumsum(ranks[FIRST])[wanted]
+        part[FIRST] = np.diff(users, prepend=0) > 0
+        part[DIGESTS] = np.array([f"{name} of {digest}" for digest in ranks[DIGESTS]])
+    return part
+
+
 def _digest(*columns: np.ndarray) -> str:
     lines = "\n".join("\t".join(row) for row in zip(*columns))
     return hashlib.sha256(lines.encode()).hexdigest()
