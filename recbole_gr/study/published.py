@@ -13,7 +13,7 @@ from recbole_gr.storage.files import atomic_write
 from recbole_gr.storage.json_files import load_json, save_json
 from recbole_gr.storage.manifest import NAME, read_manifest
 from recbole_gr.study import store
-from recbole_gr.study.plan import Cell, Study
+from recbole_gr.study.plan import Cell
 from recbole_gr.study.ranks import anonymous
 from recbole_gr.study.store import Finished
 
@@ -22,33 +22,28 @@ FOLDER = "runs"
 _OF_THE_PLACE = ("checkpoint", "example")
 
 
-def publish(plan: Study, results: Mapping[Cell, Finished], folder: Path) -> None:
-    """Write finished runs where :func:`recbole_gr.study.store.finished` finds them on any machine:
+def publish(cell: Cell, kept: Finished, folder: Path) -> None:
+    """Write a finished run where :func:`recbole_gr.study.store.finished` finds them on any machine:
     figures, settings, hashes of the inputs, and ranks without the data (:func:`anonymous`).
     Checkpoints and logs stay behind.
 
     Args:
-        plan: whose runs they are.
-        results: finished runs, trials among them.
+        cell: the run; one over periods is left out, as its periods share users.
+        kept: what it gave.
         folder: `runs` beside the file of the study.
-
-    Runs over periods are left out: their targets are of users whom several periods share.
     """
-    if plan.over_periods:
+    place = folder / cell.folder.with_name(kept.folder.name)
+    if (place / store.RESULT).is_file() or kept.result.get("periods"):
         return
-    for cell, kept in results.items():
-        place = folder / cell.folder.with_name(kept.folder.name)
-        if (place / store.RESULT).is_file():
-            continue
-        task = load_json(kept.folder / store.TASK)
-        task["settings"] = {k: v for k, v in task["settings"].items() if k not in UNHASHED_KEYS}
-        save_json(place / store.TASK, task)
-        if (kept.folder / NAME).is_file():
-            save_json(place / NAME, _without_the_place(read_manifest(kept.folder / NAME)))
-        if kept.ranks is not None:
-            write_rank_file(place / store.RANKS, anonymous(kept.ranks))
-        result = {name: v for name, v in kept.result.items() if name not in _OF_THE_PLACE}
-        save_json(place / store.RESULT, result)
+    task = load_json(kept.folder / store.TASK)
+    task["settings"] = {k: v for k, v in task["settings"].items() if k not in UNHASHED_KEYS}
+    save_json(place / store.TASK, task)
+    if (kept.folder / NAME).is_file():
+        save_json(place / NAME, _without_the_place(read_manifest(kept.folder / NAME)))
+    if kept.ranks is not None:
+        write_rank_file(place / store.RANKS, anonymous(kept.ranks))
+    result = {name: v for name, v in kept.result.items() if name not in _OF_THE_PLACE}
+    save_json(place / store.RESULT, result)
 
 
 def publish_report(outcome: Mapping[str, Any], folder: Path) -> None:

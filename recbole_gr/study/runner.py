@@ -70,7 +70,7 @@ def study(
     trials = trials_of(plan, tune) if tune else {}
     places = root, beside = places_of(plan, file)
     with held(root, "give the study another name"):
-        runs, failed = _Runs(plan.name, places, jobs, workers), {}
+        runs, failed = _Runs(plan.name, places, jobs, workers, publish), {}
         tuning: dict[str, dict[str, Any]] = {}  # by data set and row
         if tune:
             of_trials = runs.do([cell for each in trials.values() for cell in each.cells], "trials")
@@ -114,7 +114,6 @@ def study(
         if tune:
             report["files"]["chosen"] = str(root / CHOSEN)
         if publish:
-            published.publish(plan, runs.results, beside)
             published.publish_report(report, beside.parent)
     return {**report, "done": runs.done, "found": runs.found, "failed": failed}
 
@@ -134,11 +133,18 @@ class _Runs:
     """Runs of a study, with what they gave by cell in `results`: those that were `found`, and those
     that were `done`."""
 
-    def __init__(self, name: str, roots: tuple[Path, Path], jobs: int | None, workers: Workers):
+    def __init__(
+        self,
+        name: str,
+        places: tuple[Path, Path],
+        jobs: int | None,
+        workers: Workers,
+        publish: bool,
+    ):
         self.results: dict[Cell, Finished] = {}
         self.found = self.done = 0
-        self._name, self._roots, self._jobs, self._workers = name, roots, jobs, workers
-        self._root = roots[0]
+        self._name, self._places, self._jobs, self._workers = name, places, jobs, workers
+        self._root, self._publish = places[0], publish
 
     def do(self, cells: list[Cell], called: str) -> dict[str, str]:
         """Find what is finished and do what is not; returns the reasons of those that failed."""
@@ -146,9 +152,9 @@ class _Runs:
         for cell in dict.fromkeys(cells):
             if cell in self.results:
                 continue
-            kept = found(cell, self._roots)
+            kept = found(cell, self._places)
             if kept is not None:
-                self.results[cell] = kept
+                self._keep(cell, kept)
                 self.found += 1
             else:
                 folders.setdefault(self._root / cell.folder, []).append(cell)
@@ -186,10 +192,15 @@ class _Runs:
         if kept is None:
             failed[str(cell)] = reason
             return f"failed: {reason}"
-        self.results[cell] = kept
+        self._keep(cell, kept)
         self.done += 1
         if kept.result.get("periods"):
             return f"{len(kept.result['periods'])} methods and periods"
         if cell.trial is not None:  # nobody is to choose by its test
             return f"validation score {kept.result['best_valid_score']}"
         return interval_text(kept.result)
+
+    def _keep(self, cell: Cell, kept: Finished) -> None:
+        self.results[cell] = kept
+        if self._publish:  # at once: an interrupted study has what it did
+            published.publish(cell, kept, self._places[1])
