@@ -15,7 +15,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.report.table import aligned_table
 from recbole_gr.study.comparison import Comparison, compare
 from recbole_gr.study.ranks import TIED, part_of
-from recbole_gr.study.runner import found, places_of
+from recbole_gr.study.runner import found, members_of, places_of
 from recbole_gr.study.store import Finished
 from recbole_gr.study.study_file import read_study
 
@@ -29,15 +29,17 @@ def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Co
     """
     plan = read_study(file)
     for row in (first, second):
-        if row not in plan.trained:
-            raise ConfigError(f"no row of {file} that trains is called '{row}': {plan.trained}")
+        if row not in plan.rows:
+            raise ConfigError(f"no row of {file} is called '{row}': {list(plan.rows)}")
+    places, cells = places_of(plan, file), plan.cells()
+    done = {cell: kept for cell in cells if (kept := found(cell, places))}
+    fusions = plan.fusions(members_of(cells, done))
+    done |= {cell: kept for cell in fusions if (kept := found(cell, places))}
     runs: dict[str, dict[str, dict[int, Finished]]] = {}
-    for cell in plan.cells():
+    for cell, kept in done.items():
         if cell.row in (first, second):
-            kept = found(cell, places_of(plan, file))
-            if kept is not None:
-                kept = _part(kept, part) if part else kept
-                runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept
+            kept = _part(kept, part) if part else kept
+            runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept
     return {dataset: compare(each, second) for dataset, each in runs.items()}
 
 

@@ -458,5 +458,5 @@ def test_two_rows_of_a_study_are_compared_with_each_other(file, runs, capsys):
     first = expected["without_history"]["small"]
     metric = line.split("|")[3].strip()
     assert f"{first[metric]['mean']:+.4f}" in line and first[metric]["verdict"] in line
-    with pytest.raises(ConfigError, match="no row of .*mine.yaml that trains is called 'large'"):
+    with pytest.raises(ConfigError, match="no row of .*mine.yaml is called 'large'"):
         pairs.compared(path, "large", "SASRec")

@@ -91,15 +91,7 @@ def study(
             save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
         failed |= runs.do(cells, "runs")
         if plan.fused:
-            done = {cell: runs.results[cell] for cell in cells if cell in runs.results}
-            kept = {
-                (cell.row, cell.dataset, cell.seed): (
-                    str(each.result["key"]),
-                    each.folder / store.CHECKPOINT,
-                )
-                for cell, each in done.items()
-            }
-            fusions = plan.fusions(kept)
+            fusions = plan.fusions(members_of(cells, runs.results))
             failed |= runs.do(fusions, "fusions")
             cells += fusions
         results = {cell: runs.results[cell] for cell in cells if cell in runs.results}
@@ -127,6 +119,20 @@ def found(cell: Cell, places: Iterable[Path]) -> Finished | None:
     """What the run of a cell gave, in the first place that has it; None where none does."""
     each = (store.finished(place / cell.folder, cell) for place in places)
     return next(filter(None, each), None)
+
+
+def members_of(
+    cells: Iterable[Cell], results: Mapping[Cell, Finished]
+) -> dict[tuple[str, str, int], tuple[str, Path]]:
+    """What of finished runs fusions are made of, as :meth:`Study.fusions` takes it."""
+    return {
+        (cell.row, cell.dataset, cell.seed): (
+            str(results[cell].result["key"]),
+            results[cell].folder / store.CHECKPOINT,
+        )
+        for cell in cells
+        if cell in results
+    }
 
 
 class _Runs:
