@@ -18,8 +18,8 @@ from recbole_gr.study.ranks import anonymous
 from recbole_gr.study.store import Finished
 
 FOLDER = "runs"
-#: Of a result, what belongs to the place where it was made, or shows histories.
-_OF_THE_PLACE = ("checkpoint", "example")
+#: Of settings and results, what belongs to the place where they were made, or shows histories.
+_OF_THE_PLACE = {*UNHASHED_KEYS, "members", "checkpoint", "example"}
 
 
 def publish(cell: Cell, kept: Finished, folder: Path) -> None:
@@ -36,7 +36,7 @@ def publish(cell: Cell, kept: Finished, folder: Path) -> None:
     if (place / store.RESULT).is_file() or kept.result.get("periods"):
         return
     task = load_json(kept.folder / store.TASK)
-    task["settings"] = {k: v for k, v in task["settings"].items() if k not in UNHASHED_KEYS}
+    task["settings"] = {k: v for k, v in task["settings"].items() if k not in _OF_THE_PLACE}
     save_json(place / store.TASK, task)
     if (kept.folder / NAME).is_file():
         save_json(place / NAME, _without_the_place(read_manifest(kept.folder / NAME)))
