@@ -40,6 +40,9 @@ def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Co
         if cell.row in (first, second):
             kept = _part(kept, part) if part else kept
             runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept
+    for row in (first, second):
+        if absent := [d for d in plan.datasets if row not in runs.get(d, {})]:
+            raise ConfigError(f"{row} has no finished run on {', '.join(absent)}: run the study")
     return {dataset: compare(each, second) for dataset, each in runs.items()}
 
 

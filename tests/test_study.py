@@ -387,10 +387,9 @@ def test_published_runs_are_found_on_another_machine_and_hold_no_data(file, runs
     shutil.rmtree("saved")
     again = study(file(), workers=here)
     assert (again["done"], again["found"], runs()) == (0, 4, [])
+    found, expected = (each["report"]["datasets"]["tiny"] for each in (again, first))
     for part in ("metrics", "differences", "buckets"):
-        assert again["report"]["datasets"]["tiny"].get(part) == first["report"]["datasets"][
-            "tiny"
-        ].get(part)
+        assert found[part] == expected[part] and found[part]
     # A row of one's own is compared with them, target by target.
     models = {"SASRec": CE, "mine": {"model": "SASRec", "weight_decay": 0.1, **CE}}
     mine = study(file(models=models), workers=here)
@@ -405,7 +404,7 @@ def test_published_runs_are_found_on_another_machine_and_hold_no_data(file, runs
     shown = json.loads(Path("report.json").read_text())
     assert "command" not in shown and shown["datasets"]["tiny"]["trained"] == {}
     assert shown["datasets"]["tiny"]["metrics"] == first["report"]["datasets"]["tiny"]["metrics"]
-    # What was not found before is published beside it, and other data are not answered by them.
+    # What was not found before is published beside it, and other settings are not answered by them.
     study(file(models=models), workers=here, publish=True)
     assert len([*Path("runs").rglob("result.json")]) == 6 and runs() == []
     other = {"settings": {**SETTINGS, "data_path": str(tiny_folder), "epochs": 3}}
@@ -460,3 +459,13 @@ def test_two_rows_of_a_study_are_compared_with_each_other(file, runs, capsys):
     assert f"{first[metric]['mean']:+.4f}" in line and first[metric]["verdict"] in line
     with pytest.raises(ConfigError, match="no row of .*mine.yaml is called 'large'"):
         pairs.compared(path, "large", "SASRec")
+    shutil.rmtree("runs")
+    with pytest.raises(ConfigError, match="small has no finished run on tiny"):
+        pairs.compared(path, "small", "SASRec")
+
+
+def test_where_runs_cannot_be_published_is_said_before_one_is_done(file, runs):
+    Path("runs").write_text("mine")
+    with pytest.raises(ConfigError, match="'runs' is a file, not a folder.*leave --publish out"):
+        study(os.path.relpath(file()), workers=here, publish=True)
+    assert runs() == [] and Path("runs").read_text() == "mine"

@@ -12,6 +12,7 @@ from typing import Any
 from recbole_gr.continual.disruption import write_disruption
 from recbole_gr.errors import ConfigError
 from recbole_gr.report.lines import interval_text
+from recbole_gr.storage.files import require_writable
 from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import published, store
@@ -69,6 +70,8 @@ def study(
     cells = plan.cells()
     trials = trials_of(plan, tune) if tune else {}
     places = root, beside = places_of(plan, file)
+    if publish:
+        require_writable(beside, "copy the study elsewhere, or leave --publish out")
     with held(root, "give the study another name"):
         runs, failed = _Runs(plan.name, places, jobs, workers, publish), {}
         tuning: dict[str, dict[str, Any]] = {}  # by data set and row
@@ -149,8 +152,8 @@ class _Runs:
     ):
         self.results: dict[Cell, Finished] = {}
         self.found = self.done = 0
-        self._name, self._places, self._jobs, self._workers = name, places, jobs, workers
-        self._root, self._publish = places[0], publish
+        self._name, self._jobs, self._workers, self._publish = name, jobs, workers, publish
+        self._root, self._beside = places
 
     def do(self, cells: list[Cell], called: str) -> dict[str, str]:
         """Find what is finished and do what is not; returns the reasons of those that failed."""
@@ -158,25 +161,25 @@ class _Runs:
         for cell in dict.fromkeys(cells):
             if cell in self.results:
                 continue
-            kept = found(cell, self._places)
+            kept = found(cell, (self._root, self._beside))
             if kept is not None:
                 self._keep(cell, kept)
                 self.found += 1
             else:
                 folders.setdefault(self._root / cell.folder, []).append(cell)
         failed: dict[str, str] = {}
-        told = (self._name, len(folders), len(cells), called, self._root)
-        say("%s: %d of %d %s are to be done, in %s", *told)
         for folder, own in list(folders.items()):
-            absent = [
-                path for path in own[0].settings.get("members") or () if not Path(path).is_file()
-            ]
+            members = own[0].settings.get("members") or ()
+            absent = [path for path in members if not Path(path).is_file()]
             if absent:  # published runs have no checkpoints
                 remedy = "move its folder away, and its run is done again"
-                failed[str(own[0])] = f"there is no checkpoint '{absent[0]}' to fuse: {remedy}"
+                reason = f"there is no checkpoint '{absent[0]}' to fuse: {remedy}"
+                failed |= {str(cell): reason for cell in own}
                 del folders[folder]
-            else:
-                store.prepare(folder, own[0])
+        told = (self._name, len(folders), len(cells), called, self._root)
+        say("%s: %d of %d %s are to be done, in %s", *told)
+        for folder, own in folders.items():
+            store.prepare(folder, own[0])
         if not folders:
             return failed
         with contextlib.closing(
@@ -209,4 +212,4 @@ class _Runs:
     def _keep(self, cell: Cell, kept: Finished) -> None:
         self.results[cell] = kept
         if self._publish:  # at once: an interrupted study has what it did
-            published.publish(cell, kept, self._places[1])
+            published.publish(cell, kept, self._beside)
