@@ -14,7 +14,7 @@ from dataclasses import replace
 from recbole_gr.errors import ConfigError
 from recbole_gr.report.table import aligned_table
 from recbole_gr.study.comparison import Comparison, compare
-from recbole_gr.study.ranks import TIED, part_of
+from recbole_gr.study.ranks import TIED, anonymous, part_of
 from recbole_gr.study.runner import found, members_of, places_of
 from recbole_gr.study.store import Finished
 from recbole_gr.study.study_file import read_study
@@ -51,8 +51,8 @@ def _part(kept: Finished, part: str) -> Finished:
         raise ConfigError(
             f"'{part}' is not tied or untied, or a run does not know its targets' times"
         )
-    wanted = kept.ranks[TIED] == (part == "tied")
-    return replace(kept, ranks=part_of(kept.ranks, wanted, part))
+    ranks = anonymous(kept.ranks)  # rows that were just trained, too
+    return replace(kept, ranks=part_of(ranks, ranks[TIED] == (part == "tied"), part))
 
 
 def main(file: str, first: str, second: str, part: str = "") -> None:

@@ -182,12 +182,10 @@ def test_anonymous_ranks_are_matched_by_digests(tmp_path):
     assert not own.same(other) and own.same_users(other)
     assert not own.same_users(Targets.of({**ranks, "user": np.array(["b", "a", "b", "d"])}))
     wanted = np.array([False, True, True, True])
-    some, part = part_of(found, wanted, "late"), part_of(ranks, np.array([1, 0, 1, 1]) > 0, "late")
-    (own, whole) = Targets.of(some), Targets.of(part)
-    assert own.count.tolist() == whole.count.tolist() == [2, 1]
-    for targets, data in ((own, some), (whole, part)):
-        assert targets.user_means(data["with_history"]).tolist() == [2, -1]
-    assert own.same(Targets.of(part_of(found, wanted, "late")))
+    some, fresh = part_of(found, wanted, "late"), part_of(anonymous(ranks), wanted, "late")
+    own = Targets.of(some)
+    assert own.count.tolist() == [2, 1] and own.same(Targets.of(fresh))
+    assert own.user_means(some["with_history"]).tolist() == [2, -1]
     assert not own.same(Targets.of(part_of(found, wanted, "early")))
     for first in ([False, True, False, True], [1, 1, 0, 1]):
         write_rank_file(tmp_path / "bad.npz", {**hidden, "first_of_user": np.array(first)})

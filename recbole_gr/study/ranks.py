@@ -90,15 +90,14 @@ def part_of(ranks: Ranks, wanted: np.ndarray, name: str) -> dict[str, np.ndarray
     """The ranks of some targets.
 
     Args:
-        ranks: of a run, published or not.
-        wanted: `[N]` bool, by row of its arrays.
+        ranks: as :func:`anonymous` has them, so that a run and one that was published agree.
+        wanted: `[N]` bool, by row of their arrays.
         name: of the part, which two runs have to have in common to be compared.
     """
     part = {key: values[wanted] for key, values in ranks.items() if key != DIGESTS}
-    if DIGESTS in ranks:
-        users = np.cumsum(ranks[FIRST])[wanted]
-        part[FIRST] = np.diff(users, prepend=0) > 0
-        part[DIGESTS] = np.array([f"{name} of {digest}" for digest in ranks[DIGESTS]])
+    users = np.cumsum(ranks[FIRST])[wanted]
+    part[FIRST] = np.diff(users, prepend=0) > 0
+    part[DIGESTS] = np.array([f"{name} of {digest}" for digest in ranks[DIGESTS]])
     return part
 
 
