@@ -17,8 +17,10 @@ from runs import here
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.model import IntRR
+from recbole_gr.registry import get_trainer
 from recbole_gr.report.ranks import metric_of
 from recbole_gr.run import model as run
+from recbole_gr.serving.restore import load_data_and_model
 from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
@@ -469,3 +471,128 @@ def test_where_runs_cannot_be_published_is_said_before_one_is_done(file, runs):
     with pytest.raises(ConfigError, match="'runs' is a file, not a folder.*leave --publish out"):
         study(os.path.relpath(file()), workers=here, publish=True)
     assert runs() == [] and Path("runs").read_text() == "mine"
+
+
+DECODED = {
+    "sum": {"model": "IntRR", "item_head": 0.5, "beam_size": 30, "tokenizer": "RKMeans"},
+    "SIDs alone": {"weights_of": "sum", "item_head_score": 0.0},
+    "as it is": {"weights_of": "sum"},
+}
+
+
+def decoded(tiny_folder, **changes):
+    small = dict(hidden_size=16, n_layers=1, n_heads=2, head_size=8, codebook_size=8)
+    settings = {**SETTINGS, **small, "epochs": 1, "data_path": str(tiny_folder)}
+    content = {"models": DECODED, "datasets": "tiny", "seeds": [1, 2], "settings": settings}
+    return {**content, **changes}
+
+
+@pytest.mark.slow
+def test_weights_are_tested_under_other_settings_of_decoding(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(decoded(tiny_folder), sort_keys=False))
+    outcome = study(path, workers=here, publish=True)
+    assert (outcome["done"], outcome["failed"]) == (6, {})
+    results = {}
+    for file in Path("saved/studies/mine/tiny").glob("*/result.json"):
+        task = json.loads(file.with_name("task.json").read_text())
+        row = "sum" if "weights" not in task else "SIDs alone"
+        if "weights" in task and task["settings"].get("item_head_score") is None:
+            row = "as it is"
+        results[row, task["settings"]["seed"]] = json.loads(file.read_text())
+    for seed in (1, 2):
+        trained, same = results["sum", seed], results["as it is", seed]
+        for part in ("test_result", "test_result_without_history", "best_valid_result"):
+            assert same[part] == trained[part], part
+        assert (same["epochs_run"], same["seconds_per_epoch"]) == (0, None)
+        # The other ranking is that of the same weights, asked another way.
+        alone = results["SIDs alone", seed]
+        how = {"data_path": str(tiny_folder), "item_head_score": 0.0}
+        config, model, _, _, _, test = load_data_and_model(trained["checkpoint"], **how)
+        expected = get_trainer(config, type(model))(config, model).evaluate(
+            test, load_best_model=False
+        )
+        assert alone["test_result"] == pytest.approx(expected)
+        assert alone["sid_digest"] == trained["sid_digest"]
+    # Nothing is done twice, here or where the runs were published; no place is told of.
+    assert study(path, workers=here)["done"] == 0
+    assert str(tmp_path) not in "".join(f.read_text() for f in Path("runs").rglob("task.json"))
+    shutil.rmtree("saved")
+    assert (study(path, workers=here)["done"], study(path, workers=here)["found"]) == (0, 6)
+    other = {**DECODED, "as it is": {"weights_of": "sum", "beam_size": 20}}
+    path.write_text(yaml.safe_dump(decoded(tiny_folder, models=other), sort_keys=False))
+    reasons = study(path, workers=here)["failed"]
+    assert len(reasons) == 2 and all(
+        "no checkpoint" in r and "to test" in r for r in reasons.values()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["PIT", "SASRec"])
+def test_weights_tested_as_they_are_give_what_their_training_gave(
+    model, tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pit = {"warmup_epochs": 1, "n_i2t_layers": 1, "csa_negatives": 1, "tokenizer": "RKMeans"}
+    models = {
+        "row": {"model": model, "epochs": 3, **(pit if model == "PIT" else {})},
+        "again": {"weights_of": "row"},
+    }
+    path = tmp_path / "mine.yaml"
+    settings = {**SETTINGS, "data_path": str(tiny_folder)}
+    if model == "PIT":
+        settings = decoded(tiny_folder)["settings"]
+    study_of = decoded(tiny_folder, models=models, seeds=[1], settings=settings)
+    path.write_text(yaml.safe_dump(study_of))
+    report = study(path, workers=here)["report"]["datasets"]["tiny"]
+    again, trained = read_rows(report, "again"), read_rows(report, "row")
+    assert again == trained and len(trained) >= 2
+    if model == "PIT":  # other SIDs than the heaviest have a part in the ranking
+        models["one SID"] = {"weights_of": "row", "ablate": "index"}
+        path.write_text(yaml.safe_dump(study_of))
+        outcome = study(path, workers=here)
+        assert (outcome["done"], outcome["failed"]) == (1, {})
+
+
+def read_rows(report, row):
+    """The metrics of a row by ranking and seed."""
+    return {
+        (ranking, metric): figures["seeds"]
+        for ranking, rows in report["metrics"].items()
+        for metric, figures in rows[row].items()
+    }
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"weights_of": "sun"}, "weights_of: 'sun' is no row that is trained.*did you mean 'sum'"),
+        ({"weights_of": "SIDs alone"}, "'SIDs alone' is no row that is trained"),
+        ({"weights_of": "sum", "dropout": 0.1}, "dropout cannot be changed for weights that are"),
+        ({"weights_of": "sum", "ablate": "csa"}, "ablate cannot be changed for weights"),
+        ({"weights_of": "sum", "model": "TIGER"}, "the model is that of the row it names"),
+        ({"weights_of": "sum", "merge": "max"}, "Unknown key 'merge'"),
+    ],
+)
+def test_what_cannot_be_tested_so_is_refused(tiny_folder, tmp_path, row, message):
+    path = tmp_path / "mine.yaml"
+    models = {**DECODED, "as it is": row}
+    path.write_text(yaml.safe_dump(decoded(tiny_folder, models=models), sort_keys=False))
+    with pytest.raises(ConfigError, match=f"(?i)row 'as it is'.*{message}|as it is.*{message}"):
+        read_study(path).cells()
+
+
+def test_weights_of_a_tuned_row_are_tested_with_what_was_chosen(tiny_folder, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(decoded(tiny_folder), sort_keys=False))
+    plan = read_study(path)
+    kept = {("sum", "tiny", 1): ("a key", tmp_path / "model.pth")}
+    cells = plan.tests(kept, {("sum", "tiny"): {"dropout": 0.4, "item_head_score": 0.7}})
+    alone, same = cells  # of the one seed whose run is kept
+    assert (alone.settings["item_head_score"], same.settings["item_head_score"]) == (0.0, 0.7)
+    assert {cell.settings["dropout"] for cell in cells} == {0.4}
+    assert alone.key != same.key and alone.inputs["files"]["weights"] == "a key"
+    other = plan.tests({("sum", "tiny", 1): ("another", tmp_path / "model.pth")})
+    assert alone.key != other[0].key and [cell.weights for cell in other][0].endswith("model.pth")
+    assert [*plan.trained] == ["sum"] and {cell.row for cell in plan.cells()} == {"sum"}

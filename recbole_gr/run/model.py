@@ -54,12 +54,15 @@ class WarmStart:
         weights (str | None): a checkpoint of the same model on the same or fewer items.
         checkpoint (str | None): where to keep the best model.
         train (bool): False tests the weights as they are.
+        tested (str | None): a checkpoint of the same model on the same data, whose weights are
+            validated and tested as they are, its SIDs with them; nothing is trained.
     """
 
     sids: ItemSIDs | None = None
     weights: str | None = None
     checkpoint: str | None = None
     train: bool = True
+    tested: str | None = None
 
 
 def run_model(config: Config, saved: bool = True, start: WarmStart = WarmStart()) -> dict[str, Any]:
@@ -97,7 +100,8 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
     logger = logging.getLogger()
     logger.info(config)
 
-    dataset, (train_data, valid_data, test_data) = prepared_data(config, start.train)
+    all_splits = start.train or start.tested is not None
+    dataset, (train_data, valid_data, test_data) = prepared_data(config, all_splits)
     logger.info(dataset)
     say(opening_line(config, dataset, len(train_data._dataset), log))
     sids = start.sids
@@ -119,13 +123,15 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
     if sids is not None and not model.weights_per_item:  # for items that come later
         trainer.content_encoder = sids.content.encoder
         trainer.fitted_tokenizer = fitted_state(config, sids.table, model)
-    if file is not None:  # else nothing is saved
-        trainer.saved_model_file = file
+    kept = file or start.tested
+    if kept is not None:  # else nothing is saved
+        trainer.saved_model_file = kept
     processes.seed_per_rank(config["seed"])
     if config["resume"]:
         trainer.resume_checkpoint(config["resume"])
 
     progress = config["show_progress"]
+    from_file = start.tested is not None or (saved and start.train)
     score = valid_result = None
     if start.train:
         with _saying_how_to_go_on(trainer, saved):
@@ -134,12 +140,13 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
             )
         if saved:  # of a training that has come to its end now
             stopped_beside(trainer.saved_model_file).unlink(missing_ok=True)
+    elif start.tested is not None:
+        valid_result = trainer.evaluate(valid_data, show_progress=progress)
+        score = valid_result and valid_result[trainer.valid_metric]
     trainer.buckets = buckets = _item_buckets(config, train_data._dataset)
     trainer.ranks = ranks = ranks_for(config, model, (train_data, valid_data), test_data)
     with noting_intervals(trainer.evaluator, test_data._dataset) as intervals:
-        test_result = trainer.evaluate(
-            test_data, load_best_model=saved and start.train, show_progress=progress
-        )
+        test_result = trainer.evaluate(test_data, load_best_model=from_file, show_progress=progress)
     valid_result, test_result = _plain_metrics(valid_result), _plain_metrics(test_result)
     logger.info("best valid: %s", valid_result)
     logger.info("test: %s", test_result)
@@ -164,7 +171,7 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         "seconds_total": perf_counter() - began,
         "parameters": _n_parameters(model),
         "peak_memory_bytes": memory.peak_memory(config["device"]),
-        "checkpoint": trainer.saved_model_file if saved and start.train else start.weights,
+        "checkpoint": trainer.saved_model_file if from_file else start.weights,
         "example": example_of(config, test_data._dataset),
         "sid": None if sids is None else sids.report.to_dict(),
         "sid_digest": None if sids is None else sids.table.digest(),

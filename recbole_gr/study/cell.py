@@ -49,6 +49,10 @@ def run_cell(folder: Path, gpu: str | None = None) -> None:
             store.keep_periods(folder, over_periods(folder, task, settings), task["key"])
             return
         config = Config(task["model"], task["dataset"], config_dict=settings)
+        if "weights" in task:
+            result = run_model(config, start=WarmStart(tested=task["weights"], train=False))
+            store.keep(folder, result, task["key"], resumed=False)
+            return
         left = store.left_to_go_on_from(folder)
         if left is not None:
             config["resume"] = str(left)

@@ -41,6 +41,7 @@ class Cell:
         trial: its number among the trials of the row there; None of a run of the table. Equal
             settings are one run, whichever it is.
         inputs: what the key is the hash of: `version`, `settings` and `files`.
+        weights: the checkpoint whose weights it tests; None of a run that trains.
     """
 
     row: str
@@ -51,6 +52,7 @@ class Cell:
     key: str
     trial: int | None = field(default=None, compare=False)
     inputs: dict[str, Any] = field(default_factory=dict, compare=False)
+    weights: str | None = field(default=None, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -77,6 +79,8 @@ class Study:
         tune: by row and key what to tune it over, in the words of a search's parameter file.
         tune_on: data sets on which rows are tuned; the others take what the first of them chose.
         fused: by the name of a row that fuses two others (:mod:`recbole_gr.fusion`) their names.
+        weights_of: by the name of a row that tests the weights of another under other settings of
+            decoding that row; its `rows` are complete.
         only_on: by the name of a row that runs on some of the data sets alone these.
         over_periods: whether its rows are runs over periods (:mod:`recbole_gr.study.periods`); the
             baseline is then one of their methods.
@@ -91,6 +95,7 @@ class Study:
     tune: dict[str, dict[str, str]]
     tune_on: list[str] = field(default_factory=list)
     fused: dict[str, list[str]] = field(default_factory=dict)
+    weights_of: dict[str, str] = field(default_factory=dict)
     only_on: dict[str, list[str]] = field(default_factory=dict)
     over_periods: bool = False
 
@@ -115,7 +120,8 @@ class Study:
             more = {} if chosen is None else chosen[row, dataset]
             return [self.cell(row, dataset, seed, more, file_hash)[0] for seed in self.seeds]
 
-        self.of_each_place(lambda row, data: self._config(row, data, self.seeds[0]), self.fused)
+        made = [row for row in self.rows if row not in self.trained]
+        self.of_each_place(lambda row, data: self._config(row, data, self.seeds[0]), made)
         found = self.of_each_place(cells_of, self.trained)
         cells = [cell for cells in found.values() for cell in cells]
         places = {name: n for n, name in enumerate([*self.datasets, *self.seeds])}
@@ -145,10 +151,37 @@ class Study:
         found = self.of_each_place(cells_of, self.fused)
         return [cell for cells in found.values() for cell in cells]
 
+    def tests(
+        self,
+        kept: Mapping[tuple[str, str, int], tuple[str, Path]],
+        chosen: Mapping[Place, Params] | None = None,
+    ) -> list[Cell]:
+        """The runs of rows that test the weights of others.
+
+        Args:
+            kept: as of :meth:`fusions`; tests of runs that are not in it are left out.
+            chosen: settings that the others have on data sets beside their own.
+        """
+        file_hash = cache(sha256)
+
+        def cells_of(row: str, dataset: str) -> list[Cell]:
+            source, cells = self.weights_of[row], []
+            own, others = self.rows[row], self.rows[source]
+            more = (chosen or {}).get((source, dataset), {})
+            more = {k: value for k, value in more.items() if own.get(k) == others.get(k)}
+            for seed in self.seeds:
+                if weights := kept.get((source, dataset, seed)):
+                    made = self.cell(row, dataset, seed, more, file_hash, weights=weights)
+                    cells.append(made[0])
+            return cells
+
+        found = self.of_each_place(cells_of, self.weights_of)
+        return [cell for cells in found.values() for cell in cells]
+
     @property
     def trained(self) -> list[str]:
-        """The rows that fuse no others."""
-        return [row for row in self.rows if row not in self.fused]
+        """The rows that neither fuse others nor test the weights of one."""
+        return [row for row in self.rows if row not in {*self.fused, *self.weights_of}]
 
     def of_each_place(
         self,
@@ -181,6 +214,7 @@ class Study:
         file_hash: Callable[[str], str | None],
         trial: int | None = None,
         members: Sequence[tuple[str, Path]] = (),
+        weights: tuple[str, Path] | None = None,
     ) -> tuple[Cell, Config]:
         """One run and its configuration.
 
@@ -191,6 +225,7 @@ class Study:
             trial: its number, if it is one.
             members: keys and checkpoints of the runs that it fuses. The keys stand for the bytes:
                 training on another machine gives others, and a run that was published has none.
+            weights: likewise of the run whose weights it tests.
         """
         config, settings = self._config(row, dataset, seed, more)
         files: dict[str, str | None] = {}
@@ -198,6 +233,8 @@ class Study:
             files[f"members[{number}]"] = member
         if members:
             settings["members"] = [str(checkpoint) for _, checkpoint in members]
+        if weights:
+            files["weights"] = weights[0]
         for name, source in sources_of(config, file_hash).items():
             if source["sha256"] is None:
                 raise ConfigError(f"{name}: there is no file '{source['path']}'")
@@ -215,7 +252,8 @@ class Study:
         key = digest_of(version, settings_digest(counted), files)
         inputs = {"version": version, "settings": counted, "files": files}
         model = self.rows[row]["model"]
-        return Cell(row, model, dataset, seed, settings, key, trial, inputs), config
+        tested = str(weights[1]) if weights else None
+        return Cell(row, model, dataset, seed, settings, key, trial, inputs, tested), config
 
     def _config(
         self, row: str, dataset: str, seed: int, more: Mapping[str, Any] | None = None

@@ -36,6 +36,7 @@ def publish(cell: Cell, kept: Finished, folder: Path) -> None:
     if (place / store.RESULT).is_file() or kept.result.get("periods"):
         return
     task = load_json(kept.folder / store.TASK)
+    task.pop("weights", None)
     task["settings"] = {k: v for k, v in task["settings"].items() if k not in _OF_THE_PLACE}
     save_json(place / store.TASK, task)
     if (kept.folder / NAME).is_file():

@@ -75,9 +75,9 @@ def study(
     with held(root, "give the study another name"):
         runs, failed = _Runs(plan.name, places, jobs, workers, publish), {}
         tuning: dict[str, dict[str, Any]] = {}  # by data set and row
+        chosen: dict[tuple[str, str], Any] = {}
         if tune:
             of_trials = runs.do([cell for each in trials.values() for cell in each.cells], "trials")
-            chosen = {}
             for (row, dataset), each in trials.items():
                 outcome = each.outcome(runs.results, of_trials)
                 tuning.setdefault(dataset, {})[row] = outcome
@@ -93,8 +93,13 @@ def study(
             cells = plan.cells(chosen)
             save_json(root / CHOSEN, {"trials": tune, "datasets": tuning})
         failed |= runs.do(cells, "runs")
+        kept = members_of(cells, runs.results)
+        if plan.weights_of:
+            tests = plan.tests(kept, chosen)
+            failed |= runs.do(tests, "tests of weights")
+            cells += tests
         if plan.fused:
-            fusions = plan.fusions(members_of(cells, runs.results))
+            fusions = plan.fusions(kept)
             failed |= runs.do(fusions, "fusions")
             cells += fusions
         results = {cell: runs.results[cell] for cell in cells if cell in runs.results}
@@ -169,11 +174,12 @@ class _Runs:
                 folders.setdefault(self._root / cell.folder, []).append(cell)
         failed: dict[str, str] = {}
         for folder, own in list(folders.items()):
-            members = own[0].settings.get("members") or ()
-            absent = [path for path in members if not Path(path).is_file()]
+            needed = [*(own[0].settings.get("members") or ()), own[0].weights]
+            absent = [path for path in needed if path and not Path(path).is_file()]
             if absent:  # published runs have no checkpoints
                 remedy = "move its folder away, and its run is done again"
-                reason = f"there is no checkpoint '{absent[0]}' to fuse: {remedy}"
+                what = "test" if own[0].weights else "fuse"
+                reason = f"there is no checkpoint '{absent[0]}' to {what}: {remedy}"
                 failed |= {str(cell): reason for cell in own}
                 del folders[folder]
         told = (self._name, len(folders), len(cells), called, self._root)

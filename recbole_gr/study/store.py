@@ -71,6 +71,8 @@ class Finished:
 def prepare(folder: Path, cell: Cell) -> None:
     """Write down what is to be run in a folder; what a run before it left to go on from stays."""
     task = {"model": cell.model, "dataset": cell.dataset, "key": cell.key}
+    if cell.weights is not None:
+        task["weights"] = cell.weights
     save_json(folder / TASK, {**task, "settings": cell.settings, "inputs": cell.inputs})
     (folder / FAILED).unlink(missing_ok=True)
 
@@ -78,7 +80,8 @@ def prepare(folder: Path, cell: Cell) -> None:
 def read_task(folder: Path) -> dict[str, Any]:
     """What :func:`prepare` wrote."""
     task = load_json(folder / TASK)
-    require(task, {"model": str, "dataset": str, "key": str, "settings": dict}, folder, _REMEDY)
+    shape = {"model": str, "dataset": str, "key": str, "settings": dict, "weights?": str}
+    require(task, shape, folder, _REMEDY)
     return task
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ _STUDY_KEYS = {
     "nproc": "--jobs runs several side by side",
     "world_size": "--jobs runs several side by side",
 }
+#: Settings by which a row may differ from the one whose weights it tests: they decide how items are
+#: ranked and what is noted of it, and change nothing that is learned.
+TEST_KEYS = (
+    *("beam_size", "decoding", "renormalise", "exclude_history", "item_head_score", "merge"),
+    *("eval_exact", "eval_likelihood", "eval_buckets", "eval_batch_size", "enable_amp"),
+)
 #: What trials are judged by, which has to be the same for all that are compared.
 _JUDGING_KEYS = (
     *("model", "dataset", "config_files", "valid_metric", "metrics", "topk", "eval_args"),
@@ -49,23 +55,21 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
         raise ConfigError(f"{file}: Unknown key '{unknown[0]}'{did_you_mean(unknown[0], KEYS)}")
     try:
         datasets = _names("datasets", found.get("datasets"))
-        rows, fused, only_on = _rows(found.get("models"), datasets)
-        spans = [_spans_periods(name, row["model"]) for name, row in rows.items()]
+        rows = _rows(found.get("models"), datasets)
+        spans = [_spans_periods(name, row["model"]) for name, row in rows["rows"].items()]
         if any(spans) and not all(spans):
             raise ConfigError("models: rows over periods cannot stand beside others in one study")
         if any(spans) and found.get("tune"):
             raise ConfigError("tune: rows over periods have no validation score to choose by")
         study = Study(
             name=str(found.get("name") or Path(file).stem),
-            rows=rows,
-            fused=fused,
-            only_on=only_on,
+            **rows,
             over_periods=any(spans),
             datasets=datasets,
             seeds=_some("seeds", found.get("seeds"), (int,)),
             settings=_settings("settings", {**(found.get("settings") or {}), **(settings or {})}),
             baseline=found.get("baseline"),
-            tune=_tune(found.get("tune") or {}, rows),
+            tune=_tune(found.get("tune") or {}, rows["rows"]),
             tune_on=_names("tune_on", found.get("tune_on") or datasets),
         )
         if absent := [name for name in study.tune_on if name not in datasets]:
@@ -73,9 +77,9 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
             raise ConfigError(f"tune_on: {absent[0]} is not among the datasets{near}")
         if not re.fullmatch(r"\w[\w.-]*", study.name):
             raise ConfigError(f"name: '{study.name}' must be letters, digits, '.', '-' and '_'")
-        known = study.baseline is None or study.baseline in rows
+        known = study.baseline is None or study.baseline in study.rows
         if not known and not study.over_periods:  # whose methods the configurations name
-            near = did_you_mean(str(study.baseline), rows)
+            near = did_you_mean(str(study.baseline), study.rows)
             raise ConfigError(f"baseline: no row is called '{study.baseline}'{near}")
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
@@ -89,16 +93,14 @@ def _spans_periods(row: str, model: str) -> bool:
         raise ConfigError(f"models, row '{row}': {error}") from error
 
 
-def _rows(
-    models: Any, datasets: list[str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, list[str]], dict[str, list[str]]]:
-    """Settings by row, the members of those that fuse others, and the data sets of those that run
-    on some alone."""
+def _rows(models: Any, datasets: list[str]) -> dict[str, dict[str, Any]]:
+    """`rows`, `fused`, `weights_of` and `only_on` of a study."""
     if isinstance(models, list):
         models = {str(name): {} for name in models}
     if not isinstance(models, dict) or not models:
         raise ConfigError("models: write rows, such as 'models: {TIGER: {}, SASRec: {}}'")
-    rows, fused, only_on = {}, {}, {}
+    rows: dict[str, dict[str, Any]] = {}
+    fused, only_on, weights_of = {}, {}, {}
     for name, own in models.items():
         where, own = f"models, row '{name}'", dict(own) if isinstance(own, dict) else own
         if isinstance(own, dict) and "datasets" in own:
@@ -110,6 +112,10 @@ def _rows(
         if "fuse" in own:
             fused[str(name)] = own.pop("fuse")
             own.setdefault("model", "Fusion")
+        if "weights_of" in own:
+            if "model" in own or "fuse" in own:
+                raise ConfigError(f"{where}: weights_of: the model is that of the row it names")
+            weights_of[str(name)] = str(own.pop("weights_of"))
         rows[str(name)] = {**own, "model": str(own.get("model", name))}
     for name, members in fused.items():
         where = f"models, row '{name}': fuse"
@@ -120,7 +126,33 @@ def _rows(
             if member not in rows or member in fused:
                 near = did_you_mean(member, rows.keys() - fused.keys())
                 raise ConfigError(f"{where}: '{member}' is no row that is trained{near}")
-    return rows, fused, only_on
+    for name, source in weights_of.items():
+        _take_weights(name, source, rows, only_on, {*fused, *weights_of})
+    return {"rows": rows, "fused": fused, "weights_of": weights_of, "only_on": only_on}
+
+
+def _take_weights(
+    name: str,
+    source: str,
+    rows: dict[str, dict[str, Any]],
+    only_on: dict[str, list[str]],
+    made: Collection[str],
+) -> None:
+    """Complete the row `name` by the settings and data sets of the one whose weights it tests."""
+    where, trained = f"models, row '{name}'", [row for row in rows if row not in made]
+    if source not in trained:
+        near = did_you_mean(source, trained)
+        raise ConfigError(f"{where}: weights_of: '{source}' is no row that is trained{near}")
+    own = {key: value for key, value in rows[name].items() if key != "model"}
+    ranks_by = {*TEST_KEYS, *(["ablate"] if own.get("ablate") in ("index", ["index"]) else [])}
+    if wrong := [key for key in own if key not in ranks_by]:
+        raise ConfigError(
+            f"{where}: {wrong[0]} cannot be changed for weights that are trained already; "
+            f"weights_of goes with {', '.join(TEST_KEYS)} and 'ablate: index'"
+        )
+    rows[name] = {**rows[source], **own}
+    if source in only_on:
+        only_on.setdefault(name, only_on[source])
 
 
 def _settings(where: str, given: Any) -> dict[str, Any]:
