@@ -573,6 +573,7 @@ def read_rows(report, row):
         ({"weights_of": "sum", "ablate": "csa"}, "ablate cannot be changed for weights"),
         ({"weights_of": "sum", "model": "TIGER"}, "the model is that of the row it names"),
         ({"weights_of": "sum", "merge": "max"}, "Unknown key 'merge'"),
+        ({"weights_of": "sum", "fuse": ["sum", "sum"]}, "the model is that of the row it names"),
     ],
 )
 def test_what_cannot_be_tested_so_is_refused(tiny_folder, tmp_path, row, message):
@@ -581,6 +582,14 @@ def test_what_cannot_be_tested_so_is_refused(tiny_folder, tmp_path, row, message
     path.write_text(yaml.safe_dump(decoded(tiny_folder, models=models), sort_keys=False))
     with pytest.raises(ConfigError, match=f"(?i)row 'as it is'.*{message}|as it is.*{message}"):
         read_study(path).cells()
+
+
+def test_weights_of_a_run_over_periods_are_not_tested_again(tmp_path):
+    path = tmp_path / "mine.yaml"
+    models = {"over": {"model": "DACT"}, "wide": {"weights_of": "over", "beam_size": 50}}
+    path.write_text(yaml.safe_dump({"models": models, "datasets": "tiny", "seeds": [1]}))
+    with pytest.raises(ConfigError, match="weights_of tests the weights of one training, not"):
+        read_study(path)
 
 
 def test_weights_of_a_tuned_row_are_tested_with_what_was_chosen(tiny_folder, tmp_path):

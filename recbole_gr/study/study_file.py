@@ -59,6 +59,10 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
         spans = [_spans_periods(name, row["model"]) for name, row in rows["rows"].items()]
         if any(spans) and not all(spans):
             raise ConfigError("models: rows over periods cannot stand beside others in one study")
+        if any(spans) and rows["weights_of"]:
+            raise ConfigError(
+                "models: weights_of tests the weights of one training, not of periods"
+            )
         if any(spans) and found.get("tune"):
             raise ConfigError("tune: rows over periods have no validation score to choose by")
         study = Study(
