@@ -33,8 +33,9 @@ def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Co
             raise ConfigError(f"no row of {file} is called '{row}': {list(plan.rows)}")
     places, cells = places_of(plan, file), plan.cells()
     done = {cell: kept for cell in cells if (kept := found(cell, places))}
-    fusions = plan.fusions(members_of(cells, done))
-    done |= {cell: kept for cell in fusions if (kept := found(cell, places))}
+    members = members_of(cells, done)
+    others = [*plan.tests(members), *plan.fusions(members)]
+    done |= {cell: kept for cell in others if (kept := found(cell, places))}
     runs: dict[str, dict[str, dict[int, Finished]]] = {}
     for cell, kept in done.items():
         if cell.row in (first, second):

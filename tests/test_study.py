@@ -447,11 +447,16 @@ def test_published_fusions_are_found_without_checkpoints(tiny_folder, tmp_path, 
     assert "its run is done again" in reason
 
 
-def test_two_rows_of_a_study_are_compared_with_each_other(file, runs, capsys):
+def script_of_pairs():
+    """`studies/pairs.py` as a module."""
     spec = importlib.util.spec_from_file_location("pairs", ROOT / "studies" / "pairs.py")
     pairs = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pairs)
-    path = file()
+    return pairs
+
+
+def test_two_rows_of_a_study_are_compared_with_each_other(file, runs, capsys):
+    pairs, path = script_of_pairs(), file()
     expected = study(path, workers=here, publish=True)["report"]["datasets"]["tiny"]["differences"]
     shutil.rmtree("saved")
     pairs.main(str(path), "small", "SASRec")
@@ -548,6 +553,8 @@ def test_weights_tested_as_they_are_give_what_their_training_gave(
     report = study(path, workers=here)["report"]["datasets"]["tiny"]
     again, trained = read_rows(report, "again"), read_rows(report, "row")
     assert again == trained and len(trained) >= 2
+    pair = script_of_pairs().compared(str(path), "again", "row")["tiny"].differences
+    assert pair["with_history"]["again"]["recall@10"].mean == 0
     if model == "PIT":  # other SIDs than the heaviest have a part in the ranking
         models["one SID"] = {"weights_of": "row", "ablate": "index"}
         path.write_text(yaml.safe_dump(study_of))
