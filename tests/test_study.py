@@ -612,3 +612,11 @@ def test_weights_of_a_tuned_row_are_tested_with_what_was_chosen(tiny_folder, tmp
     other = plan.tests({("sum", "tiny", 1): ("another", tmp_path / "model.pth")})
     assert alone.key != other[0].key and [cell.weights for cell in other][0].endswith("model.pth")
     assert [*plan.trained] == ["sum"] and {cell.row for cell in plan.cells()} == {"sum"}
+
+
+def test_a_row_is_not_fused_with_itself(tmp_path):
+    path = tmp_path / "mine.yaml"
+    models = {"SASRec": {}, "twice": {"fuse": ["SASRec", "SASRec"]}}
+    path.write_text(yaml.safe_dump({"models": models, "datasets": "tiny", "seeds": [1]}))
+    with pytest.raises(ConfigError, match="row 'twice'.*give two seeds or more"):
+        read_study(path)

@@ -76,6 +76,12 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
             tune=_tune(found.get("tune") or {}, rows["rows"]),
             tune_on=_names("tune_on", found.get("tune_on") or datasets),
         )
+        alike = [name for name, (one, other) in study.fused.items() if one == other]
+        if alike and len(study.seeds) < 2:
+            raise ConfigError(
+                f"models, row '{alike[0]}': fuse: a row that is named twice is fused with its run of "
+                "the next seed; give two seeds or more"
+            )
         if absent := [name for name in study.tune_on if name not in datasets]:
             near = did_you_mean(absent[0], datasets)
             raise ConfigError(f"tune_on: {absent[0]} is not among the datasets{near}")
