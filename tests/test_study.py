@@ -560,6 +560,16 @@ def test_weights_tested_as_they_are_give_what_their_training_gave(
         path.write_text(yaml.safe_dump(study_of))
         outcome = study(path, workers=here)
         assert (outcome["done"], outcome["failed"]) == (1, {})
+        (file,) = Path("saved/studies/mine/tiny").glob("*/model.pth")
+        how = {"data_path": str(tiny_folder), "ablate": ["index"]}
+        config, network, _, _, _, test = load_data_and_model(file, **how)
+        assert network.only_heaviest
+        expected = get_trainer(config, type(network))(config, network).evaluate(
+            test, load_best_model=False
+        )
+        found = read_rows(outcome["report"]["datasets"]["tiny"], "one SID")
+        for metric, value in expected.items():
+            assert found["with_history", metric] == [pytest.approx(value)]
 
 
 def read_rows(report, row):

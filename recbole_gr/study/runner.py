@@ -132,7 +132,7 @@ def found(cell: Cell, places: Iterable[Path]) -> Finished | None:
 def members_of(
     cells: Iterable[Cell], results: Mapping[Cell, Finished]
 ) -> dict[tuple[str, str, int], tuple[str, Path]]:
-    """What of finished runs fusions are made of, as :meth:`Study.fusions` takes it."""
+    """What other rows need of finished runs, as :meth:`Study.fusions` and `tests` take it."""
     return {
         (cell.row, cell.dataset, cell.seed): (
             str(results[cell].result["key"]),
