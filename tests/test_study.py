@@ -540,6 +540,7 @@ def test_weights_tested_as_they_are_give_what_their_training_gave(
 ):
     monkeypatch.chdir(tmp_path)
     pit = {"warmup_epochs": 1, "n_i2t_layers": 1, "csa_negatives": 1, "tokenizer": "RKMeans"}
+    pit |= {"evolve": "pairs", "select": "min"}  # so that items have several SIDs soon
     models = {
         "row": {"model": model, "epochs": 3, **(pit if model == "PIT" else {})},
         "again": {"weights_of": "row"},
@@ -570,6 +571,7 @@ def test_weights_tested_as_they_are_give_what_their_training_gave(
         found = read_rows(outcome["report"]["datasets"]["tiny"], "one SID")
         for metric, value in expected.items():
             assert found["with_history", metric] == [pytest.approx(value)]
+        assert found != trained
 
 
 def read_rows(report, row):
