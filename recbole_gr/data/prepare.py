@@ -11,8 +11,9 @@ import recbole.data.dataset as recbole_datasets
 from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.data.utils import create_samplers, get_dataloader
 from recbole.sampler import KGSampler
-from recbole.utils import ModelType, init_seed
+from recbole.utils import ModelType
 
+from recbole_gr.compat.repeatable import init_seed
 from recbole_gr.data.checks import check_catalogue, check_inter_files, check_model_fields
 from recbole_gr.data.context import ContextDataset
 from recbole_gr.data.continual import continual, is_continual
@@ -120,7 +121,7 @@ def prepared_data(config: Config, trains: bool = True) -> tuple[Dataset, Loaders
         ConfigError: as of `create_dataset` and `data_preparation`, or `topk` is larger than the
             catalogue.
     """
-    init_seed(config["seed"], config["reproducibility"])
+    init_seed(config["seed"], config["reproducibility"], config["device"])
     dataset = create_dataset(config)
     check_catalogue(config, dataset)
     return dataset, data_preparation(config, dataset, trains)
@@ -128,7 +129,7 @@ def prepared_data(config: Config, trains: bool = True) -> tuple[Dataset, Loaders
 
 def training_split(config: Config) -> Dataset:
     """The training split of a configuration, from its seed on: all that SIDs are learned from."""
-    init_seed(config["seed"], config["reproducibility"])
+    init_seed(config["seed"], config["reproducibility"], config["device"])
     return create_dataset(config).build()[0]
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from recbole.utils import init_seed
 from recbole.utils.argument_list import dataset_arguments
 
+from recbole_gr.compat.repeatable import init_seed
 from recbole_gr.config import Config
 from recbole_gr.data.prepare import Loaders, prepared_data
 from recbole_gr.errors import ConfigError
@@ -244,7 +244,7 @@ def _train(
 ) -> ItemVectors:
     train, valid, _ = loaders
     # Again, so that the vectors do not depend on what was drawn for the data.
-    init_seed(nested["seed"], nested["reproducibility"])
+    init_seed(nested["seed"], nested["reproducibility"], nested["device"])
     model = get_model("SASRec")(nested, train._dataset)
     if previous is not None:
         model.load_state_dict(grown(previous, model.state_dict()))

@@ -11,9 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from recbole.utils import init_seed
 
 from recbole_gr import registry
+from recbole_gr.compat.repeatable import init_seed
 from recbole_gr.config.command_lines import example_of
 from recbole_gr.config.eval_buckets import check_edges
 from recbole_gr.data.prepare import prepared_data
@@ -114,7 +114,8 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
         parts = None, content_vectors(config, train_data._dataset)
 
     # Again, so that a model starts the same whatever was drawn for its data.
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    seed = config["seed"] + config["local_rank"]
+    init_seed(seed, config["reproducibility"], config["device"])
     model = build_model(config, train_data._dataset, *parts)
     logger.info(model)
     if start.weights:

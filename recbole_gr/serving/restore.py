@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recbole.utils import init_seed
-
 from recbole_gr import registry
+from recbole_gr.compat.repeatable import init_seed
 from recbole_gr.config import Config
 from recbole_gr.config.defaults import default_settings
 from recbole_gr.config.known_keys import RUN_KEYS
@@ -144,7 +143,7 @@ def _restored(
     with_histories: bool,
 ) -> Restored:
     config = restored_config(state, file, model, overrides, learns="sid" not in state)
-    init_seed(config["seed"], config["reproducibility"])
+    init_seed(config["seed"], config["reproducibility"], config["device"])
     dataset = create_dataset(config)
     # Benchmark files have no log; a recommender on them answers for histories that are given.
     is_log = dataset.benchmark_filename_list is None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from recbole_gr.compat.repeatable import repeatable
 from recbole_gr.config.layers import class_defaults
 from recbole_gr.config.user_settings import options_of
 from recbole_gr.errors import ConfigError
@@ -273,9 +274,12 @@ class Tokenizer(nn.Module):
 
     @contextlib.contextmanager
     def seeded(self) -> Iterator[None]:
-        """Draw torch's random numbers from the tokenizer's seed inside the block only."""
+        """Inside the block torch draws from the tokenizer's seed, and adds up in a fixed order."""
         # Named, or torch warns where there are several.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        devices = range(torch.cuda.device_count())
+        weights = self.state_dict().values()  # none before build()
+        device = self.device if weights else "cpu"
+        with torch.random.fork_rng(devices=devices), repeatable(device):
             torch.manual_seed(self.seed)
             yield
 
