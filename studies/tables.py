@@ -30,10 +30,20 @@ def table(report: dict) -> str:
     for dataset, found in report["datasets"].items():
         name = dataset
         for row in report["rows"]:
+            if not _belongs(report, dataset, row):
+                continue
             cells = [_cell(found, p, row, m) for p in _PROTOCOLS for m in METRICS]
             lines.append([name, row, *cells, _difference(found, row)])
             name = ""
     return aligned_table(lines)
+
+
+def _belongs(report: dict, dataset: str, row: str) -> bool:
+    """Whether a row is one of a data set: it may be meant for others alone. One that failed is."""
+    sets = report["datasets"].items()
+    on = [name for name, found in sets if any(row in rows for rows in found["metrics"].values())]
+    failed = any(run.startswith(f"{row} on {dataset},") for run in report.get("failed", ()))
+    return dataset in on or failed or not on
 
 
 def _cell(found: dict, protocol: str, row: str, metric: str) -> str:

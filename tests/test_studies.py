@@ -57,6 +57,20 @@ def test_a_table_holds_the_figures_of_its_report(tables):
     assert [cell.strip() for cell in head.split("|")[1:5]] == titles and "minus SASRec" in head
 
 
+def test_a_row_stands_with_the_data_sets_that_it_is_for(tables):
+    second = {"metrics": {"with_history": {"SASRec": {}}}, "differences": {}}
+    both = {**REPORT, "datasets": {**REPORT["datasets"], "toys": second}}
+
+    def rows(report):
+        lines = tables.table(report).splitlines()[2:]
+        names = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines]
+        return names[[name for name, _ in names].index("toys") :]
+
+    assert rows(both) == [["toys", "SASRec"], ["", "Pop"]]  # TIGER ran on the other alone
+    failed = {**both, "failed": {"TIGER on toys, seed 1": "out of memory"}}
+    assert rows(failed) == [["toys", "SASRec"], ["", "TIGER"], ["", "Pop"]]
+
+
 def test_a_page_is_filled_between_its_marks_alone(tables, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "STUDIES", tmp_path)
     (tmp_path / "mine").mkdir()
