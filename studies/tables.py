@@ -58,7 +58,8 @@ def _difference(found: dict, row: str) -> str:
     d = found["differences"].get("with_history", {}).get(row, {}).get("ndcg@10")
     if d is None:
         return ""
-    return f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}] {d['verdict']}"
+    mean, low, high = (f"{round(d[key], 4) + 0.0:+.4f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}] {d['verdict']}"
 
 
 def filled(text: str) -> str:

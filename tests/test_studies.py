@@ -57,6 +57,12 @@ def test_a_table_holds_the_figures_of_its_report(tables):
     assert [cell.strip() for cell in head.split("|")[1:5]] == titles and "minus SASRec" in head
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_minus(tables):
+    ndcg = {"mean": -1e-6, "low": -0.002, "high": 0.002, "verdict": "open"}
+    found = {"differences": {"with_history": {"TIGER": {"ndcg@10": ndcg}}}}
+    assert tables._difference(found, "TIGER") == "+0.0000 [-0.0020, +0.0020] open"
+
+
 def test_a_row_stands_with_the_data_sets_that_it_is_for(tables):
     second = {"metrics": {"with_history": {"SASRec": {}}}, "differences": {}}
     both = {**REPORT, "datasets": {**REPORT["datasets"], "toys": second}}
