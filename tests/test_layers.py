@@ -207,3 +207,16 @@ def test_rms_norm_keeps_the_type_of_its_input_and_trains_its_weight_in_its_own(d
     out.sum().backward()
     assert out.dtype == x.grad.dtype == dtype and norm.weight.grad.dtype == torch.float32
     assert not out.any() and x.grad.isfinite().all()
+
+
+def test_gradient_of_the_rotation_is_that_of_its_formula():
+    torch.manual_seed(0)
+    place = torch.arange(3) + torch.tensor([[0], [4]])
+    rotation = [r.double().unsqueeze(1) for r in Rotary(8)(place)]  # [2, 1, 3, 8]
+    x = torch.randn(2, 5, 3, 8, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, rotation), x)
+    a, b = x.chunk(2, dim=-1)
+    angle = (place.double().unsqueeze(-1) * Rotary(8).frequency.double()).unsqueeze(1)
+    cos, sin = angle.cos(), angle.sin()
+    slow = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    torch.testing.assert_close(rotate(x, rotation), slow, atol=1e-6, rtol=0)

@@ -218,7 +218,7 @@ class Stack(nn.Module):
         rotation: Rotation | None = None
         own_bias = mask = None
         if self.rotary is not None:
-            rotation = [r[:, None, None] for r in self.rotary(position)]  # [B, 1, 1, dh / 2]
+            rotation = [r[:, None, None] for r in self.rotary(position)]  # [B, 1, 1, dh]
         elif self.bias is not None:
             place = torch.arange(len(own[0]) + 1, device=x.device)
             own_bias = self.bias(place[-1:], place)  # [H, 1, t]

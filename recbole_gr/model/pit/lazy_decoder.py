@@ -153,4 +153,4 @@ class LazyDecoder(nn.Module):
         return self.dropout(self.norm(x))
 
     def _rotation(self, place: Tensor) -> Rotation:
-        return [r.unsqueeze(1) for r in self.rotary(place)]  # [B or 1, 1, Q, dh / 2]
+        return [r.unsqueeze(1) for r in self.rotary(place)]  # [B or 1, 1, Q, dh]
