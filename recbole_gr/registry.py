@@ -29,6 +29,7 @@ MODELS: dict[str, str | type] = {
     "RPG": "recbole_gr.model.rpg:RPG",
     "DACT": "recbole_gr.continual.model:DACT",
     "Fusion": "recbole_gr.fusion.model:Fusion",
+    "ContentKNN": "recbole_gr.model.content_knn:ContentKNN",
     "Pop": "recbole_gr.model.pop:Pop",  # RecBole's miscounts
 }
 
