@@ -65,6 +65,7 @@ RUNS = {
     ),
     "BERT4Rec": ("BERT4Rec", SHORT),
     "Pop": ("Pop", {"epochs": 1}),
+    "ContentKNN": ("ContentKNN", {"content_dim": 8, "MAX_ITEM_LIST_LENGTH": 10}),
 }  # fmt: skip
 
 

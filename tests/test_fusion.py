@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,12 +13,15 @@ from recbole_gr import Recommender, load_data_and_model, run_recbole_gr
 from recbole_gr.errors import ConfigError
 from recbole_gr.fusion.mixing import (
     MIXTURES,
+    Candidate,
     candidates,
     confidence,
     spread_of_beams,
     standardised,
     weight_of,
 )
+from recbole_gr.fusion.smoothing import SHARPNESS, Neighbours
+from recbole_gr.fusion.trainer import FusionTrainer
 from recbole_gr.serving.export import export
 from recbole_gr.storage.checkpoint import load_checkpoint, save_checkpoint
 from recbole_gr.study.runner import study
@@ -96,8 +100,8 @@ def test_what_beams_leave_over_is_shared_by_the_other_items():
 
 def test_either_model_alone_is_tried_first_and_once():
     tried = candidates([0.0, 0.5, 1.0], [-1.0, 0.0])
-    assert tried[:2] == [("log_softmax", 0.0, 0.0), ("log_softmax", 1.0, 0.0)]
-    assert tried[2:] == [(name, 0.5, slope) for name in MIXTURES for slope in (-1.0, 0.0)]
+    assert tried[:2] == [("log_softmax", 0.0, 0.0, 0.0), ("log_softmax", 1.0, 0.0, 0.0)]
+    assert tried[2:] == [(name, 0.5, slope, 0.0) for name in MIXTURES for slope in (-1.0, 0.0)]
 
 
 @pytest.mark.parametrize("second", rest_slow("IntRR", "TIGER", "PIT", "RPG", "Pop", "TIGER-share"))
@@ -116,7 +120,7 @@ def test_the_choice_is_the_best_of_all_by_brute_force(fuse, trained, second):
             scores[1] = spread_of_beams(found.items, found.scores, dataset.item_num)
         a, b = (each[:, 1:].float() for each in scores)
         surer = (confidence(b) - confidence(a) - model.centre) / model.deviation
-        for name, share, slope in candidates([n / 4 for n in range(5)], [0.0, 1.0]):
+        for name, share, slope, _ in candidates([n / 4 for n in range(5)], [0.0, 1.0]):
             scale, mix = MIXTURES[name]
             weight = weight_of(torch.tensor(share), torch.tensor(slope), surer)
             mixed = mix(scale(a), scale(b), weight)
@@ -177,10 +181,13 @@ def test_one_file_holds_both_and_answers_as_the_test_ranks(fuse, trained, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("second", ["IntRR", "TIGER"])
-def test_a_fusion_is_exported_as_one_program(fuse, sequences, second):
-    settings = {"fusion_steps": 2, "fusion_slopes": [1.0]}
-    checkpoint = fuse("SASRec", second, **settings)["checkpoint"]
+@pytest.mark.parametrize(
+    ("first", "second", "smoothing"),
+    [("SASRec", "IntRR", 0.0), ("SASRec", "TIGER", 0.0), ("ContentKNN", "IntRR", 5.0)],
+)
+def test_a_fusion_is_exported_as_one_program(fuse, sequences, first, second, smoothing):
+    settings = {"fusion_steps": 2, "fusion_slopes": [1.0], "fusion_smoothing": [smoothing]}
+    checkpoint = fuse(first, second, **settings)["checkpoint"]
     file = Path("fused.pt2")
     described = export(checkpoint, file, k=5)
     own = Recommender.load(checkpoint, show_progress=False)
@@ -260,3 +267,63 @@ def test_a_study_fuses_the_runs_of_its_rows_seed_by_seed(tiny_folder, tmp_path, 
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ConfigError, match="row 'both': fuse: 'IntR' is no row .*IntRR"):
         study(file, workers=here)
+
+
+def test_neighbours_back_items_by_how_few_have_taken_them():
+    generator = torch.Generator().manual_seed(0)
+    content = torch.randn(7, 3, generator=generator)  # row 0 is the padding
+    counts, k = torch.tensor([0, 4, 0, 1, 0, 9, 2]), 3
+    scores = torch.randn(2, 6, generator=generator)
+    neighbours = Neighbours(content, counts, k)
+    unit = [row / math.sqrt(sum(x * x for x in row)) for row in map(np.array, content.tolist())]
+    for strength in (0.5, 3.0):
+        found = neighbours(scores, strength).exp()
+        for row in range(2):
+            own = softmax(scores[row].tolist())
+            for item in range(1, 7):
+                others = [other for other in range(1, 7) if other != item]
+                near = sorted(others, key=lambda other: -(unit[item] @ unit[other]))[:k]
+                near = [other for other in near if counts[other]]
+                weight = [math.exp(SHARPNESS * (unit[item] @ unit[other])) for other in near]
+                around = sum(w * own[other - 1] for w, other in zip(weight, near)) / sum(weight)
+                n = int(counts[item])
+                expected = (n * own[item - 1] + strength * around) / (n + strength)
+                assert found[row, item - 1].item() == pytest.approx(expected, abs=1e-5)
+    assert neighbours(scores, 0.0) is not scores and torch.equal(neighbours(scores, 0.0), scores)
+    neighbours.strength.fill_(3.0)  # what was chosen
+    assert torch.equal(neighbours(scores), neighbours(scores, 3.0))
+
+
+def test_an_item_with_unknown_neighbours_alone_stays_what_it_is():
+    content = torch.tensor([[0.0, 0.0], [1, 0], [1, 0.1], [0, 1], [0.1, 1]])
+    scores = torch.tensor([[1.0, 0.5, 0.2, -1.0]])
+    found = Neighbours(content, torch.tensor([0, 0, 0, 3, 4]), 1)(scores, 2.0)
+    expected = scores.log_softmax(1)
+    torch.testing.assert_close(found[:, :2], expected[:, :2])
+    assert (found[:, 2:] - expected[:, 2:]).abs().min() > 1e-3
+
+
+def test_smoothing_is_chosen_kept_and_restored(fuse, trained, monkeypatch):
+    plain = fuse("SASRec-whole", "IntRR", fusion_steps=2)
+    tried = []
+    chosen = FusionTrainer._say
+
+    def say(self, candidate, *scores):
+        tried.append(candidate)
+        chosen(self, candidate, *scores)
+
+    monkeypatch.setattr(FusionTrainer, "_say", say)
+    smooth = fuse("SASRec-whole", "IntRR", fusion_steps=2, fusion_smoothing=[0.0, 1.0, 50.0])
+    assert smooth["best_valid_score"] >= plain["best_valid_score"] - 1e-6
+    _, model, *_, test = load_data_and_model(smooth["checkpoint"])
+    assert float(model.neighbours.strength) == tried[0].smoothing
+    batch = next(iter(test))[0]
+    before = model.full_sort_predict(batch)
+    model.set_mixture(Candidate("log_softmax", 0.5, 0.0, 50.0))
+    after = model.full_sort_predict(batch)
+    assert not torch.equal(before, after) and torch.isfinite(after[:, 1:]).all()
+
+
+def test_smoothing_without_content_names_what_has_some(fuse):
+    with pytest.raises(ConfigError, match="fusion_smoothing: neither of SASRec and IntRR .*KNN"):
+        fuse("SASRec", "IntRR", fusion_smoothing=[1.0])

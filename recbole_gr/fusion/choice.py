@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recbole_gr.fusion.mixing import MIXTURES, confidence, weight_of
+from recbole_gr.fusion.mixing import MIXTURES, Candidate, confidence, weight_of
 from recbole_gr.trainer.batches import to_device
 from recbole_gr.trainer.places import ranks_by_scores
 
 if TYPE_CHECKING:
     from recbole_gr.fusion.model import Fusion
-
-Candidate = tuple[str, float, float]  # mixture, share and slope
 
 
 class Tried(NamedTuple):
@@ -68,11 +66,12 @@ def ranks_under(
         first, second = model.scores_of(to_device(interaction, device))
         surer = model.surer(first, second)
         target = row.to(device), item.to(device) - 1  # scores are of the items from 1 on
-        scaled = {}
-        for name, (scale, _) in MIXTURES.items():
-            scaled[name] = scale(first), scale(second)
-        found = []
-        for name, share, slope in tried:
+        found, scaled, strength = [], {}, None
+        for name, share, slope, smoothing in tried:
+            if smoothing != strength:  # one after the other
+                strength, smooth = smoothing, model.smoothed(first, second, smoothing)
+                for mixture, (scale, _) in MIXTURES.items():
+                    scaled[mixture] = scale(smooth[0]), scale(smooth[1])
             weight = weight_of(first.new_tensor(share), first.new_tensor(slope), surer)
             mixed = MIXTURES[name][1](*scaled[name], weight)
             found.append(ranks_by_scores(mixed, (none, none), *target)[0])

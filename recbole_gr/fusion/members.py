@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recbole.utils import ModelType
+from torch import Tensor
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import is_generative
+from recbole_gr.run.model import needs_content
 from recbole_gr.serving.restore import restored_from
 from recbole_gr.storage.checkpoint import load_checkpoint
 from recbole_gr.trainer.weights import require_finite
@@ -26,10 +28,12 @@ _REMEDY = "Train both models with the same settings of the data, and give these 
 
 
 class Member(NamedTuple):
-    """A trained model, and what of its checkpoint makes it again."""
+    """A trained model, what of its checkpoint makes it again, and the item content ``[n_items, d]``
+    that it holds."""
 
     model: Any
     state: dict[str, Any]
+    content: Tensor | None = None
 
 
 def named_members(config: Mapping[str, Any]) -> list[str] | None:
@@ -82,6 +86,22 @@ def members_of_state(state: Mapping[str, Any], file: str, config: Config) -> lis
     return found
 
 
+def content_of(members: Sequence[Member]) -> Tensor:
+    """The item content ``[n_items, d]`` of the first member that holds some.
+
+    Raises:
+        ConfigError: none does.
+    """
+    for member in members:
+        if member.content is not None:
+            return member.content
+    names = " and ".join(str(member.state["config"]["model"]) for member in members)
+    raise ConfigError(
+        f"fusion_smoothing: neither of {names} holds item content to know neighbours by; fuse with "
+        "ContentKNN, SASRec with item_text, or IntRR with content in item_input, or leave it out"
+    )
+
+
 def _member(state: dict[str, Any], file: str | os.PathLike[str], config: Config) -> Member:
     name = os.fspath(file)
     if "trees" in state or "members" in state:
@@ -97,7 +117,9 @@ def _member(state: dict[str, Any], file: str | os.PathLike[str], config: Config)
     require_finite(model, name)
     if is_generative(model):  # the fusion ranks all items, as its other member does
         model.exclude_history = False
-    return Member(model, {key: state[key] for key in KEPT if key in state})
+    held = needs_content(restored.config)
+    content = restored.config.model_class.saved_content(state["state_dict"]) if held else None
+    return Member(model, {key: state[key] for key in KEPT if key in state}, content)
 
 
 def _check_data(member: Config, fusion: Config, file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,9 +80,28 @@ def spread_of_beams(items: Tensor, scores: Tensor, n_items: int) -> Tensor:
     return dense
 
 
-def candidates(shares: Sequence[float], slopes: Sequence[float]) -> list[tuple[str, float, float]]:
-    """What is tried on validation: every mixture, weight and slope; an endpoint, which is one of
-    the models alone, once."""
-    tried = [("log_softmax", 0.0, 0.0), ("log_softmax", 1.0, 0.0)]
+class Candidate(NamedTuple):
+    """A way to mix: its name among :data:`MIXTURES`, the weight of the second model and how far it
+    follows the surer one (:func:`weight_of`), and the strength of
+    :class:`~recbole_gr.fusion.smoothing.Neighbours`."""
+
+    mixture: str
+    share: float
+    slope: float = 0.0
+    smoothing: float = 0.0
+
+
+def candidates(
+    shares: Sequence[float], slopes: Sequence[float], smoothing: Sequence[float] = (0.0,)
+) -> list[Candidate]:
+    """What is tried on validation: every mixture, weight, slope and smoothing; an endpoint, which
+    is one of the models alone, once for each smoothing. Those without come first."""
+    tried = []
     inner = [share for share in shares if 0 < share < 1]
-    return tried + [(kind, w, slope) for kind in MIXTURES for w in inner for slope in slopes]
+    for strength in sorted({0.0, *smoothing}):
+        ends = [Candidate("log_softmax", end, 0.0, strength) for end in (0.0, 1.0)]
+        mixed = [
+            Candidate(m, w, slope, strength) for m in MIXTURES for w in inner for slope in slopes
+        ]
+        tried += ends + mixed
+    return tried

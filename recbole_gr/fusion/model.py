@@ -11,8 +11,22 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_gr.compat.tracing import exporting
-from recbole_gr.fusion.members import Member, members_of_files, members_of_state, named_members
-from recbole_gr.fusion.mixing import MIXTURES, confidence, spread_of_beams, weight_of
+from recbole_gr.data.frequency import training_counts
+from recbole_gr.fusion.members import (
+    Member,
+    content_of,
+    members_of_files,
+    members_of_state,
+    named_members,
+)
+from recbole_gr.fusion.mixing import (
+    MIXTURES,
+    Candidate,
+    confidence,
+    spread_of_beams,
+    weight_of,
+)
+from recbole_gr.fusion.smoothing import Neighbours
 from recbole_gr.generation.beam_search import NEVER
 from recbole_gr.model.exact import ExactRecommender
 from recbole_gr.registry import is_generative
@@ -36,7 +50,8 @@ class Fusion(SequentialRecommender):
 
     A generative model gives the log-probability of every item where that is affordable; of a beam
     search what the beams leave over is shared by all other items, which the other model then puts
-    in order.
+    in order. With ``fusion_smoothing`` what a model has learned of rare items is backed by what it
+    says of their neighbours by content.
 
     Attributes:
         members: the two models.
@@ -44,6 +59,7 @@ class Fusion(SequentialRecommender):
         mixture: number of the mixture among :data:`~recbole_gr.fusion.mixing.MIXTURES`.
         share, slope: of the weight, see :func:`~recbole_gr.fusion.mixing.weight_of`.
         centre, deviation: of the difference in confidence over the users of the validation.
+        neighbours: of the items, None without smoothing.
     """
 
     input_type = InputType.POINTWISE
@@ -80,6 +96,11 @@ class Fusion(SequentialRecommender):
         self._recorded: str | None = None  # the mixture of a graph, which cannot read it
         for name, value in (("share", 0.5), ("slope", 0.0), ("centre", 0.0), ("deviation", 1.0)):
             self.register_buffer(name, torch.tensor(value))
+        self.neighbours = None
+        if any(config["fusion_smoothing"]):
+            content = content_of(found)
+            counts, k = training_counts(dataset), config["fusion_neighbours"]
+            self.neighbours = Neighbours(content, counts, k).to(config["device"])
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:
@@ -110,12 +131,14 @@ class Fusion(SequentialRecommender):
         """The members stay in evaluation mode."""
         return super().train(False)
 
-    def set_mixture(self, name: str, share: float, slope: float) -> None:
-        """Mix as said, see :mod:`recbole_gr.fusion.mixing`."""
+    def set_mixture(self, chosen: Candidate) -> None:
+        """Mix as said."""
         self._recorded = None
-        self.mixture.fill_(list(MIXTURES).index(name))
-        self.share.fill_(share)
-        self.slope.fill_(slope)
+        self.mixture.fill_(list(MIXTURES).index(chosen.mixture))
+        self.share.fill_(chosen.share)
+        self.slope.fill_(chosen.slope)
+        if self.neighbours is not None:
+            self.neighbours.strength.fill_(chosen.smoothing)
 
     @torch.no_grad()
     def scores_of(self, interaction: Interaction) -> list[Tensor]:
@@ -138,10 +161,24 @@ class Fusion(SequentialRecommender):
         difference = confidence(second) - confidence(first)
         return (difference - self.centre) / self.deviation
 
+    def smoothed(
+        self, first: Tensor, second: Tensor, strength: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The scores ``[B, N]`` of both, backed by those of neighbours as chosen, or by a strength;
+        those of a model that learned nothing stay."""
+        if self.neighbours is None or strength == 0:
+            return first, second
+        one, other = (
+            self.neighbours(scores, strength) if getattr(member, "learned", True) else scores
+            for member, scores in zip(self.members, (first, second))
+        )
+        return one, other
+
     def mixed(self, first: Tensor, second: Tensor) -> Tensor:
         """The scores ``[B, N]`` of both as one."""
         scaled, mix = MIXTURES[self._mixture()]
         weight = weight_of(self.share, self.slope, self.surer(first, second))
+        first, second = self.smoothed(first, second)
         return mix(scaled(first), scaled(second), weight)
 
     @torch.no_grad()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from recbole.trainer import Trainer
 
 from recbole_gr.errors import ConfigError
-from recbole_gr.fusion.choice import Candidate, Tried, measure_confidence, ranks_under
-from recbole_gr.fusion.mixing import candidates
+from recbole_gr.fusion.choice import Tried, measure_confidence, ranks_under
+from recbole_gr.fusion.mixing import Candidate, candidates
 from recbole_gr.terminal.bars import Bar
 from recbole_gr.terminal.log import say
 from recbole_gr.trainer.base import SafeTrainerMixin
@@ -40,8 +40,8 @@ class _Choice(Trainer):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[float, dict[str, float] | None]:
-        """Choose mixture, weight and slope by ``valid_metric`` on the validation targets, of equal
-        ones the first: either model alone comes first. The test is not read.
+        """Choose mixture, weight, slope and smoothing by ``valid_metric`` on the validation
+        targets, of equal ones the first: either model alone comes first. The test is not read.
 
         Returns:
             tuple: the score of the choice, and its validation metrics.
@@ -54,7 +54,7 @@ class _Choice(Trainer):
         seed = self.config["seed"]
         measure_confidence(self.model, sample_users(loader, FOR_CONFIDENCE, seed))
         shares = [n / self.config["fusion_steps"] for n in range(self.config["fusion_steps"] + 1)]
-        tried = candidates(shares, self.config["fusion_slopes"])
+        tried = candidates(shares, self.config["fusion_slopes"], self.config["fusion_smoothing"])
         progress = kwargs.get("show_progress")
         bar = Bar(total=len(loader.dataset), desc="Mix", unit="user", disable=not progress)
         with bar:
@@ -62,7 +62,7 @@ class _Choice(Trainer):
         scores = [self._metrics(found, n)[self._metric] for n in range(len(tried))]
         sign = 1 if self.valid_metric_bigger else -1
         best = max(range(len(tried)), key=lambda n: sign * scores[n])
-        self.model.set_mixture(*tried[best])
+        self.model.set_mixture(tried[best])
         self.best_valid_score, self.best_epoch = scores[best], 0
         self.best_valid_result = self._metrics(found, best)
         self.epoch_seconds.append(perf_counter() - start)
@@ -99,12 +99,14 @@ class _Choice(Trainer):
         return metrics
 
     def _say(self, chosen: Candidate, first: float, second: float, score: float) -> None:
-        (mixture, share, slope), metric = chosen, self.config["valid_metric"]
+        (mixture, share, slope, smoothing), metric = chosen, self.config["valid_metric"]
         one, other = self.model.names
         say("%s of %s alone %.4f, of %s alone %.4f", metric, one, first, other, second)
         how = f"{mixture}, weight {share:.2f} of {other}"
         if slope:
             how += f" where both are as sure as usual, log-odds {slope:+.1f} a deviation"
+        if smoothing:
+            how += f", neighbours of an item count as {smoothing:g} of its interactions"
         say("Fusion: %s: %s %.4f", how, metric, score)
 
 

@@ -12,7 +12,6 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_gr.compat.tracing import exporting
-from recbole_gr.trainer.batches import in_parts
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -42,6 +41,7 @@ class ContentKNN(SequentialRecommender):
     input_type = InputType.POINTWISE
     needs_content = True
     loss_type = "CE"  # scores are logits over the catalogue
+    learned = False  # a fusion does not smooth it
 
     content: Tensor
 
@@ -59,23 +59,25 @@ class ContentKNN(SequentialRecommender):
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """``[B, n_items]``; column 0 means nothing."""
-        n_rows = max(1, AT_ONCE // self.n_items)
-        # A graph for any number of users has no number of parts.
-        parts = [interaction] if exporting() else in_parts(interaction, n_rows)
-        return torch.cat([self._scores(part, self.content) for part in parts])
+        history, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        if exporting():  # a graph for any number of users has no number of parts
+            return self._scores(history, length, self.content)
+        parts = max(1, AT_ONCE // self.n_items)
+        both = zip(history.split(parts), length.split(parts))
+        return torch.cat([self._scores(*part, self.content) for part in both])
 
     @torch.no_grad()
     def predict(self, interaction: Interaction) -> Tensor:
         """``[B]`` of each row's own item."""
-        items = interaction[self.ITEM_ID]
-        return self._scores(interaction, self.content[items].unsqueeze(1), items.unsqueeze(1))[:, 0]
+        items = interaction[self.ITEM_ID].unsqueeze(1)
+        user = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
+        return self._scores(*user, self.content[items], items)[:, 0]
 
     def _scores(
-        self, interaction: Interaction, wanted: Tensor, items: Tensor | None = None
+        self, history: Tensor, length: Tensor, wanted: Tensor, items: Tensor | None = None
     ) -> Tensor:
         """``[B, N]`` of the items whose content is ``wanted``: that of all, or ``[B, N, c]`` that
         of `items` ``[B, N]``."""
-        history, length = interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]
         nearest: Tensor | None = None
         for back in range(min(self.n_last, history.shape[1])):
             place = (length - 1 - back).unsqueeze(1)  # [B, 1]
