@@ -2,7 +2,8 @@
 
     python studies/tables.py
 
-writes them anew between the lines `<!-- study: NAME -->` and `<!-- end of study -->` of each page.
+writes them anew between the lines `<!-- study: NAME -->` and `<!-- end of study -->` of each page;
+with `<!-- study: NAME of: ROW | ROW -->` those rows alone.
 """
 
 import json
@@ -17,19 +18,28 @@ STUDIES = Path(__file__).parent
 PAGES = [STUDIES.parent / "README.md", *sorted((STUDIES.parent / "docs").glob("*.md"))]
 METRICS = ("recall@10", "ndcg@10")
 _PROTOCOLS = ("with_history", "without_history")
-_BLOCK = re.compile(r"(?<=<!-- study: )(\w+)( -->\n).*?(?=<!-- end of study -->)", re.S)
+_BLOCK = re.compile(
+    r"(?<=<!-- study: )(\w+)((?: of: (?:(?! -->).)+)? -->\n).*?(?=<!-- end of study -->)", re.S
+)
 
 
-def table(report: dict) -> str:
+def table(report: dict, wanted: list[str] | None = None) -> str:
     """Test metrics of a study, mean and deviation over seeds, with the user's history in the
     ranking and without it, and the paired difference of NDCG@10 to the baseline with its 95 %
-    interval and verdict."""
+    interval and verdict; of the `wanted` rows, in their order, or of all.
+
+    Raises:
+        KeyError: a wanted row is none of the study.
+    """
+    for row in wanted or ():
+        if row not in report["rows"]:
+            raise KeyError(f"'{row}' is no row of the study")
     titles = [metric_title(m) for m in METRICS]
     others = [f"{title}, no history" for title in titles]
     lines = [["data set", "model", *titles, *others, f"NDCG@10 minus {report['baseline']}"]]
     for dataset, found in report["datasets"].items():
         name = dataset
-        for row in report["rows"]:
+        for row in wanted or report["rows"]:
             if not _belongs(report, dataset, row):
                 continue
             cells = [_cell(found, p, row, m) for p in _PROTOCOLS for m in METRICS]
@@ -68,7 +78,9 @@ def filled(text: str) -> str:
     def block(match: re.Match) -> str:
         file = STUDIES / match[1] / "report.json"
         report = json.loads(file.read_text(encoding="utf-8"))
-        return f"{match[1]}{match[2]}{table(report)}\n"
+        rows = match[2].partition(" of: ")[2].removesuffix(" -->\n")
+        wanted = [row.strip() for row in rows.split(" | ")] if rows else None
+        return f"{match[1]}{match[2]}{table(report, wanted)}\n"
 
     return _BLOCK.sub(block, text)
 

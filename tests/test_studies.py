@@ -94,6 +94,19 @@ def test_a_page_is_filled_between_its_marks_alone(tables, tmp_path, monkeypatch)
         tables.filled(page)
 
 
+def test_a_page_may_ask_for_some_rows(tables, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "STUDIES", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.json").write_text(json.dumps(REPORT))
+    page = "a\n<!-- study: mine of: Pop | SASRec -->\nold\n<!-- end of study -->\nz\n"
+    made = tables.filled(page)
+    names = [line.split("|")[2].strip() for line in made.splitlines() if line.startswith("|")]
+    assert names[2:] == ["Pop", "SASRec"] and "of: Pop | SASRec -->\n|" in made
+    assert tables.filled(made) == made and made.endswith("<!-- end of study -->\nz\n")
+    with pytest.raises(KeyError, match="'Po' is no row"):
+        tables.filled(page.replace("Pop", "Po"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_say_what_the_reports_of_studies_say(page, tables):
     text = page.read_text(encoding="utf-8")
