@@ -110,6 +110,11 @@ class GenerativeRecommender(SequentialRecommender):
         return cls.needs_content
 
     @property
+    def item_probabilities(self) -> bool:
+        """Whether the scores of items are log-probabilities, and not a sum with something else."""
+        return not self.ranks_items
+
+    @property
     def loss_trie(self) -> SIDTrie | None:
         """The tree whose codes a training loss is normalised over; None: the codebooks."""
         return self.trie if self.over_trie else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,8 +25,8 @@ class ExactRecommender(GenerativeRecommender):
 
     decoding = "exact"
 
-    def user_state(self, interaction: Interaction) -> Tensor:
-        """``[B, ...]`` what is known of each user of a batch."""
+    def user_state(self, interaction: Interaction) -> Any:
+        """``[B, ...]`` what is known of each user of a batch, a tensor or what splits like one."""
         raise NotImplementedError
 
     def last_of(self, hidden: Tensor, interaction: Interaction) -> Tensor:
@@ -34,7 +34,7 @@ class ExactRecommender(GenerativeRecommender):
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         return hidden[rows, interaction[self.ITEM_SEQ_LEN] - 1]
 
-    def sid_scores(self, users: Tensor) -> Tensor:
+    def sid_scores(self, users: Any) -> Tensor:
         """Log-probability of every SID, ``[B, n_leaves]`` in the order of the trie.
 
         Args:
@@ -79,7 +79,7 @@ class ExactRecommender(GenerativeRecommender):
         return beams, self._by_item(scores, users)
 
     def _best(
-        self, users: Tensor, scores: Tensor, excluded: Tensor | None, n: int | None = None
+        self, users: Any, scores: Tensor, excluded: Tensor | None, n: int | None = None
     ) -> Beams:
         """The best SIDs by their scores, or the best items where something is added to these."""
         if not self.ranks_items:
@@ -106,11 +106,28 @@ class ExactRecommender(GenerativeRecommender):
         users = self.user_state(interaction)
         return self._by_item(self.sid_scores(users), users)
 
-    def _by_item(self, scores: Tensor, users: Tensor) -> Tensor:
+    def _by_item(self, scores: Tensor, users: Any) -> Tensor:
+        by_item = self._of_sids(scores)
+        return self.of_items(by_item, users) if self.ranks_items else by_item
+
+    def _of_sids(self, scores: Tensor) -> Tensor:
         leaf, item = self.trie.entries()
         by_item = scores.new_full((scores.shape[0], self.n_items), NEVER)
-        by_item = by_item.index_copy(1, item, scores[:, leaf] + self.trie.entry_log_share())
-        return by_item + self.beside_user(users) if self.ranks_items else by_item
+        return by_item.index_copy(1, item, scores[:, leaf] + self.trie.entry_log_share())
+
+    def of_items(self, by_item: Tensor, users: Any) -> Tensor:
+        """The scores of all items ``[B, n_items]`` from the log-probabilities of their SIDs, where
+        ``ranks_items``."""
+        return by_item + self.beside_user(users)
+
+    def added(self, interaction: Interaction) -> Tensor | None:
+        """``[B, n_items]`` what items have beside the log-probability of their SIDs; None where
+        nothing is added."""
+        if not self.ranks_items:
+            return None
+        users = self.user_state(interaction)
+        scores = self.sid_scores(users)
+        return self._by_item(scores, users) - self._of_sids(scores)
 
     def exact_width(self) -> int:
         """As of any model: the scores themselves."""

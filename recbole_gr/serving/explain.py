@@ -217,7 +217,7 @@ def _items(
             "rank": rank,
             **name,
             "score": score,
-            "probability": None if model.ranks_items or not own else math.exp(score),
+            "probability": math.exp(score) if model.item_probabilities and own else None,
             "sources": own,
             "added": more,
             "filled": not own,

@@ -63,8 +63,8 @@ def sources_of_scores(
     rows = {name: batch[name][first] for name in batch.columns}
     with predictor.precision():
         of_codes = model.code_log_probs(Interaction({**rows, model.ITEM_ID: ids}))
-        beside = model.beside_user(model.user_state(batch))[0, ids] if model.ranks_items else None
-    added = [None] * len(items) if beside is None else beside.tolist()
+        beside = model.added(batch)
+    added = [None] * len(items) if beside is None else beside[0, ids].tolist()
     found = []
     for place, (item, score) in enumerate(zip(items, scores)):
         leaf = int(model.trie.item_paths()[-1][item, 0])

@@ -38,7 +38,7 @@ def likelihood_for(config: Config, model: Any) -> Likelihood | None:
     if not config["eval_likelihood"]:
         return None
     if is_generative(model):
-        if model.ranks_items:  # by more than the probability of a SID
+        if not model.item_probabilities:
             return None
 
         def of_own_items(_: Any, batch: Interaction, rows: Tensor, items: Tensor) -> Tensor:

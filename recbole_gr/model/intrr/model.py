@@ -14,12 +14,11 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.generation.beam_search import Step
 from recbole_gr.generation.exact import sid_losses
 from recbole_gr.model.backbone import backbone_class
-from recbole_gr.model.exact import ExactRecommender
 from recbole_gr.model.intrr import settings as options
 from recbole_gr.model.intrr.exact import leaf_scores
 from recbole_gr.model.intrr.ran import Level, RecursiveAssignment, follow
 from recbole_gr.model.intrr.redistribution import alike_items, assignment_figures, described
-from recbole_gr.model.item_side import ItemSide
+from recbole_gr.model.pointed import Pointed
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -38,7 +37,7 @@ class Served(NamedTuple):
     levels: list[Level]
 
 
-class IntRR(ItemSide, ExactRecommender):
+class IntRR(Pointed):
     """One token per item, made by the network that also decodes (arXiv 2602.20704).
 
     Every item has an embedding of its own (its *UID*). A :class:`RecursiveAssignment` network turns
@@ -126,14 +125,21 @@ class IntRR(ItemSide, ExactRecommender):
             next_items, which = interaction[self.ITEM_ID], None  # [B]
         else:
             next_items, which = self.sequence(interaction)[:, 1:], counted  # [B, T]
-        target = self.codes[next_items]
-        losses = self.level_losses(self.ran.teach(hidden, target), target, which)
         loss = self.lambda_aln * alignment
         if self.item_head:
             loss = loss + self.item_loss(hidden, next_items, which)
+        if self.pointer is not None:
+            of_items = self.pointer_loss(self.pointer, interaction, hidden, next_items, which)
+            return loss + of_items
+        target = self.codes[next_items]
+        losses = self.level_losses(self.ran.teach(hidden, target), target, which)
         for weight, of_level in zip(self.level_weights, losses, strict=True):
             loss = loss + weight * of_level
         return loss
+
+    def taught(self, hidden: Tensor, codes: Tensor) -> list[Tensor]:
+        """As of any model."""
+        return self.ran.teach(hidden, codes)
 
     def _read_items(
         self, history: Tensor, counted: Tensor, items: Tensor, where: Tensor | None
@@ -199,7 +205,7 @@ class IntRR(ItemSide, ExactRecommender):
 
     # Inference
 
-    def user_state(self, interaction: Interaction) -> Tensor:
+    def state(self, interaction: Interaction) -> Tensor:
         """``[B, d]`` the backbone's state after the last item of each history."""
         tokens = self.served().tokens[interaction[self.ITEM_SEQ]]
         return self.last_of(self.backbone(tokens), interaction)
@@ -251,10 +257,9 @@ class IntRR(ItemSide, ExactRecommender):
         codes, trie = self.codes[interaction[self.ITEM_ID]], self.trie if self.renormalise else None
         return -torch.stack(sid_losses(self.start(interaction), codes, trie), 1)
 
-    def sid_scores(self, users: Tensor) -> Tensor:
-        """Log-probability of every SID, ``[B, n_leaves]``, from one table of logits per level and
-        user."""
-        first, guided = self.ran.first(users), self.ran.guide(users)
+    def scores_of(self, state: Tensor) -> Tensor:
+        """From one table of logits per level and user."""
+        first, guided = self.ran.first(state), self.ran.guide(state)
         return leaf_scores(first, guided, self.served().levels, self.trie, self.renormalise)
 
 
@@ -274,7 +279,7 @@ class _Decoding:
     """Beam steps inside the RAN, for :func:`recbole_gr.generation.beam_search.beam_search`."""
 
     def __init__(self, model: IntRR, interaction: Interaction):
-        self.user = model.user_state(interaction)  # [B, d]
+        self.user = model.state(interaction)  # [B, d]
         user = self.user.unsqueeze(1)
         self.first = model.ran.first(user)
         self.levels, self.guided = model.served().levels, model.ran.guide(user)

@@ -23,6 +23,11 @@ def prepare(config: dict) -> None:
     """
     if config["position"] == "rotary" and config["head_size"] % 2:
         raise ConfigError(f"head_size: {config['head_size']} must be even for position rotary")
+    if config["pointer_items"] and config["level_weights"] is not None:
+        raise ConfigError(
+            "level_weights: a pointer takes the likelihood of the whole SID; leave one of "
+            "pointer_items and level_weights out"
+        )
     backbone_class(config["backbone"], "IntRR")
     config["lambda_aln"] = float(ALIGNMENT.get(config["lambda_aln"], config["lambda_aln"]))
     if config["train_sample"] == "auto":
