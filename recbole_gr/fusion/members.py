@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recbole.config import Config
 
 #: What a fusion keeps of a member's checkpoint; its weights are among the fusion's own.
-KEPT = ("config", "data", "sid", "content", "tokenizer", "other_parameter")
+KEPT = ("config", "data", "sid", "content", "tokenizer", "other_parameter", "members")
 #: Settings that decide what a model was trained on and is tested on, alike in all members.
 OF_DATA = ("eval_args", "tie_order", "continual_period", "continual_cuts")
 _HOW = "Give those of two runs: --members=saved/SASRec-....pth,saved/IntRR-....pth."
@@ -86,27 +86,25 @@ def members_of_state(state: Mapping[str, Any], file: str, config: Config) -> lis
     return found
 
 
-def content_of(members: Sequence[Member]) -> Tensor:
-    """The item content ``[n_items, d]`` of the first member that holds some.
+def require_content(content: Tensor | None, names: Sequence[str]) -> Tensor:
+    """The item content ``[n_items, d]`` that a member holds.
 
     Raises:
         ConfigError: none does.
     """
-    for member in members:
-        if member.content is not None:
-            return member.content
-    names = " and ".join(str(member.state["config"]["model"]) for member in members)
+    if content is not None:
+        return content
     raise ConfigError(
-        f"fusion_smoothing: neither of {names} holds item content to know neighbours by; fuse with "
-        "ContentKNN, SASRec with item_text, or IntRR with content in item_input, or leave it out"
+        f"fusion_smoothing: neither of {' and '.join(names)} holds item content to know neighbours "
+        "by; fuse with ContentKNN, SASRec with item_text, or IntRR with content in item_input, or "
+        "leave it out"
     )
 
 
 def _member(state: dict[str, Any], file: str | os.PathLike[str], config: Config) -> Member:
     name = os.fspath(file)
-    if "trees" in state or "members" in state:
-        what = "decision trees" if "trees" in state else "a fusion itself"
-        raise ConfigError(f"members: '{name}' is {what}; give two models that rank items")
+    if "trees" in state:
+        raise ConfigError(f"members: '{name}' is decision trees; give two models that rank items")
     here = {"data_path": os.path.dirname(config["data_path"].rstrip("/")), "show_progress": False}
     here |= {key: config[key] for key in ("use_gpu", "gpu_id")}
     restored = restored_from(state, name, overrides=here)
@@ -117,8 +115,11 @@ def _member(state: dict[str, Any], file: str | os.PathLike[str], config: Config)
     require_finite(model, name)
     if is_generative(model):  # the fusion ranks all items, as its other member does
         model.exclude_history = False
-    held = needs_content(restored.config)
-    content = restored.config.model_class.saved_content(state["state_dict"]) if held else None
+    content = getattr(model, "content_of_members", None)  # of a fusion
+    if needs_content(restored.config):
+        content = restored.config.model_class.saved_content(state["state_dict"])
+    if content is not None and not content.shape[1]:  # a pointer's, which keeps none
+        content = None
     return Member(model, {key: state[key] for key in KEPT if key in state}, content)
 
 

@@ -14,10 +14,10 @@ from recbole_gr.compat.tracing import exporting
 from recbole_gr.data.frequency import training_counts
 from recbole_gr.fusion.members import (
     Member,
-    content_of,
     members_of_files,
     members_of_state,
     named_members,
+    require_content,
 )
 from recbole_gr.fusion.mixing import (
     MIXTURES,
@@ -92,15 +92,19 @@ class Fusion(SequentialRecommender):
         self.kept = [member.state for member in found]
         self.names = [str(member.state["config"]["model"]) for member in found]
         self.scoring = config["fusion_scores"]
+        contents = (member.content for member in found)
+        self.content_of_members = next((each for each in contents if each is not None), None)
         self.register_buffer("mixture", torch.tensor(0))
         self._recorded: str | None = None  # the mixture of a graph, which cannot read it
         for name, value in (("share", 0.5), ("slope", 0.0), ("centre", 0.0), ("deviation", 1.0)):
             self.register_buffer(name, torch.tensor(value))
         self.neighbours = None
         if any(config["fusion_smoothing"]):
-            content = content_of(found)
-            counts, k = training_counts(dataset), config["fusion_neighbours"]
-            self.neighbours = Neighbours(content, counts, k).to(config["device"])
+            content, k = (
+                require_content(self.content_of_members, self.names),
+                config["fusion_neighbours"],
+            )
+            self.neighbours = Neighbours(content, training_counts(dataset), k).to(config["device"])
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:

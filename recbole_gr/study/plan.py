@@ -127,11 +127,14 @@ class Study:
         places = {name: n for n, name in enumerate([*self.datasets, *self.seeds])}
         return sorted(cells, key=lambda cell: (places[cell.dataset], places[cell.seed]))
 
-    def fusions(self, kept: Mapping[tuple[str, str, int], tuple[str, Path]]) -> list[Cell]:
+    def fusions(
+        self, rows: Iterable[str], kept: Mapping[tuple[str, str, int], tuple[str, Path]]
+    ) -> list[Cell]:
         """The runs of rows that fuse others, with each seed the others' runs of that seed; a row
         that is named twice gives its run of the next seed too.
 
         Args:
+            rows: of :attr:`fused`.
             kept: keys and checkpoints of runs by row, data set and seed; fusions that lack one are
                 left out.
         """
@@ -148,7 +151,7 @@ class Study:
                     cells.append(self.cell(row, dataset, seed, {}, file_hash, None, members)[0])
             return cells
 
-        found = self.of_each_place(cells_of, self.fused)
+        found = self.of_each_place(cells_of, rows)
         return [cell for cells in found.values() for cell in cells]
 
     def tests(

@@ -21,7 +21,7 @@ from recbole_gr.study.plan import Cell, Study
 from recbole_gr.study.provenance import provenance_of
 from recbole_gr.study.report import write_study_report
 from recbole_gr.study.store import Finished
-from recbole_gr.study.study_file import read_study
+from recbole_gr.study.study_file import read_study, waves
 from recbole_gr.study.tuning import trials_of
 from recbole_gr.study.workers import Workers, in_processes
 from recbole_gr.terminal.log import say
@@ -98,10 +98,11 @@ def study(
             tests = plan.tests(kept, chosen)
             failed |= runs.do(tests, "tests of weights")
             cells += tests
-        if plan.fused:
-            fusions = plan.fusions(kept)
+        for rows in waves(plan.fused):
+            fusions = plan.fusions(rows, kept)
             failed |= runs.do(fusions, "fusions")
             cells += fusions
+            kept = members_of(cells, runs.results)
         results = {cell: runs.results[cell] for cell in cells if cell in runs.results}
         made_of = provenance_of(runs.results)
         more: dict[str, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +133,30 @@ def _rows(models: Any, datasets: list[str]) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"{where}: {members!r} must name two rows, such as [SASRec, IntRR]")
         fused[name] = members = [str(member) for member in members]
         for member in members:
-            if member not in rows or member in fused:
-                near = did_you_mean(member, rows.keys() - fused.keys())
-                raise ConfigError(f"{where}: '{member}' is no row that is trained{near}")
+            if member not in rows or member in weights_of:
+                near = did_you_mean(member, rows.keys() - weights_of.keys())
+                raise ConfigError(f"{where}: '{member}' is no row that is trained or fused{near}")
+    waves(fused)
     for name, source in weights_of.items():
         _take_weights(name, source, rows, only_on, {*fused, *weights_of})
     return {"rows": rows, "fused": fused, "weights_of": weights_of, "only_on": only_on}
+
+
+def waves(fused: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Rows that fuse others, those first that fuse trained ones alone, then those that fuse these.
+
+    Raises:
+        ConfigError: rows fuse each other; names one.
+    """
+    left, found = dict(fused), []
+    while left:
+        ready = [row for row, members in left.items() if not left.keys() & {*members}]
+        if not ready:
+            row = next(iter(left))
+            raise ConfigError(f"models, row '{row}': fuse: it fuses a row that is made of itself")
+        found.append(ready)
+        left = {row: members for row, members in left.items() if row not in ready}
+    return found
 
 
 def _take_weights(
