@@ -78,7 +78,8 @@ def explain(
           its score is made of: `beam` (of the last level, from 0; None without a search), `sid`,
           `code_log_probs` (None where a SID is scored as a whole), `normaliser` (what RPG adds to
           their sum, else None), `log_share` (of an item that shares its SID, else 0) and
-          `log_prob`, the sum of these. `added` is what a softmax over items adds, or None.
+          `log_prob`, the sum of these. `added` is what a softmax over items, or a pointer, adds, or
+          None.
           `filled`: it is on no beam and fills a place for its popularity.
         * `removed`: items of the beams that the history left out; `next`: what would follow.
         * `why`: items, each with its `rank` (None: not in the answer); its `score` and `place` if
