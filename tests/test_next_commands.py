@@ -2,8 +2,8 @@
 
 import importlib
 import json
-import shlex
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
