@@ -15,7 +15,7 @@ from recbole_gr.errors import ConfigError
 from recbole_gr.report.table import aligned_table
 from recbole_gr.study.comparison import Comparison, compare
 from recbole_gr.study.ranks import TIED, anonymous, part_of
-from recbole_gr.study.runner import found, members_of, places_of
+from recbole_gr.study.runner import finished_runs
 from recbole_gr.study.store import Finished
 from recbole_gr.study.study_file import read_study
 
@@ -31,13 +31,8 @@ def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Co
     for row in (first, second):
         if row not in plan.rows:
             raise ConfigError(f"no row of {file} is called '{row}': {list(plan.rows)}")
-    places, cells = places_of(plan, file), plan.cells()
-    done = {cell: kept for cell in cells if (kept := found(cell, places))}
-    members = members_of(cells, done)
-    others = [*plan.tests(members), *plan.fusions(members)]
-    done |= {cell: kept for cell in others if (kept := found(cell, places))}
     runs: dict[str, dict[str, dict[int, Finished]]] = {}
-    for cell, kept in done.items():
+    for cell, kept in finished_runs(plan, file).items():
         if cell.row in (first, second):
             kept = _part(kept, part) if part else kept
             runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept

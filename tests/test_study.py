@@ -25,7 +25,7 @@ from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
 from recbole_gr.study.command import main
-from recbole_gr.study.runner import study
+from recbole_gr.study.runner import finished_runs, study
 from recbole_gr.study.store import finished
 from recbole_gr.study.study_file import read_study
 from recbole_gr.study.workers import in_processes
@@ -426,6 +426,7 @@ def test_published_fusions_are_found_without_checkpoints(tiny_folder, tmp_path, 
     content = {
         "models": {
             "SASRec": {}, "GRU4Rec": {}, "both": {"fuse": ["SASRec", "GRU4Rec"]},
+            "nested": {"fuse": ["both", "SASRec"]},
         },
         "datasets": "tiny", "seeds": [1], "settings": {
             **SETTINGS, "epochs": 1, "data_path": str(tiny_folder), "fusion_steps": 2,
@@ -434,13 +435,15 @@ def test_published_fusions_are_found_without_checkpoints(tiny_folder, tmp_path, 
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     first = study(path, workers=here, publish=True)
-    assert (first["done"], first["failed"]) == (3, {})
+    assert (first["done"], first["failed"]) == (4, {})
     shutil.rmtree("saved")
     again = study(path, workers=here)
-    assert (again["done"], again["found"], again["failed"]) == (0, 3, {})
+    assert (again["done"], again["found"], again["failed"]) == (0, 4, {})
     assert again["table"] == first["table"]
+    assert [cell.row for cell in finished_runs(read_study(path), path)] == [*content["models"]]
     # Another fusion needs the weights of its members, which are not published.
     content["models"]["both"]["fusion_steps"] = 3
+    del content["models"]["nested"]
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     (reason,) = study(path, workers=here)["failed"].values()
     assert "no checkpoint 'runs/tiny/SASRec" in reason.replace(str(tmp_path) + "/", "")

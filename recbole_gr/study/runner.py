@@ -124,6 +124,26 @@ def places_of(plan: Study, file: str | os.PathLike[str]) -> tuple[Path, Path]:
     return FOLDER / plan.name, Path(file).parent / published.FOLDER
 
 
+def finished_runs(plan: Study, file: str | os.PathLike[str]) -> dict[Cell, Finished]:
+    """What the runs of a study gave that are finished: those that train, those that test weights
+    and those that fuse. Nothing is run.
+
+    Raises:
+        ConfigError: as :meth:`recbole_gr.study.plan.Study.cells`.
+    """
+    places, results = places_of(plan, file), {}
+
+    def find(cells: list[Cell]) -> list[Cell]:
+        results.update({cell: kept for cell in cells if (kept := found(cell, places))})
+        return cells
+
+    cells = find(plan.cells())
+    cells += find(plan.tests(members_of(cells, results)))
+    for rows in waves(plan.fused):
+        cells += find(plan.fusions(rows, members_of(cells, results)))
+    return results
+
+
 def found(cell: Cell, places: Iterable[Path]) -> Finished | None:
     """What the run of a cell gave, in the first place that has it; None where none does."""
     each = (store.finished(place / cell.folder, cell) for place in places)
