@@ -2,10 +2,10 @@
 
     python studies/pairs.py studies/leave_one_out/study.yaml "IntRR" "IntRR, codebook" [untied]
 
-prints the paired differences of the first row to the second one on every data set, with 95 %
-intervals over users and seeds; with `tied` or `untied` of the targets that have the time of their
-user's event before them, or have not. Runs are those that come with the study, or are in `saved/`;
-nothing is trained.
+prints the paired differences of the first row to the second one on every data set that both are
+for, with 95 % intervals over users and seeds; with `tied` or `untied` of the targets that have the
+time of their user's event before them, or have not. Runs are those that come with the study, or are
+in `saved/`; nothing is trained.
 """
 
 import sys
@@ -36,10 +36,13 @@ def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Co
         if cell.row in (first, second):
             kept = _part(kept, part) if part else kept
             runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept
+    wanted = set(plan.datasets)
     for row in (first, second):
-        if absent := [d for d in plan.datasets if row not in runs.get(d, {})]:
+        wanted &= set(plan.only_on.get(row, plan.datasets))
+    for row in (first, second):
+        if absent := [d for d in plan.datasets if d in wanted and row not in runs.get(d, {})]:
             raise ConfigError(f"{row} has no finished run on {', '.join(absent)}: run the study")
-    return {dataset: compare(each, second) for dataset, each in runs.items()}
+    return {dataset: compare(runs[dataset], second) for dataset in runs if dataset in wanted}
 
 
 def _part(kept: Finished, part: str) -> Finished:
