@@ -25,7 +25,7 @@ def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Co
     of a part, "tied" or "untied".
 
     Raises:
-        ConfigError: the study has no such row, or one has no finished run there.
+        ConfigError: the study has no such row, one has no finished run, or they share no data set.
     """
     plan = read_study(file)
     for row in (first, second):
@@ -36,13 +36,14 @@ def compared(file: str, first: str, second: str, part: str = "") -> dict[str, Co
         if cell.row in (first, second):
             kept = _part(kept, part) if part else kept
             runs.setdefault(cell.dataset, {}).setdefault(cell.row, {})[cell.seed] = kept
-    wanted = set(plan.datasets)
+    places = [set(plan.only_on.get(row, plan.datasets)) for row in (first, second)]
+    wanted = [dataset for dataset in plan.datasets if dataset in set.intersection(*places)]
+    if not wanted:
+        raise ConfigError(f"{first} and {second} have no data set in common: see their 'datasets'")
     for row in (first, second):
-        wanted &= set(plan.only_on.get(row, plan.datasets))
-    for row in (first, second):
-        if absent := [d for d in plan.datasets if d in wanted and row not in runs.get(d, {})]:
+        if absent := [d for d in wanted if row not in runs.get(d, {})]:
             raise ConfigError(f"{row} has no finished run on {', '.join(absent)}: run the study")
-    return {dataset: compare(runs[dataset], second) for dataset in runs if dataset in wanted}
+    return {dataset: compare(runs[dataset], second) for dataset in wanted}
 
 
 def _part(kept: Finished, part: str) -> Finished:

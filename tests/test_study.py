@@ -495,6 +495,25 @@ def decoded(tiny_folder, **changes):
     return {**content, **changes}
 
 
+def test_rows_are_compared_where_both_are(tiny_folder, tmp_path, file, runs):
+    pairs, data = script_of_pairs(), tmp_path / "data"
+    for name in ("tiny", "other"):
+        shutil.copytree(tiny_folder / "tiny", data / name)
+    for part in (data / "other").glob("tiny.*"):
+        part.rename(part.with_name(part.name.replace("tiny", "other")))
+    small = {"model": "SASRec", "hidden_size": 8, **CE}
+    models = {"SASRec": CE, "here": {**small, "datasets": ["tiny"]}}
+    both = {"datasets": ["tiny", "other"], "settings": {**SETTINGS, "data_path": str(data)}}
+    path = file(models=models, **both, seeds=[1])
+    whole = study(path, workers=here)
+    assert (whole["done"], whole["failed"]) == (3, {})
+    assert list(pairs.compared(path, "here", "SASRec")) == ["tiny"]
+    models["SASRec"] = {**CE, "datasets": ["other"]}
+    path = file(models=models, **both, seeds=[1])
+    with pytest.raises(ConfigError, match="here and SASRec have no data set in common"):
+        pairs.compared(path, "here", "SASRec")
+
+
 @pytest.mark.slow
 def test_weights_are_tested_under_other_settings_of_decoding(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

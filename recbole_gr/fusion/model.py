@@ -100,11 +100,9 @@ class Fusion(SequentialRecommender):
             self.register_buffer(name, torch.tensor(value))
         self.neighbours = None
         if any(config["fusion_smoothing"]):
-            content, k = (
-                require_content(self.content_of_members, self.names),
-                config["fusion_neighbours"],
-            )
-            self.neighbours = Neighbours(content, training_counts(dataset), k).to(config["device"])
+            content = require_content(self.content_of_members, self.names)
+            counts, k = training_counts(dataset), config["fusion_neighbours"]
+            self.neighbours = Neighbours(content, counts, k).to(config["device"])
 
     @classmethod
     def prepare_config(cls, config: dict) -> None:
