@@ -232,6 +232,11 @@ def test_members_that_cannot_be_fused_are_named(fuse, trained, tmp_path):
         fuse("SASRec", "IntRR", MAX_ITEM_LIST_LENGTH=5)
     with pytest.raises(ConfigError, match="eval_args"):
         fuse("SASRec", "IntRR", eval_args={"order": "RO"})
+    # Fewer users and as many items, whose ids stand for others.
+    with pytest.raises(ConfigError, match="SASRec-.*other items than 'tiny' has now"):
+        fuse("SASRec", "IntRR", user_inter_num_interval="[8,inf)")
+    with pytest.raises(ConfigError, match="val_interval"):
+        fuse("SASRec", "IntRR", val_interval={"timestamp": "[0,inf)"})
     state = load_checkpoint(sasrec)
     lost = {name: value.clone().fill_(math.nan) for name, value in state["state_dict"].items()}
     save_checkpoint(tmp_path / "lost.pth", {**state, "state_dict": lost})

@@ -128,6 +128,24 @@ def test_users_without_history_or_content_have_their_sids_alone():
     assert int((some - log_probs)[0, 1:].argmax()) + 1 == 2  # the one item that is alike
 
 
+def test_what_is_nearly_impossible_keeps_its_order_and_its_gradient():
+    pointer = ContentPointer(8, 2, 1, content_of())
+    log_probs = torch.full((1, N_ITEMS + 1), -80.0, requires_grad=True)
+    log_probs = log_probs - torch.arange(N_ITEMS + 1) / 10
+    state, last = torch.randn(1, 8), torch.tensor([[1, 2]])
+    of_sids = pointer.mixed(log_probs, state, last)[0] - log_probs[0]
+    far = torch.ones(N_ITEMS + 1, dtype=torch.bool)
+    far[[0, int(pointer.near[1, 0]), int(pointer.near[2, 0])]] = False
+    torch.testing.assert_close(of_sids[far], of_sids[far][0].expand(int(far.sum())))
+    items = torch.arange(N_ITEMS + 1)[far]
+    found = pointer.log_likelihood(
+        log_probs[0, far], state.expand(len(items), 8), last.expand(len(items), 2), items
+    )
+    torch.testing.assert_close(found, pointer.mixed(log_probs, state, last)[0, far])
+    (gradient,) = torch.autograd.grad(found.sum(), log_probs)
+    torch.testing.assert_close(gradient[0, far], torch.ones(len(items)))
+
+
 def test_what_cannot_be_pointed_to_is_refused_by_name(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for wrong, said in (

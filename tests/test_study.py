@@ -252,6 +252,7 @@ def test_a_study_that_another_process_is_at_is_refused(file, runs):
         ({"settings": {"seed": 3}}, "seed is not set there; write it under seeds"),
         ({"seeds": [1, 1]}, "seeds: .*different"),
         ({"seeds": ["a"]}, "seeds"),
+        ({"models": {"SASRec": CE, "b": {"fuse": ["SASRec", "SASRec"]}}}, "row 'b': .*three seeds"),
         ({"baseline": "SASRek"}, "no row is called 'SASRek'.*SASRec"),
         ({"basline": "SASRec"}, "Unknown key 'basline'.*baseline"),
         ({"tune": {"small": {"learning_rate": "loguniform -5,-8"}}}, "lower bound"),
@@ -652,5 +653,5 @@ def test_a_row_is_not_fused_with_itself(tmp_path):
     path = tmp_path / "mine.yaml"
     models = {"SASRec": {}, "twice": {"fuse": ["SASRec", "SASRec"]}}
     path.write_text(yaml.safe_dump({"models": models, "datasets": "tiny", "seeds": [1]}))
-    with pytest.raises(ConfigError, match="row 'twice'.*give two seeds or more"):
+    with pytest.raises(ConfigError, match="row 'twice'.*give three seeds or more"):
         read_study(path)

@@ -88,9 +88,18 @@ def test_a_target_of_probability_0_leaves_no_mean(runs, kept):
     found = compare(runs, "base")
     (remark,) = found.remarks
     assert remark.startswith("better has runs without a mean log-likelihood")
-    assert len(found.means["log_likelihood"]["better"]["log_likelihood"]) == 1
+    assert "better" not in found.means["log_likelihood"]  # no mean of the seeds that have one
     assert "log_likelihood" not in found.differences
     assert "better" in found.differences["with_history"]
+
+
+def test_scores_that_are_no_logarithms_leave_no_mean_and_say_so(runs, kept):
+    runs["better"][2] = kept(run_of(np.random.default_rng(1), log_likelihood=None))
+    found = compare(runs, "base")
+    (remark,) = found.remarks
+    assert remark.startswith("better has no mean log-likelihood: with the seed 2 ")
+    assert "better" not in found.means["log_likelihood"]
+    assert "log_likelihood" not in found.differences
 
 
 def test_targets_are_told_apart_by_ties(runs):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from recbole.utils import ModelType
 from torch import Tensor
 
+from recbole_gr.data.identity import check_identity
 from recbole_gr.errors import ConfigError
 from recbole_gr.registry import is_generative
 from recbole_gr.run.model import needs_content
@@ -18,11 +19,15 @@ from recbole_gr.trainer.weights import require_finite
 
 if TYPE_CHECKING:
     from recbole.config import Config
+    from recbole.data.dataset import Dataset
 
 #: What a fusion keeps of a member's checkpoint; its weights are among the fusion's own.
 KEPT = ("config", "data", "sid", "content", "tokenizer", "other_parameter", "members")
 #: Settings that decide what a model was trained on and is tested on, alike in all members.
-OF_DATA = ("eval_args", "tie_order", "continual_period", "continual_cuts")
+OF_DATA = (
+    *("eval_args", "tie_order", "continual_period", "continual_cuts"),
+    *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item"),
+)
 _HOW = "Give those of two runs: --members=saved/SASRec-....pth,saved/IntRR-....pth."
 _REMEDY = "Train both models with the same settings of the data, and give these to the fusion too."
 
@@ -54,17 +59,24 @@ def named_members(config: Mapping[str, Any]) -> list[str] | None:
     return files
 
 
-def members_of_files(config: Config) -> list[Member]:
+def members_of_files(config: Config, dataset: Dataset) -> list[Member]:
     """The models of the checkpoints that ``members`` of a configuration names.
+
+    Args:
+        config: of the fusion.
+        dataset: its training split.
 
     Raises:
         ConfigError: none are named, one cannot be used, or they are of other data than the
-            configuration's.
+            fusion's.
     """
     files = named_members(config)
     if files is None:
         raise ConfigError(f"members: a fusion needs two checkpoints. {_HOW}")
-    return [_member(load_checkpoint(file, map_location="cpu"), file, config) for file in files]
+    states = [load_checkpoint(file, map_location="cpu") for file in files]
+    for file, state in zip(files, states):
+        check_identity(state["data"], dataset, file)  # scores are added by id
+    return [_member(state, file, config) for file, state in zip(files, states)]
 
 
 def members_of_state(state: Mapping[str, Any], file: str, config: Config) -> list[Member]:

@@ -86,7 +86,7 @@ class Fusion(SequentialRecommender):
         """
         super().__init__(config, dataset)
         found: list[Member] = (
-            members_of_files(config) if saved is None else members_of_state(*saved, config)
+            members_of_files(config, dataset) if saved is None else members_of_state(*saved, config)
         )
         self.members = nn.ModuleList(member.model for member in found)
         self.kept = [member.state for member in found]

@@ -17,7 +17,7 @@ from recbole_gr.quality.neighbours import near_content
 
 NEVER = float("-inf")
 FIRST_SHARPNESS = 20.0
-LEAST = 1e-30  # probability, for a logarithm
+LEAST = 1e-30  # probability that has a gradient
 
 
 class Users(NamedTuple):
@@ -103,7 +103,7 @@ class ContentPointer(nn.Module):
         """
         shares = self._log_shares(state, last)
         hit = self.near[last] == target[..., None, None]
-        pointed = (self._neighbours(last) * hit).sum(-1).clamp_min(LEAST).log()
+        pointed = _log((self._neighbours(last) * hit).sum(-1))
         parts = torch.cat([log_prob.float().unsqueeze(-1), pointed], -1) + shares
         return parts.logsumexp(-1)
 
@@ -116,10 +116,13 @@ class ContentPointer(nn.Module):
             last: ``[B, M]``.
         """
         shares = self._log_shares(state, last)
-        own = (log_probs.float() + shares[:, :1]).exp()
+        own = log_probs.float() + shares[:, :1]
         pointed = self._neighbours(last) * shares[:, 1:].exp().unsqueeze(-1)
-        every = own.scatter_add(1, self.near[last].flatten(1), pointed.flatten(1))
-        return F.pad(every[:, 1:].clamp_min(LEAST).log(), (1, 0), value=NEVER)
+        pointed = torch.zeros_like(own).scatter_add(
+            1, self.near[last].flatten(1), pointed.flatten(1)
+        )
+        every = torch.logaddexp(own, _log(pointed))
+        return F.pad(every[:, 1:], (1, 0), value=NEVER)
 
     def _log_shares(self, state: Tensor, last: Tensor) -> Tensor:
         """``[..., 1 + M]`` of the SIDs and of the last items; -inf of one without neighbours."""
@@ -135,3 +138,8 @@ class ContentPointer(nn.Module):
         alone = none.all(-1, keepdim=True)
         logits = self.log_sharpness.exp() * cosine.masked_fill(none, 0.0)  # no gradient of inf
         return logits.masked_fill(none & ~alone, NEVER).softmax(-1).masked_fill(none, 0.0)
+
+
+def _log(probability: Tensor) -> Tensor:
+    """Its logarithm, -inf and without a gradient where it is 0."""
+    return probability.clamp_min(LEAST).log().masked_fill(probability == 0, NEVER)

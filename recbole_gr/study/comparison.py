@@ -78,12 +78,7 @@ def compare(runs: Runs, baseline: str | None) -> Comparison:
     """
     _require_same_targets(runs)
     means = _means(runs)
-    remarks = [
-        f"{row} has runs without a mean log-likelihood: some targets have probability 0."
-        for row, by_seed in runs.items()
-        if any(LIKELIHOOD in (kept.ranks or ()) for kept in by_seed.values())
-        and not all(has_likelihood(kept.ranks) for kept in by_seed.values())
-    ]
+    remarks = [remark for row, by_seed in runs.items() for remark in _unlikely(row, by_seed)]
     differences: dict[str, dict[str, dict[str, Difference]]] = {}
     base = runs.get(baseline or "", {})
     if baseline is not None and not base:
@@ -99,6 +94,24 @@ def compare(runs: Runs, baseline: str | None) -> Comparison:
             protocol, metric = name
             differences.setdefault(protocol, {}).setdefault(row, {})[metric] = found
     return Comparison(means, differences, remarks)
+
+
+def _unlikely(row: str, by_seed: Mapping[int, Finished]) -> list[str]:
+    """Why a row has no log-likelihood, though some of its runs have one for each target."""
+    found = {seed: kept.ranks for seed, kept in by_seed.items() if kept.ranks is not None}
+    scored = {seed: ranks for seed, ranks in found.items() if LIKELIHOOD in ranks}
+    remarks = []
+    if scored and len(scored) < len(found):
+        others = ", ".join(str(seed) for seed in found if seed not in scored)
+        remarks.append(
+            f"{row} has no mean log-likelihood: with the seed {others} its scores are no "
+            "logarithms of probabilities."
+        )
+    if any(not has_likelihood(ranks) for ranks in scored.values()):
+        remarks.append(
+            f"{row} has runs without a mean log-likelihood: some targets have probability 0."
+        )
+    return remarks
 
 
 def _require_same_targets(runs: Runs) -> None:
@@ -123,8 +136,9 @@ def _require_same_targets(runs: Runs) -> None:
 def _means(runs: Runs) -> dict[str, dict[str, dict[str, list[float]]]]:
     means: dict[str, dict[str, dict[str, list[float]]]] = {name: {} for name in _MEASURED}
     for row, by_seed in runs.items():
+        likely = all(has_likelihood(kept.ranks) for kept in by_seed.values())
         for kept in by_seed.values():
-            for protocol in _MEASURED:
+            for protocol in _MEASURED if likely else PROTOCOLS:
                 for name, value in _measured(kept, protocol).items():
                     means[protocol].setdefault(row, {}).setdefault(name, []).append(value)
     return {protocol: rows for protocol, rows in means.items() if rows}
@@ -134,8 +148,6 @@ def _measured(kept: Finished, protocol: str) -> dict[str, float]:
     """A run's metrics by one protocol; none where it does not have that."""
     result, ranks = kept.result, kept.ranks
     if protocol == LIKELIHOOD:
-        if not has_likelihood(ranks):
-            return {}
         return {LIKELIHOOD: float(_values(_ranks(kept), *_OF_ITSELF).mean())}
     if protocol.startswith("exact"):
         if ranks is None or protocol not in ranks:

@@ -131,7 +131,8 @@ class Study:
         self, rows: Iterable[str], kept: Mapping[tuple[str, str, int], tuple[str, Path]]
     ) -> list[Cell]:
         """The runs of rows that fuse others, with each seed the others' runs of that seed; a row
-        that is named twice gives its run of the next seed too.
+        that is named twice gives its run of the next seed too, so each of its runs is in two
+        fusions.
 
         Args:
             rows: of :attr:`fused`.

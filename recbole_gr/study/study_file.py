@@ -77,10 +77,11 @@ def read_study(file: str | os.PathLike[str], settings: Mapping[str, Any] | None 
             tune_on=_names("tune_on", found.get("tune_on") or datasets),
         )
         alike = [name for name, (one, other) in study.fused.items() if one == other]
-        if alike and len(study.seeds) < 2:
+        if alike and len(study.seeds) < 3:
             raise ConfigError(
                 f"models, row '{alike[0]}': fuse: a row that is named twice is fused with its run "
-                "of the next seed; give two seeds or more"
+                "of the next seed, and with two seeds both fusions would be of the same runs; give "
+                "three seeds or more"
             )
         if absent := [name for name in study.tune_on if name not in datasets]:
             near = did_you_mean(absent[0], datasets)
