@@ -15,6 +15,8 @@ from recbole_gr.model.item_side import ItemSide, _some
 from recbole_gr.registry import MODELS, get_model
 from recbole_gr.serving.export import export
 from recbole_gr.sid.table import SIDTable
+from recbole_gr.storage.checkpoint import save_checkpoint
+from recbole_gr.trainer import growth
 
 N_ITEMS = 30
 KINDS = {
@@ -245,3 +247,16 @@ def test_what_cannot_be_is_refused_before_data_are_read(tiny_folder):
         Config("PIT", "tiny", config_dict={**given, "item_head": 1.0})
     able = {name for name in MODELS if issubclass(get_model(name), ItemSide)}
     assert able == {"TIGER", "IntRR", "RPG", "R3VAE", "DACT"}
+
+
+def test_content_of_a_later_period_has_one_scale_for_old_items_and_new_ones(tmp_path, monkeypatch):
+    old = model_of("IntRR", item_input=["sid", "id", "content"])
+    file = str(tmp_path / "old.pth")
+    save_checkpoint(file, {"state_dict": old.state_dict()})
+    load = lambda config, name, map_location: torch.load(name, weights_only=True)  # noqa: E731
+    monkeypatch.setattr(growth, "load_checkpoint_of", load)
+    new = model_of("IntRR", item_input=["sid", "id", "content"])
+    made = new.item_table.content.mul_(2).clone()  # as of items that are longer on average
+    growth.load_grown(new, file, {"device": "cpu"})
+    assert torch.equal(new.item_table.content, made)
+    assert torch.equal(new.item_table.ids.weight, old.item_table.ids.weight)

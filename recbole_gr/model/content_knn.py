@@ -42,6 +42,7 @@ class ContentKNN(SequentialRecommender):
     needs_content = True
     loss_type = "CE"  # scores are logits over the catalogue
     learned = False  # a fusion does not smooth it
+    of_data = ("content",)
 
     content: Tensor
 

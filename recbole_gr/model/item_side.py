@@ -58,6 +58,8 @@ class ItemSide(GenerativeRecommender):
             width = config["hidden_size"]
             self.item_table = ItemTable(self.item_parts or [ID], self.n_items, width, content)
             self.weights_per_item = True
+            if CONTENT in self.item_parts:  # one scale for old items and new ones
+                self.of_data = (*self.of_data, "item_table.content")
         self.ranks_items = bool(self.item_head)
         if self.item_head:
             self.to_items = nn.Linear(config["hidden_size"], config["hidden_size"], bias=False)

@@ -44,6 +44,7 @@ class WholeSequences(_Base):
     """
 
     needs_content = False
+    of_data: tuple[str, ...] = ()  # as of a generative model
     item_embedding: Any  # an nn.Embedding, or ItemsWithContent
     _counted: Tensor | None = None
 
@@ -51,6 +52,7 @@ class WholeSequences(_Base):
         super().__init__(config, dataset)
         if content is not None:
             self.item_embedding = ItemsWithContent(self.item_embedding, content)
+            self.of_data = ("item_embedding.content",)
         self._smoothing = config["label_smoothing"]
         self._negatives = None
         if config["softmax_negatives"]:

@@ -48,7 +48,8 @@ def _take_over(model: AbstractRecommender, saved: dict[str, torch.Tensor], file:
     if saved.keys() != present.keys():
         odd = sorted(saved.keys() ^ present.keys())
         raise ConfigError(f"the weights in '{file}' are of another kind of model: {odd[0]!r}")
-    of_sids, of_data = (model.of_sids, model.of_data) if is_generative(model) else ((), ())
+    of_sids = model.of_sids if is_generative(model) else ()
+    of_data = getattr(model, "of_data", ())  # RecBole's own models say nothing of it
     n_old = len(saved["codes"]) if of_sids else 0
     same_sid = (saved["codes"] == present["codes"][:n_old]).all(1) if of_sids else None
     counts = {getattr(model, name, None) for name in ("n_items", "n_users")}
