@@ -104,8 +104,8 @@ def _unlikely(row: str, by_seed: Mapping[int, Finished]) -> list[str]:
     if scored and len(scored) < len(found):
         others = ", ".join(str(seed) for seed in found if seed not in scored)
         remarks.append(
-            f"{row} has no mean log-likelihood: with the seed {others} its scores are no "
-            "logarithms of probabilities."
+            f"{row} has no mean log-likelihood: its scores are no logarithms of probabilities "
+            f"(seeds: {others})."
         )
     if any(not has_likelihood(ranks) for ranks in scored.values()):
         remarks.append(
