@@ -96,7 +96,8 @@ class ItemSide(GenerativeRecommender):
         return tokens + own if self.sid_input else own
 
     def item_loss(self, states: Tensor, items: Tensor, counted: Tensor | None) -> Tensor:
-        """``item_head`` times the mean cross-entropy of the next item; 0 without a head.
+        """``item_head`` times the mean cross-entropy of the next item; 0 without a head. Row 0, of
+        the padding, is one more item there, as in RecBole's softmax; what is trained gives it 1e-9.
 
         Args:
             states: ``[..., d]`` that generate the next SIDs.
