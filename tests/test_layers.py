@@ -4,10 +4,13 @@ import math
 
 import pytest
 import torch
+from models import random_batch, small_intrr, small_tiger
+from pit_models import small_pit
 from torch.nn import functional as F
 
 from recbole_gr.model.attention import _plain_attention
 from recbole_gr.model.dropout import Dropout, random_bytes
+from recbole_gr.model.layers import logits_of
 from recbole_gr.model.norm import RMSNorm
 from recbole_gr.model.position import RelativePositionBias, Rotary, rotate
 
@@ -220,3 +223,37 @@ def test_gradient_of_the_rotation_is_that_of_its_formula():
     cos, sin = angle.cos(), angle.sin()
     slow = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
     torch.testing.assert_close(rotate(x, rotation), slow, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: small_tiger(),
+        lambda: small_tiger(tie_embeddings=True),
+        lambda: small_tiger(architecture="encoder_decoder"),
+        lambda: small_intrr(),
+        lambda: small_pit(),
+    ],
+    ids=["TIGER", "TIGER-tied", "TIGER-encoder", "IntRR", "PIT"],
+)
+def test_codes_are_ranked_in_single_precision_under_autocast(model):
+    model = model().eval()
+    batch = random_batch(3, 6, 30)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        step = model.start(batch)
+        logits = [step(0, None, None)]
+        codes, parents = torch.zeros(3, 1, dtype=torch.long), torch.zeros(3, 1, dtype=torch.long)
+        logits.append(step(1, codes, parents))
+    assert {part.dtype for part in logits} == {torch.float32}
+
+
+def test_the_last_product_ties_nothing_where_it_ranks_and_follows_autocast_where_it_trains():
+    x, weight = torch.randn(1, 32), torch.randn(5000, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = logits_of(x, weight)
+        with torch.no_grad():
+            ranked = logits_of(x.bfloat16(), weight)
+    assert trained.dtype == torch.bfloat16 and ranked.dtype == torch.float32
+    assert len(ranked.unique()) > 4900 > 2000 > len(trained.unique())
+    torch.testing.assert_close(ranked, x.bfloat16().float() @ weight.T)
+    torch.testing.assert_close(logits_of(x, weight, weight[:, 0]), x @ weight.T + weight[:, 0])

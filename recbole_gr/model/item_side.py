@@ -15,6 +15,7 @@ from recbole_gr.generation.ranking import Generated, rank_items
 from recbole_gr.model.base import GenerativeRecommender
 from recbole_gr.model.full_softmax import full_softmax_loss
 from recbole_gr.model.item_text import of_mean_length_1
+from recbole_gr.model.layers import logits_of
 from recbole_gr.model.sampled_softmax import SharedNegatives, sampled_softmax_loss
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class ItemSide(GenerativeRecommender):
 
     def item_log_probs(self, users: Tensor) -> Tensor:
         """``[B, n_items]`` of the softmax over items, 0 for the padding; of states ``[B, d]``."""
-        logits = F.linear(self.to_items(users), self.item_table.weight[1:]).float()
+        logits = logits_of(self.to_items(users), self.item_table.weight[1:]).float()
         return F.pad(logits.log_softmax(1), (1, 0))
 
     def beside(self, step: Step) -> Tensor | None:

@@ -6,6 +6,8 @@ user are the *queries* of one attention call over that user's keys, so the user'
 are stored once and never copied; only the few tokens a beam has generated itself are per beam.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +19,30 @@ from recbole_gr.model.beam_tokens import BeamTokens, KeysValues
 from recbole_gr.model.dropout import Dropout
 from recbole_gr.model.norm import RMSNorm
 from recbole_gr.model.position import RelativePositionBias, Rotary, Rotation
+
+
+def logits_of(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias``, a model's last product.
+
+    Where no gradient is wanted it ranks, and is made in single precision whatever autocast says:
+    bfloat16 knows steps of 1/16 between 8 and 16, and items would be tied that are not.
+    """
+    kind = x.device.type
+    if torch.is_grad_enabled() or not torch.is_autocast_enabled(kind):
+        return F.linear(x, weight, bias)
+    with torch.autocast(kind, enabled=False):
+        return F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+
+
+class CodeHead(nn.Linear):
+    """Logits of the codes of a level from states, see :func:`logits_of`."""
+
+    def __init__(self, size: int, n_codes: int):
+        super().__init__(size, n_codes, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., d]`` -> ``[..., V]``."""
+        return logits_of(x, self.weight)
 
 
 def feed_forward(size: int, inner: int, dropout: float, depth: int) -> nn.Module:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_gr.config.train_sample import resolve_train_sample
@@ -24,7 +23,7 @@ from recbole_gr.model.attention import key_mask_bias
 from recbole_gr.model.backbone import backbone_class
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.item_side import ItemSide
-from recbole_gr.model.layers import Stack, init_weights
+from recbole_gr.model.layers import CodeHead, Stack, init_weights, logits_of
 
 if TYPE_CHECKING:
     from recbole.config import Config
@@ -72,7 +71,7 @@ class TIGER(ItemSide):
             self.encoder = Stack(config["n_encoder_layers"], causal=False, **stack)
             self.decoder = Stack(config["n_layers"], causal=True, cross=True, **stack)
             self.begin = nn.Parameter(torch.zeros(size))
-        self.heads = nn.ModuleList(nn.Linear(size, n, bias=False) for n in self.sizes)
+        self.heads = nn.ModuleList(CodeHead(size, n) for n in self.sizes)
         std = config["initializer_range"]
         if std is not None:
             self.apply(lambda module: init_weights(module, std))
@@ -179,7 +178,7 @@ class _TiedHead(nn.Module):
         self._embedding = [embedding]  # in a list: the parameter belongs to the model alone
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._embedding[0].weight[self._rows]) * x.shape[-1] ** -0.5
+        return logits_of(x, self._embedding[0].weight[self._rows]) * x.shape[-1] ** -0.5
 
 
 class _Memory:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_gr.model.layers import logits_of
+
 
 class Level(NamedTuple):
     """What turns a code of the level above and the guidance into the logits of a level.
@@ -118,7 +120,7 @@ class RecursiveAssignment(nn.Module):
 
     def first(self, guidance: Tensor) -> Tensor:
         """``[..., d]`` -> logits ``[..., V_1]`` of the first level."""
-        return F.linear(guidance, self.codebooks[0])
+        return logits_of(guidance, self.codebooks[0])
 
     def teach(self, guidance: Tensor, codes: Tensor) -> list[Tensor]:
         """Logits of each level where the codes above it are known (teacher forcing).
@@ -181,4 +183,4 @@ def mixture(logits: Tensor, temperature: float) -> Tensor:
 
 def follow(level: Level, hidden: Tensor) -> Tensor:
     """Logits ``[..., V]`` of a level from its hidden layer ``[..., H]`` before the ReLU."""
-    return F.linear(F.relu(hidden), level.out, level.bias)
+    return logits_of(F.relu(hidden), level.out, level.bias)

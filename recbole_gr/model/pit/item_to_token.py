@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recbole_gr.generation.beam_search import NEVER, Step, beam_search, best
 from recbole_gr.model.beam_tokens import BeamTokens
-from recbole_gr.model.layers import Stack, init_weights
+from recbole_gr.model.layers import CodeHead, Stack, init_weights
 from recbole_gr.model.pit.selection import evaluating
 from recbole_gr.sid.likelihood import code_losses
 from recbole_gr.sid.trie import SIDTrie
@@ -45,7 +45,7 @@ class ItemToToken(nn.Module):
         self.stack = Stack(
             n_layers, size, n_heads, head_size, inner, dropout, causal=True, position="rotary"
         )
-        self.heads = nn.ModuleList(nn.Linear(size, n, bias=False) for n in self.sizes)
+        self.heads = nn.ModuleList(CodeHead(size, n) for n in self.sizes)
         self.apply(lambda module: init_weights(module, init_std))
 
     def level_losses(self, vectors: Tensor, codes: Tensor, trie: SIDTrie | None = None) -> Tensor:

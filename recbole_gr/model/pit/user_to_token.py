@@ -10,7 +10,7 @@ from recbole_gr.generation.beam_search import Step
 from recbole_gr.model.attention import key_mask_bias
 from recbole_gr.model.beam_tokens import BeamTokens
 from recbole_gr.model.dropout import Dropout
-from recbole_gr.model.layers import Stack, init_weights
+from recbole_gr.model.layers import CodeHead, Stack, init_weights
 from recbole_gr.model.pit.lazy_decoder import LazyDecoder
 
 
@@ -52,7 +52,7 @@ class UserToToken(nn.Module):
         self.register_buffer("level_offset", starts, persistent=False)
         self.code_embedding = nn.Embedding(sum(self.sizes), size)
         self.begin = nn.Parameter(torch.zeros(size))
-        self.heads = nn.ModuleList(nn.Linear(size, n, bias=False) for n in self.sizes)
+        self.heads = nn.ModuleList(CodeHead(size, n) for n in self.sizes)
 
     def read(self, history: Tensor, length: Tensor, all_targets: bool) -> Reading:
         """Read the histories.
