@@ -133,7 +133,8 @@ def test_content_that_is_not_finite(refused, tmp_path, value):
     content[7, 2] = value
     np.save(tmp_path / "content.npy", content)
     message = refused(content_file="content.npy")
-    assert "1 items have NaN or infinite values" in message and "item 'i" in message
+    assert "NaN or infinite values in 1 of" in message and "item 'i" in message
+    assert "Mend its vector (content_file" in message
 
 
 @pytest.mark.parametrize(

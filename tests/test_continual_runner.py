@@ -615,3 +615,25 @@ def test_the_table_averages_the_later_periods():
     churn = ["churn raw", "raw to served", "churn final"]
     assert [column.title for column in columns[6:9]] == churn
     assert mean[7] == pytest.approx(0.6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model, name, options",
+    [
+        ("ContentKNN", "content", {}),
+        ("SASRec", "item_embedding.content", {"item_text": True, "train_sample": "sequence"}),
+    ],
+)
+def test_models_without_sids_have_the_content_of_the_run(settings, model, name, options):
+    outcome = run(
+        settings, f"DACT,{model}", continual_tokenizer="frozen", item_content="text",
+        continual_recommender="finetune", epochs=1, **options,
+    )  # fmt: skip
+    kept = sorted(Path(outcome["folder"]).glob(f"period-*/{model}-*.pth"))
+    first, *others = (load_checkpoint(file)["state_dict"][name] for file in kept)
+    assert others and all(len(first) < len(later) for later in others)
+    for later in others:  # one basis, and one scale in each period
+        part = later[: len(first)]
+        torch.testing.assert_close(part * (first.norm() / part.norm()), first)
+        assert float(later[1:].norm(dim=1).mean()) == pytest.approx(1, abs=1e-4)

@@ -65,4 +65,4 @@ def test_what_a_softmax_over_items_adds_is_a_term_of_its_own(recommender):
         assert item["added"] == pytest.approx(added, abs=1e-4)
         (source,) = item["sources"]
         assert item["score"] == pytest.approx(source["log_prob"] + added, abs=1e-4)
-    assert "items: what the softmax over items adds" in explained(found)
+    assert "items: what stands beside the SID adds" in explained(found)

@@ -28,7 +28,7 @@ def run_on_all_ranks(config: Config, made_by: tuple, start: WarmStart) -> dict[s
     with processes.all_processes():
         if processes.world_size() > 1:
             sids = None if start.sids is None else start.sids.to_plain()
-            rest = [start.weights, start.checkpoint, start.train]
+            rest = [start.weights, start.checkpoint, start.train, start.tested, start.content]
             processes.broadcast_object(lambda: [list(made_by), config["resume"], sids, rest])
         return run_model(config, start=start)
 

@@ -36,7 +36,7 @@ from recbole_gr.distributed import processes
 from recbole_gr.pages.periods import write_periods_page
 from recbole_gr.report.ranks import write_rank_file
 from recbole_gr.run.log_file import start_log
-from recbole_gr.run.model import WarmStart
+from recbole_gr.run.model import WarmStart, needs_content
 from recbole_gr.storage.checkpoint import load_checkpoint, stopped_beside
 from recbole_gr.storage.json_files import save_json
 from recbole_gr.storage.manifest import write_continual_manifest
@@ -163,6 +163,7 @@ class ContinualRun:
         """Read the content that some method needs; returns vectors before the first period."""
         readers = [registry.get_model(self.recommender).reads_content(self.config)]
         readers += [chain.tokenizer_class for chain in self.chains.values()]
+        readers += [needs_content(self.config_of(0, name)) for name in self.baselines]
         self.content = None
         if any(readers):
             last = self._data(self.all_periods - 1)
@@ -283,7 +284,10 @@ class ContinualRun:
                     config["resume"] = str(file)
         say("Period %d, %s, %s", period, method.model, method)
         began = perf_counter()
-        start = WarmStart(sids, weights, str(checkpoint), train)
+        content = None
+        if sids is None and self.content is not None and needs_content(config):
+            content = first_items(self.content, len(self._counts[period])).vectors
+        start = WarmStart(sids, weights, str(checkpoint), train, content=content)
         try:
             result = run_on_all_ranks(config, (period, method.model, own), start)
         except KeyboardInterrupt as stop:

@@ -82,7 +82,7 @@ def rows_of_listed(
 def check_rows_left(rows: Sized, name: str, config: Settings) -> None:
     """Raise a ConfigError that names the filters if they leave no row of `name`."""
     if not len(rows):
-        given = {key: config[key] for key in KEYS if config[key]}
+        given = {key: config[key] for key in KEYS if config[key] not in (None, True, "[0,inf)")}
         raise ConfigError(
             f"the filters leave no row of {name} in '{config['dataset']}': {given}; loosen one"
         )

@@ -84,7 +84,8 @@ def load_array(path: str | Path, key: str = "content_file") -> np.ndarray:
     except (ValueError, OSError) as error:
         raise ConfigError(f"{key} {path} is no plain .npy array: {error}") from error
     numeric = np.issubdtype(array.dtype, np.number)
-    if not numeric or np.issubdtype(array.dtype, np.complexfloating) or array.ndim != 2:
+    real = numeric and not np.issubdtype(array.dtype, np.complexfloating)
+    if not real or array.ndim != 2 or not array.shape[1]:
         raise ConfigError(
             f"{key} {path} must hold a matrix [items, d] of numbers: {array.dtype} of shape "
             f"{array.shape}"
@@ -111,6 +112,7 @@ def check_finite(vectors: np.ndarray, tokens: Sequence[str], source: str) -> Non
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise ConfigError(
-            f"item content ({source}): {len(bad)} items have NaN or infinite values, the first is "
-            f"item {tokens[bad[0]]!r}"
+            f"item content ({source}): NaN or infinite values in {len(bad)} of {len(vectors)} "
+            f"rows, the first of item {tokens[bad[0]]!r}. Mend its vector (content_file, "
+            "content_field or the .npy beside the .item file), or give --item_content=text"
         )

@@ -101,6 +101,8 @@ class _Choice(Trainer):
     def _say(self, chosen: Candidate, first: float, second: float, score: float) -> None:
         (mixture, share, slope, smoothing), metric = chosen, self.config["valid_metric"]
         one, other = self.model.names
+        if one == other:
+            one, other = f"the first {one}", f"the second {other}"
         say("%s of %s alone %.4f, of %s alone %.4f", metric, one, first, other, second)
         how = f"{mixture}, weight {share:.2f} of {other}"
         if slope:

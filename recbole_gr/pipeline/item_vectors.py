@@ -44,6 +44,7 @@ _COPIED_KEYS = (
     *dataset_arguments, "encoding", "seed", "reproducibility", "use_gpu", "gpu_id", "show_progress",
     "eval_args", "repeatable", "eval_batch_size", "continual_period", "continual_cuts",
     "continual_field", "continual_part_field", "continual_train", "tie_order",
+    "max_missing",
 )  # fmt: skip
 # Of the nested run, what the vectors depend on beside the rows.
 _HASHED_KEYS = (

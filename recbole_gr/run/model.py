@@ -56,6 +56,7 @@ class WarmStart:
         train (bool): False tests the weights as they are.
         tested (str | None): a checkpoint of the same model on the same data, whose weights are
             validated and tested as they are, its SIDs with them; nothing is trained.
+        content (torch.Tensor | None): the items' content `[n_items, d]`, of a model without SIDs.
     """
 
     sids: ItemSIDs | None = None
@@ -63,6 +64,7 @@ class WarmStart:
     checkpoint: str | None = None
     train: bool = True
     tested: str | None = None
+    content: torch.Tensor | None = None
 
 
 def run_model(config: Config, saved: bool = True, start: WarmStart = WarmStart()) -> dict[str, Any]:
@@ -111,7 +113,8 @@ def _run_model(config: Config, saved: bool, start: WarmStart, file: str | None) 
     if sids is not None:
         parts = sids.table, sids.content.vectors
     elif needs_content(config):
-        parts = None, content_vectors(config, train_data._dataset)
+        content = start.content
+        parts = None, content_vectors(config, train_data._dataset) if content is None else content
 
     # Again, so that a model starts the same whatever was drawn for its data.
     seed = config["seed"] + config["local_rank"]

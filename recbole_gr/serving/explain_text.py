@@ -18,13 +18,13 @@ its last code given those before. items: how many have such a SID; the most freq
 next: beams that extend it at the next level. answer: ranks of recommended items below it. x: \
 dropped, by how much log p was missed, or because the history is left out."""
 OF_SCORES = {
-    "level": "level 1, 2...: log p of each code of the SID given those before; they add up to it.",
+    "level": "level 1, 2...: log p of each code of the SID given those before; {all} add up to it.",
     "digit": "digit 1, 2...: log p of each code of the SID, whatever the others.",
     "codes": "codes: sum of log p of the codes of the SID, each whatever the others; lowest: the "
     "most improbable ones, by digit.",
     "catalogue": "catalogue: minus the log of what all SIDs of the catalogue have together.",
     "share": "share: log of the part that an item has of a SID that several have.",
-    "items": "items: what the softmax over items adds.",
+    "items": "items: what stands beside the SID adds, a softmax over items or a pointer.",
     "of SID": "of SID: log p of one of several SIDs, which make the score together.",
 }
 
@@ -135,10 +135,12 @@ def _answer(explanation: dict[str, Any]) -> str:
     left = [place for place, title in enumerate(rows[0]) if title in ("SID", "title")]
     lines = [shortened(line, WIDTH) for line in _columns(rows, left)]
     found = {title.rstrip(" 0123456789") for title, _ in terms}
-    legend = ["score: log-probability of the item."]
+    added = "items" in found
+    legend = [f"score: {'what items are ranked by' if added else 'log-probability of the item'}."]
     if any(item["filled"] for item in items):
         legend.append("none: no beam ends on the item, which fills a place by its popularity.")
-    legend += [text for title, text in OF_SCORES.items() if title in found]
+    every = "the columns" if len(found) > 1 else "they"
+    legend += [text.format(all=every) for title, text in OF_SCORES.items() if title in found]
     after = [f"{_name(item)} {item['score']:.4f}" for item in explanation["next"]]
     parts = ["\n".join(["answer", *lines]), _wrapped([" ".join(legend)], " ")]
     if explanation["removed"]:

@@ -101,7 +101,7 @@ def recommend(
         overrides["show_progress"] = show_progress
     with_users = histories is None
     recommender = Recommender.load(checkpoint, model, with_users, **overrides)
-    if new_items:
+    if new_items is not None:
         recommender.add_items(new_items)
     return recommender.recommend(
         users, histories, k, exclude_history=exclude_history, batch_size=batch_size,
