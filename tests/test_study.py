@@ -253,6 +253,8 @@ def test_a_study_that_another_process_is_at_is_refused(file, runs):
         ({"seeds": [1, 1]}, "seeds: .*different"),
         ({"seeds": ["a"]}, "seeds"),
         ({"models": {"SASRec": CE, "b": {"fuse": ["SASRec", "SASRec"]}}}, "row 'b': .*three seeds"),
+        ({"models": {"SASRec": CE, "K": {"model": "ContentKNN", "MAX_ITEM_LIST_LENGTH": 7},
+                     "b": {"fuse": ["SASRec", "K"]}}}, "b on tiny: .*'K'.*MAX_ITEM_LIST_LENGTH=7"),
         ({"baseline": "SASRek"}, "no row is called 'SASRek'.*SASRec"),
         ({"basline": "SASRec"}, "Unknown key 'basline'.*baseline"),
         ({"tune": {"small": {"learning_rate": "loguniform -5,-8"}}}, "lower bound"),

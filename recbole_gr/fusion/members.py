@@ -27,6 +27,7 @@ KEPT = ("config", "data", "sid", "content", "tokenizer", "other_parameter", "mem
 OF_DATA = (
     *("eval_args", "tie_order", "continual_period", "continual_cuts"),
     *("val_interval", "rm_dup_inter", "filter_inter_by_user_or_item"),
+    *("user_inter_num_interval", "item_inter_num_interval"),
 )
 _HOW = "Give those of two runs: --members=saved/SASRec-....pth,saved/IntRR-....pth."
 _REMEDY = "Train both models with the same settings of the data, and give these to the fusion too."
@@ -120,7 +121,7 @@ def _member(state: dict[str, Any], file: str | os.PathLike[str], config: Config)
     here = {"data_path": os.path.dirname(config["data_path"].rstrip("/")), "show_progress": False}
     here |= {key: config[key] for key in ("use_gpu", "gpu_id")}
     restored = restored_from(state, name, overrides=here)
-    _check_data(restored.config, config, name)
+    require_same_data(restored.config, config, name)
     model = restored.model.to(config["device"])
     if not hasattr(model, "full_sort_predict"):
         raise ConfigError(f"members: '{name}' does not rank items")
@@ -135,8 +136,16 @@ def _member(state: dict[str, Any], file: str | os.PathLike[str], config: Config)
     return Member(model, {key: state[key] for key in KEPT if key in state}, content)
 
 
-def _check_data(member: Config, fusion: Config, file: str) -> None:
-    """See that what a member was trained on holds none of the fusion's targets."""
+def require_same_data(member: Config, fusion: Config, file: str) -> None:
+    """See that what a member was trained on holds none of the fusion's targets.
+
+    Args:
+        member, fusion: their configurations.
+        file: what to call the member.
+
+    Raises:
+        ConfigError: a key that decides it differs.
+    """
     keys: Sequence[str] = OF_DATA
     if member["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         keys = ("MAX_ITEM_LIST_LENGTH", *keys)

@@ -18,6 +18,7 @@ from recbole_gr.config.user_settings import Source, UserSettings
 from recbole_gr.continual.given import sid_files
 from recbole_gr.data.sources import settings_digest, settings_that_count, sources_of
 from recbole_gr.errors import ConfigError
+from recbole_gr.fusion.members import require_same_data
 from recbole_gr.search.space import Params, parameter
 from recbole_gr.storage.checkpoint import plain
 from recbole_gr.storage.hashes import digest_of, sha256
@@ -121,11 +122,16 @@ class Study:
             return [self.cell(row, dataset, seed, more, file_hash)[0] for seed in self.seeds]
 
         made = [row for row in self.rows if row not in self.trained]
-        self.of_each_place(lambda row, data: self._config(row, data, self.seeds[0]), made)
+        self.of_each_place(self._require_members_alike, made)
         found = self.of_each_place(cells_of, self.trained)
         cells = [cell for cells in found.values() for cell in cells]
         places = {name: n for n, name in enumerate([*self.datasets, *self.seeds])}
         return sorted(cells, key=lambda cell: (places[cell.dataset], places[cell.seed]))
+
+    def _require_members_alike(self, row: str, dataset: str) -> None:
+        config = self._config(row, dataset, self.seeds[0])[0]
+        for member in self.fused.get(row, ()):
+            require_same_data(self._config(member, dataset, self.seeds[0])[0], config, member)
 
     def fusions(
         self, rows: Iterable[str], kept: Mapping[tuple[str, str, int], tuple[str, Path]]
