@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import shlex
 from itertools import product
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def test_a_command_line_holds_known_names_and_keys(page, program, arguments, mon
     module = {"run_recbole_gr.py": None, "run_hyper.py": "recbole_gr.search.command"}.get(
         program, program.removeprefix("-m ")
     )
-    arguments = arguments.split()
+    arguments = shlex.split(arguments)
     if module is not None:
         arguments = importlib.import_module(module).ARGUMENTS.read(arguments)[1]
     given = UserSettings.read(cmd_args=arguments).settings
