@@ -143,6 +143,7 @@ def test_content_that_is_not_finite(refused, tmp_path, value):
         (np.zeros((39, 6)), "has 39 rows, but .*tiny.item has 40 items"),
         (np.zeros(40), r"must hold a matrix \[items, d\]"),
         (np.zeros((40, 2, 3)), r"must hold a matrix \[items, d\]"),
+        (np.zeros((40, 0)), r"must hold a matrix \[items, d\]"),
         (np.full((40, 6), "x"), "of numbers"),
         (np.full((40, 6), None), "no plain .npy array"),  # would have to be unpickled
     ],

@@ -108,6 +108,7 @@ def test_a_file_of_users_is_answered_into_a_file(
         (["--history=,"], "histories: number 1 is []"),
         (["--user=u1", "--beam_size=0"], "beam_size: 0 must be an integer of at least 1"),
         (["--user=u1", "--new_items=missing"], "--new_items=missing cannot be read"),
+        (["--user=u1", "--new_items=/dev/null"], "none are given"),
         (["--user=u1", "--exclude_history=maybe"], "'maybe' must be True or False"),
         (["--user=u1", "--batch_size=0"], "--batch_size: 0 must be an integer of"),
         (["--user=u1", "--output=answers.txt"], ".csv or .jsonl"),

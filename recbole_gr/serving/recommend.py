@@ -101,7 +101,7 @@ def recommend(
         overrides["show_progress"] = show_progress
     with_users = histories is None
     recommender = Recommender.load(checkpoint, model, with_users, **overrides)
-    if new_items is not None:
+    if new_items:
         recommender.add_items(new_items)
     return recommender.recommend(
         users, histories, k, exclude_history=exclude_history, batch_size=batch_size,
@@ -144,7 +144,7 @@ def _run(own: dict[str, Any], settings: list[str]) -> None:
     recommender = Recommender.load(
         own["checkpoint"], own.get("model"), with_users=explained or histories is None, **overrides
     )
-    if new_items:
+    if new_items is not None:
         recommender.add_items(new_items)
     if explained:
         print_explained(recommender, users, histories, own)
