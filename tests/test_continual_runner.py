@@ -470,6 +470,7 @@ def test_tables_from_files(settings, data, tmp_path):
         ("DACT", {"suffix_mode": "other"}, "suffix_mode: 'other' is not one of unique, repo"),
         ("DACT", {"continual_model": "SASRec"}, "continual_model: SASRec is no generative"),
         ("DACT,Pop", {}, "Pop cannot stand beside DACT"),
+        ("DACT,Fusion", {}, "Fusion cannot stand beside DACT.*sequential models there$"),
         ("DACT,IntRR", {}, "--continual.model=IntRR"),
         ("DACT", {"tokenizer": "RKMeans"}, "dact needs a tokenizer that goes on"),
         ("DACT", {"continual_cuts": [0.5, 0.4, 1.0]}, "continual_cuts: .* must ascend"),

@@ -37,10 +37,11 @@ def check_models(recommender: str, baselines: Sequence[str]) -> None:
         )
     for name in baselines:
         model = registry.get_model(name)
-        if registry.is_generative(model) or model.type != ModelType.SEQUENTIAL:
+        generative = registry.is_generative(model)
+        instead = f", and a generative one as --continual.model={name}" if generative else ""
+        if generative or name == "Fusion" or model.type != ModelType.SEQUENTIAL:
             raise ConfigError(
-                f"{name} cannot stand beside DACT: give RecBole's sequential models there, and "
-                f"a generative one as --continual.model={name}"
+                f"{name} cannot stand beside DACT: give RecBole's sequential models there{instead}"
             )
 
 
