@@ -35,11 +35,12 @@ def check_models(recommender: str, baselines: Sequence[str]) -> None:
             f"continual_model: {recommender} is no generative recommender; take "
             f"{' or '.join(able)}, and put RecBole's models beside DACT: --model=DACT,SASRec"
         )
+    fusion = registry.get_model("Fusion")  # trains nothing, and its members are of one period
     for name in baselines:
         model = registry.get_model(name)
         generative = registry.is_generative(model)
         instead = f", and a generative one as --continual.model={name}" if generative else ""
-        if generative or name == "Fusion" or model.type != ModelType.SEQUENTIAL:
+        if generative or issubclass(model, fusion) or model.type != ModelType.SEQUENTIAL:
             raise ConfigError(
                 f"{name} cannot stand beside DACT: give RecBole's sequential models there{instead}"
             )
