@@ -1,6 +1,7 @@
 """What the scripts beside a study compute, against loops and closed forms."""
 
 import importlib.util
+import json
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,17 @@ def test_differences_are_over_items_and_seeds_of_each_bucket():
         low, high = rows["R3VAE, SID"]["to_rkmeans"][1:]
         assert low < 0 < high and rows["RKMeans, SID"]["to_rkmeans"] is None
     assert "| R3VAE, SID" in cold._page("made", figures)
+
+
+def test_the_page_of_cold_start_is_that_of_its_figures():
+    cold = script("cold_start")
+    figures = json.loads((cold.HERE / "cold_start.json").read_text())
+    assert list(figures) == list(cold.DATASETS)
+    for found in figures.values():
+        rows = {f"{name}, {kind}" for name in cold.TOKENIZERS for kind in cold.VARIANTS[1:]}
+        assert all(set(f["by_row"]) == {*rows, cold.VARIANTS[0]} for f in found.values())
+    page = "\n\n".join(cold._page(dataset, each) for dataset, each in figures.items()) + "\n"
+    assert (cold.HERE / "cold_start.md").read_text() == page
 
 
 def test_negatives_were_sold_before_and_never_bought():
