@@ -11,7 +11,7 @@ over seeds and initialisations, R3VAE's distinct-SID rate spreads several times 
 
 ``--common=1.8`` adds that many times their mean direction to the content vectors and scales them to
 length 1: content with a strong common component, as of sentence encoders (MiniLM's vectors of
-Amazon_Beauty have a mean cosine of .31, then .90; Sentence-T5's about .86).
+Amazon_Beauty have a mean cosine of .31, then .89; Sentence-T5's about .86).
 
 Each fit is made again, nothing is cached. Distinct SIDs, collisions and codes are those before a
 collision policy; ``dead`` counts codes without an item over all levels. SC and PD are by content,
