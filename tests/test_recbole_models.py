@@ -182,6 +182,27 @@ def test_trainers_of_all_kinds_are_made_safe_once():
         assert safe_trainer(trainer) is made and safe_trainer(made) is made
 
 
+@pytest.mark.parametrize("parts", rest_slow(1, 2))
+def test_the_line_of_an_epoch_has_the_mean_loss_of_its_batches(
+    parts, arguments, caplog, monkeypatch
+):
+    trainer, train, _, _ = build(arguments("SASRec", train_batch_size=32))
+    losses, calculate = [], trainer.model.calculate_loss
+
+    def watched(interaction):
+        loss = calculate(interaction)
+        losses.append(float(loss.detach()))
+        return (loss / parts,) * parts if parts > 1 else loss
+
+    monkeypatch.setattr(trainer.model, "calculate_loss", watched)
+    with caplog.at_level("INFO"):
+        trainer.fit(train)
+    assert len(losses) == len(train) > 2
+    (line,) = [text for text in caplog.messages if text.startswith("Epoch 0: loss")]
+    assert float(line.split()[3].strip(",")) == pytest.approx(sum(losses) / len(losses), abs=1e-4)
+    assert trainer.train_loss_dict[0] == pytest.approx(sum(losses))  # RecBole's own
+
+
 def test_checkpoint_of_another_model_or_shape_is_refused(arguments):
     checkpoint = run_recbole_gr(cmd_args=arguments("BPR"))["checkpoint"]
     other, _, _, test = build(arguments("LightGCN"))

@@ -207,7 +207,7 @@ def test_in_a_terminal_recboles_bars_vanish_too(screen, tiny_folder, monkeypatch
 
 
 def test_the_line_of_an_epoch_has_plain_numbers():
-    line = epoch_line(3, (np.float64(1.5), 2), "NDCG@10", np.float64(0.25), np.float64(2.0), True)
+    line = epoch_line(3, np.float64(3.5), "NDCG@10", np.float64(0.25), np.float64(2.0), True)
     assert line == "Epoch 3: loss 3.5000, NDCG@10 0.2500, 2.0 s, best so far"
 
 

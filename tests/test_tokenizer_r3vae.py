@@ -400,6 +400,17 @@ def test_small_batches_for_semantic_cohesion_are_warned_of(caplog):
     assert "tokenizer_batch_size" in caplog.text and "32 or more" in caplog.text
 
 
+@pytest.mark.parametrize(("options", "warned"), [
+    ({"kmeans_init": False}, True),
+    ({"kmeans_init": False, "tokenizer_select_by": "last"}, False),
+    ({"kmeans_init": False, "tokenizer_select_by": "loss"}, False),
+    ({}, False),
+])  # fmt: skip
+def test_keeping_an_early_evaluation_of_random_codebooks_is_warned_of(options, warned, caplog):
+    make(tokenizer_steps=1, **options).fit(content(), progress=False)
+    assert ("use last or loss" in caplog.text) == warned
+
+
 def test_divergence_is_reported_with_its_remedy():
     with pytest.raises(ConfigError, match="R3VAE diverged by step .* lower tokenizer_learning_r"):
         make(tokenizer_learning_rate=1e30, decoder="mlp").fit(content(), progress=False)

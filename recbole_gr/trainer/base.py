@@ -118,6 +118,7 @@ class SafeTrainerMixin(NamesDivergence, Outcome):
         start = perf_counter()
         place, self._go_on_at = self._go_on_at, None
         steps = Steps(train_data, self._interrupt, self.accumulation, place)
+        self._begun_at = steps.begun_at
         self._place = Progress(epoch_idx, steps, self._before_validation())
         loss = super()._train_epoch(steps, epoch_idx, *args, **kwargs)
         self._place.leave_steps()

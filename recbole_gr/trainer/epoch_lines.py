@@ -16,7 +16,7 @@ else:
 
 def epoch_line(
     epoch: int,
-    loss: Any = None,
+    loss: float | None = None,
     metric: str = "",
     score: float | None = None,
     seconds: float | None = None,
@@ -27,7 +27,7 @@ def epoch_line(
 
     Args:
         epoch (int): from 0.
-        loss (float | tuple | None): of the epoch; the sum of several.
+        loss (float | None): of the epoch.
         metric (str): that of the validation.
         score (float | None): its value; None where this epoch is not validated.
         seconds (float | None): of training and validation.
@@ -36,7 +36,7 @@ def epoch_line(
     """
     parts = []
     if loss is not None:
-        parts.append(f"loss {float(sum(loss) if isinstance(loss, tuple) else loss):.4f}")
+        parts.append(f"loss {float(loss):.4f}")
     if score is not None:
         parts.append(f"{metric} {float(score):.4f}")
     if seconds is not None:
@@ -48,9 +48,16 @@ def epoch_line(
 class EpochLines(Outcome, _Base):
     """Goes before a :class:`~recbole_gr.trainer.base.SafeTrainerMixin`: says each epoch's line.
 
-    RecBole's own lines stay in the log file.
+    RecBole's own lines stay in the log file. Its trainers sum the losses of an epoch's batches; the
+    line has their mean, so that models with other batches, and ours, can be read beside each other.
+
+    Attributes:
+        sums_losses (bool): whether the loss of an epoch is the sum over its batches.
     """
 
+    sums_losses = True
+    _n_batches = 1
+    _begun_at = 0  # batches of the epoch that another process has trained
     _epoch: int
     _validates: bool
     _verbose = True
@@ -65,7 +72,7 @@ class EpochLines(Outcome, _Base):
         **kwargs: Any,
     ) -> Any:
         """As RecBole's; with `verbose` it says one line an epoch."""
-        self._verbose = verbose
+        self._verbose, self._n_batches = verbose, len(train_data)
         try:
             return super().fit(train_data, valid_data, verbose, *args, **kwargs)
         finally:
@@ -76,8 +83,11 @@ class EpochLines(Outcome, _Base):
     ) -> str:
         text = super()._generate_train_loss_output(epoch_idx, s_time, e_time, losses)
         self._tell()
+        loss = sum(losses) if isinstance(losses, tuple) else losses
+        if self.sums_losses:
+            loss /= self._n_batches - self._begun_at
         self._untold = {
-            "epoch": epoch_idx, "loss": losses,
+            "epoch": epoch_idx, "loss": loss,
             "stage": "" if self.stage == Outcome.stage else self.stage,
             "seconds": e_time - s_time,
         }  # fmt: skip

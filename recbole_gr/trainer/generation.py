@@ -86,10 +86,14 @@ class _GenerationSteps(Outcome, Trainer):
         loss_func: Callable[[Interaction], torch.Tensor] | None = None,
         show_progress: bool = False,
     ) -> float:
-        """One pass over ``train_data``; returns the mean loss of its batches."""
+        """One pass over ``train_data``; returns the mean loss of its batches.
+
+        In an epoch that goes on after a stop it is the mean of those after it.
+        """
         self.model.train()
         loss_func = loss_func or self._loss
         n_batches = len(train_data)
+        begun_at = getattr(train_data, "begun_at", 0)  # more than 0 in an epoch that goes on
         total = torch.zeros((), device=self.device)
         shards = ShardedBatches(train_data)  # all rows where there is one process
         bar = Bar(
@@ -100,7 +104,7 @@ class _GenerationSteps(Outcome, Trainer):
             disable=not show_progress,
         )
         self.optimizer.zero_grad()
-        for batch_idx, interaction in enumerate(bar):
+        for batch_idx, interaction in enumerate(bar, begun_at):
             # The last group of a pass may be smaller; its mean is over what it has.
             first = batch_idx - batch_idx % self.accumulation
             group = min(self.accumulation, n_batches - first)
@@ -112,10 +116,10 @@ class _GenerationSteps(Outcome, Trainer):
             if batch_idx + 1 == first + group:
                 self._step(n_batches)
             if not bar.disable and batch_idx % SHOW_EVERY == 0:
-                mean = float(total) / (batch_idx + 1)
+                mean = float(total) / (batch_idx + 1 - begun_at)
                 rate = self.optimizer.param_groups[0]["lr"]
                 bar.set_postfix_str(f"loss {mean:.4f}, lr {rate:.1e}")
-        average = processes.all_reduce_sum(total) / max(1, n_batches)
+        average = processes.all_reduce_sum(total) / max(1, n_batches - begun_at)
         self._check_nan(average)
         return float(average)
 
@@ -215,6 +219,7 @@ class GenerationTrainer(EpochLines, SafeTrainerMixin, _GenerationSteps):
     """
 
     resumes_with = GENERATIVE
+    sums_losses = False
     content_encoder: dict[str, Any] | None = None
     fitted_tokenizer: dict[str, Any] | None = None
 

@@ -101,12 +101,14 @@ class Steps:
             `random`, the random generators after those; None begins the epoch.
 
     Attributes:
+        begun_at (int): batches trained before a stop.
         done (int): batches trained, those before a stop included.
         passes (int): how often the batches were begun.
     """
 
     def __init__(self, loader: Any, interrupt: Interrupt, every: int, after: dict | None) -> None:
         self._loader, self._interrupt, self._every, self._after = loader, interrupt, every, after
+        self.begun_at = 0 if after is None else after["batches"]
         self.done = self.passes = 0
 
     def __iter__(self) -> Iterator[Any]:

@@ -49,6 +49,7 @@ class Fit:
         """Train; returns the figures of the evaluation that is kept, and all of them."""
         self.initialize()
         self._warn_of_small_batches()
+        self._warn_of_early_evaluations()
         optimizer = self.optimizer()
         history: list[Figures] = []
         totals: dict[str, torch.Tensor] = {}
@@ -212,6 +213,14 @@ class Fit:
                 self.batch_size,
                 max(self.model.sizes),
                 4 * max(self.model.sizes),
+            )
+
+    def _warn_of_early_evaluations(self) -> None:
+        if not self.options["kmeans_init"] and self.options["tokenizer_select_by"] == "collision":
+            logging.getLogger().warning(
+                "tokenizer_select_by: from random codebooks (kmeans_init: False) the evaluation of "
+                "fewest collisions is often an early one, of codes that are hardly trained; use "
+                "last or loss"
             )
 
 
