@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.serving.explain_command import listed
 from recbole_gr.serving.recommend import main, recommend
 
 
@@ -89,6 +90,20 @@ def test_a_file_of_users_is_answered_into_a_file(
             assert [(line["user"], line["items"]) for line in lines] == [a[:2] for a in expected]
             assert lines[0]["titles"] == [titles[item] for item in expected[0].items]
     assert [path.name for path in output.parent.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize("text, tokens", [
+    ("50,181, 258", ["50", "181", "258"]),
+    ('"Alien, 1979",50,"Alien, 1986"', ["Alien, 1979", "50", "Alien, 1986"]),
+    ('50, "Alien, 1979"', ["50", "Alien, 1979"]),
+    ('pipe 5", the ""', ['pipe 5"', 'the ""']),
+    ("50\n181\n", ["50", "181"]),
+    ('"50', ["50"]),
+    (" , ,", []),
+    ("", []),
+])  # fmt: skip
+def test_tokens_of_a_command_line_are_parted_by_commas_outside_of_quotes(text, tokens):
+    assert listed(text) == tokens
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,10 @@ def example_of(config: Config, dataset: Any) -> dict[str, Any] | None:
 
 
 def _first_token(dataset: Any, field: str, ids: Any) -> str | None:
-    """A token of a column that stands for itself in `--user=`: commas part several there."""
+    """A token of a column that stands for itself in `--user=`, as in a line of CSV."""
     tokens = (str(token) for token in dataset.id2token(field, ids[:1000].numpy()))
-    return next((t for t in tokens if "," not in t and t == t.strip() and t.isprintable()), None)
+    plain = (t for t in tokens if t == t.strip() and t.isprintable())
+    return next((t for t in plain if not {",", '"'} & set(t)), None)
 
 
 def _own_classes(config: Config) -> dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def listed(text: str) -> list[str]:
-    """Tokens of a text with commas between them."""
-    return [token.strip() for token in text.split(",") if token.strip()]
+    """Tokens of a text with commas between them; one with a comma of its own in double quotes."""
+    rows = csv.reader(text.splitlines(), skipinitialspace=True)
+    return [token.strip() for row in rows for token in row if token.strip()]
 
 
 def is_explained(own: Mapping[str, Any]) -> bool:

@@ -37,8 +37,8 @@ history counts, up to the last interaction. Settings not given are those of the 
     settings=("run", "data", "decoding"),
 )
 ARGUMENTS.add("checkpoint", "FILE", "as a run printed it", needed=True)
-ARGUMENTS.add("user", "ID[,ID...]", "users of the data")
-ARGUMENTS.add("history", "ITEM[,ITEM...]", "what somebody took, in the order of time")
+ARGUMENTS.add("user", "ID[,ID...]", "users of the data; one with a comma in double quotes")
+ARGUMENTS.add("history", "ITEM[,ITEM...]", "what somebody took, in the order of time; likewise")
 ARGUMENTS.add(
     "users_file", "FILE", "a user token on each line; - is standard input. Users, and items of a "
     "history, that are not in the data are named and left out",
@@ -245,7 +245,8 @@ def _write(
             for answer in answers:
                 write(answer)
                 n_users += 1
-                user = user or (answer.user if "," not in str(answer.user) else None)
+                plain = not {",", '"'} & set(str(answer.user))
+                user = user or (answer.user if plain else None)
     return n_users, user
 
 
