@@ -51,11 +51,11 @@ class ContentKNN(SequentialRecommender):
         self.n_last = config["neighbour_items"]
         self.decay, self.temperature = config["neighbour_decay"], config["temperature"]
         self.register_buffer("content", F.normalize(content.float(), dim=1))
-        self.unused = nn.Parameter(torch.zeros(0))  # RecBole's trainers need one; of no numbers
+        self.unused = nn.Parameter(torch.zeros(()))  # RecBole's trainers need one
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """0: there is nothing to learn."""
-        return self.unused.sum()
+        return 0.0 * self.unused
 
     @torch.no_grad()
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
