@@ -10,6 +10,7 @@ from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 
 from recbole_gr.errors import ConfigError
+from recbole_gr.storage.checkpoint import random_states
 from recbole_gr.trainer.generation import learning_rate_factor
 
 
@@ -240,6 +241,19 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_batches_and_theirs_of_their_tar
         n_targets.append(len(losses))
     assert sum(n_targets) == len(train._dataset) and len(set(n_targets)) > 1
     assert reported == pytest.approx(sum(means) / len(means), abs=1e-5)
+
+
+def test_the_loss_of_an_epoch_that_goes_on_is_the_mean_of_the_batches_that_were_left(parts):
+    options = {"dropout": 0.0, "learning_rate": 0.0, "weight_decay": 0.0, "train_batch_size": 7}
+    _, trainer, train, _, _ = parts(**options)
+    state = train.generator.get_state()
+    with torch.no_grad():
+        losses = [float(trainer.model.calculate_loss(batch)) for batch in train]
+    assert len(losses) > 3 and losses[:2] != losses[2:4]
+    train.generator.set_state(state)
+    trainer._go_on_at = {"batches": 2, "random": random_states()}
+    reported = trainer._train_epoch(train, 0)
+    assert reported == pytest.approx(sum(losses[2:]) / len(losses[2:]), abs=1e-5)
 
 
 class Interrupted(Exception):

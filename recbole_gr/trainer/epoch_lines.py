@@ -57,7 +57,7 @@ class EpochLines(Outcome, _Base):
 
     sums_losses = True
     _n_batches = 1
-    _begun_at = 0  # batches of the epoch that another process has trained
+    _begun_at = 0  # batches of the epoch that were trained before a stop
     _epoch: int
     _validates: bool
     _verbose = True
