@@ -23,7 +23,7 @@ from planted import N_USERS, SIZES, arms_of_one_warm_up, log_prob_of_targets, pl
 
 from recbole_gr.model.pit.behaviour import mutual_information
 from recbole_gr.model.pit.fading import move
-from recbole_gr.model.pit.moves import best_moves, free_sids, held_out, nearest_items
+from recbole_gr.model.pit.moves import best_moves, free_sids, half_of, held_out, nearest_items, of_mass
 
 ITEMS = {"evolve": "items", "evolve_every": 1, "evolve_held_out": 0.5}
 
@@ -49,24 +49,27 @@ def moved_item(model, item=5):
 
 
 @EVERY
+@pytest.mark.parametrize("accept", ["all", "halves"])
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
-def test_gains_are_those_of_the_users_left_out_target_by_target(options, normalisation):
-    model, batch = judging(**options, loss_normalisation=normalisation)
+def test_gains_are_those_of_the_users_left_out_target_by_target(options, normalisation, accept):
+    model, batch = judging(**options, loss_normalisation=normalisation, evolve_accept=accept)
     model.calculate_loss(batch)
     sums, count = torch.zeros_like(model.round_sums), torch.zeros_like(model.round_count)
     model.eval()
     left = held_out(batch["user_id"], 2, 0)
+    half = half_of(batch["user_id"], 2) if accept == "halves" else left * 0
     assert 0 < int(left.sum()) < len(left)
+    assert len(half[left].unique()) == len(count)
     with torch.no_grad():
         for row, _, one in counted_prefixes(batch):
             if not left[row]:
                 continue
             target = int(one["item_id"])
-            count[target] += 1
+            count[half[row], target] += 1
             own = slow_prefixes(model, one, model.index.heaviest(torch.tensor([target]))[0])
             for m, other in enumerate(model.round_near[target]):
                 new = slow_prefixes(model, one, model.index.heaviest(other[None])[0])
-                sums[target, m] += torch.tensor(new) - torch.tensor(own)
+                sums[half[row], target, m] += torch.tensor(new) - torch.tensor(own)
     assert torch.equal(model.round_count, count)
     torch.testing.assert_close(model.round_sums, sums, atol=2e-4, rtol=1e-4)
 
@@ -273,7 +276,8 @@ def test_rounds_with_the_true_probabilities_bring_the_groups_into_the_first_code
         rows = torch.arange(n)
         own = log_prob[rows, rows].unsqueeze(1)
         bounds = log_prob[rows.unsqueeze(1), near] - own
-        items, neighbours, depths = best_moves(codes, near, bounds, mass, SIZES, n // 10)
+        gains = bounds + of_mass(codes, near, mass, SIZES)
+        items, neighbours, depths = best_moves(gains, near, n // 10)
         new, granted = free_sids(codes[neighbours], depths, codes[1:], SIZES)
         codes[items[granted]] = new[granted]
         found.append(mutual_information(codes[1:, 0], group[1:]))

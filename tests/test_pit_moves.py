@@ -10,11 +10,14 @@ from recbole_gr.model.pit.behaviour import behaviour_clusters, mutual_informatio
 from recbole_gr.model.pit.fading import fade, move
 from recbole_gr.model.pit.index import BeamIndex
 from recbole_gr.model.pit.moves import (
+    accepted_by_others,
     best_moves,
     free_sids,
+    half_of,
     held_out,
     lower_bounds,
     nearest_items,
+    of_mass,
     prefix_mass,
 )
 
@@ -30,6 +33,15 @@ def test_folds_share_all_users_about_evenly():
     folds = torch.stack([held_out(users, 4, fold) for fold in range(4)])
     assert bool((folds.sum(0) == 1).all())
     assert int(folds.sum(1).min()) > 900 and int(folds.sum(1).max()) < 1100
+
+
+def test_halves_cut_every_fold_in_two():
+    users = torch.arange(1, 4001)
+    for n_folds in (2, 4, 7):
+        half = half_of(users, n_folds)
+        for fold in range(n_folds):
+            share = half[held_out(users, n_folds, fold)].float().mean()
+            assert 0.4 < float(share) < 0.6
 
 
 def test_nearest_items_are_those_of_the_highest_cosine(monkeypatch):
@@ -78,7 +90,8 @@ def test_the_best_moves_are_those_of_a_loop_over_items_neighbours_and_depths(see
     near = torch.randint(0, n, (n, 3), generator=generator(seed))
     bounds = torch.randn(n, 3, 2, generator=generator(seed))
     mass = 1 + torch.rand(n, generator=generator(seed)) * 5
-    items, neighbours, depths = best_moves(codes, near, bounds, mass, SIZES, 6)
+    gains = bounds + of_mass(codes, near, mass, SIZES)
+    items, neighbours, depths = best_moves(gains, near, 6)
     expected = {}
     for item in range(1, n):
         for m in range(3):
@@ -101,6 +114,52 @@ def test_the_best_moves_are_those_of_a_loop_over_items_neighbours_and_depths(see
     for item, (other, depth) in zip(ranked, found):
         assert torch.equal(codes[other, :depth], codes[expected[item][1], :depth])
         assert depth == expected[item][2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_half_chooses_pays_as_the_other_half_has_it(seed):
+    n, near = 20, torch.randint(1, 20, (20, 3), generator=generator(seed))
+    chosen = torch.randn(2, n, 3, 2, generator=generator(seed)) - 1
+    accepted = torch.randn(2, n, 3, 2, generator=generator(seed + 1))
+    chosen[0, 4], accepted[1, 5] = -math.inf, -math.inf  # an item without a target in a half
+    gains = accepted_by_others(chosen, accepted)
+    expected = {}
+    for item in range(n):
+        for half in (0, 1):
+            best = int(chosen[half, item].flatten().argmax())
+            if float(chosen[half, item].flatten()[best]) > 0:
+                pays = float(accepted[1 - half, item].flatten()[best])
+                expected[item, best] = max(pays, expected.get((item, best), -math.inf))
+    assert len(expected) > 10
+    for item in range(n):
+        for place, gain in enumerate(gains[item].flatten().tolist()):
+            assert gain == pytest.approx(expected.get((item, place), -math.inf))
+    items, _, _ = best_moves(gains, near, n)
+    paying = {item for (item, _), gain in expected.items() if gain > 0}
+    assert set(items.tolist()) == paying
+
+
+def test_the_best_of_noisy_gains_is_not_accepted_by_others_more_often_than_noise_allows():
+    """Gains of which none is any: all users let two of three items move, halves hardly any."""
+    n, most = 4000, 4000
+    near = torch.randint(1, n, (n, 8), generator=generator())
+    half = torch.randint(2, (n, 3), generator=generator(1))  # who each of three targets is judged by
+    each = torch.randn(n, 3, 8, 2, generator=generator(2))
+    parts = [torch.ones(n, 3, dtype=torch.bool)], [half == 0, half == 1]
+    moved = []
+    for groups in parts:
+        weight = torch.stack(groups).float()
+        sums = torch.einsum("gnt,ntmd->gnmd", weight, each)
+        squares = torch.einsum("gnt,ntmd->gnmd", weight, each.square())
+        count = weight.sum(2)
+        pays = lower_bounds(sums, squares, count, 1.0)
+        if len(groups) == 2:
+            pays = accepted_by_others(lower_bounds(sums, squares, count, 0.0), pays)
+        else:
+            pays = pays[0]
+        moved.append(len(best_moves(pays, near, most)[0]) / n)
+    assert moved[0] > 0.6
+    assert moved[1] < 2 * 0.16 + 0.02  # two tries at one standard error
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -11,7 +11,16 @@ from torch import Tensor
 from recbole_gr.distributed import processes
 from recbole_gr.model.pit.fading import move
 from recbole_gr.model.pit.indexed import IndexedRecommender
-from recbole_gr.model.pit.moves import best_moves, free_sids, held_out, lower_bounds, nearest_items
+from recbole_gr.model.pit.moves import (
+    accepted_by_others,
+    best_moves,
+    free_sids,
+    half_of,
+    held_out,
+    lower_bounds,
+    nearest_items,
+    of_mass,
+)
 from recbole_gr.model.pit.selection import evaluating, prefix_losses
 from recbole_gr.sid.formats import level_name
 
@@ -35,8 +44,9 @@ class EvolvingItems(IndexedRecommender):
 
     Attributes:
         round_near: ``[n_items, M]`` the neighbours of the round that is being judged, else empty;
-            ``round_sums``, ``round_squares [n_items, M, L - 1]`` of the gains in
-            ``log P(prefix | user)`` and ``round_count [n_items]`` targets so far.
+            ``round_sums``, ``round_squares [G, n_items, M, L - 1]`` of the gains in
+            ``log P(prefix | user)`` and ``round_count [G, n_items]`` targets so far, by two halves
+            of the users who judge or by all (G is 1).
         moved: ``[M, 2 + 2 L]`` all moves in time: number of the round from 1 on, item, SID of
             before, SID of after.
     """
@@ -51,6 +61,7 @@ class EvolvingItems(IndexedRecommender):
         self.n_neighbours, self.share = config["evolve_neighbours"], config["evolve_share"]
         self.every, self.margin = config["evolve_every"], config["evolve_margin"]
         self.n_folds = max(2, round(1 / config["evolve_held_out"]))
+        self.n_groups = 2 if config["evolve_accept"] == "halves" else 1
         self.moves = self.by_items and self.n_levels > 1 and "coevo" not in config["ablate"]
         self.steps_unrefreshed = 0
         self.fold: int | None = None  # of the users who are left out at present
@@ -76,6 +87,10 @@ class EvolvingItems(IndexedRecommender):
         elif judged:  # an epoch goes on that was interrupted
             for name in self.other_parameter_name[:4]:
                 setattr(self, name, getattr(self, name).to(self.codes.device))
+            shape = (self.n_groups, *self.round_near.shape, self.n_levels - 1)
+            self.round_sums = self.round_sums.view(shape)  # checkpoints of before have no groups
+            self.round_squares = self.round_squares.view(shape)
+            self.round_count = self.round_count.view(shape[:2])
 
     def _targets(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """Targets of a batch and which of them count, ``[B, T]`` both."""
@@ -101,9 +116,9 @@ class EvolvingItems(IndexedRecommender):
         everything = torch.arange(self.n_items, device=self.codes.device)
         vectors = torch.cat([self.items(chunk) for chunk in everything.split(4096)])
         self.round_near = nearest_items(vectors, self.n_neighbours, number)
-        shape = (*self.round_near.shape, self.n_levels - 1)
+        shape = (self.n_groups, *self.round_near.shape, self.n_levels - 1)
         self.round_sums, self.round_squares = vectors.new_zeros(shape), vectors.new_zeros(shape)
-        self.round_count = vectors.new_zeros(self.n_items)
+        self.round_count = vectors.new_zeros(shape[:2])
 
     def _end_round(self) -> None:
         empty = torch.zeros(0, device=self.codes.device)
@@ -137,7 +152,11 @@ class EvolvingItems(IndexedRecommender):
             losses = prefix_losses(step, paths.flatten(1, 2), first, self.loss_trie)
         losses = losses.view(*items.shape, -1)  # [H, T, 1 + M, L - 1]
         gains = (losses[:, :, :1] - losses[:, :, 1:]) * counted[..., None, None]
-        self._add(targets.flatten(), gains.flatten(0, 1), counted.flatten().to(gains))
+        rows_of_sums = targets  # of the sums, those of the second half after all of the first
+        if self.n_groups > 1:
+            half = half_of(part[self.USER_ID], self.n_folds).unsqueeze(1)
+            rows_of_sums = targets + half * self.n_items
+        self._add(rows_of_sums.flatten(), gains.flatten(0, 1), counted.flatten().to(gains))
 
     def _rows(self, left_out: Tensor) -> Tensor:
         """The rows to judge. Elsewhere than on a CPU their number may not depend on what they are,
@@ -148,26 +167,33 @@ class EvolvingItems(IndexedRecommender):
         return (~left_out).int().argsort(stable=True)[:room]
 
     def _nothing(self) -> tuple[Tensor, Tensor, Tensor]:
-        gains = self.round_sums.new_zeros(0, *self.round_sums.shape[1:])
+        gains = self.round_sums.new_zeros(0, *self.round_sums.shape[2:])
         return self.round_near.new_zeros(0), gains, gains.new_zeros(0)
 
-    def _add(self, items: Tensor, gains: Tensor, counted: Tensor) -> None:
+    def _add(self, rows: Tensor, gains: Tensor, counted: Tensor) -> None:
         if processes.world_size() > 1:
-            items, gains, counted = processes.all_gather_rows(items, gains, counted)
-        self.round_sums.index_add_(0, items, gains)
-        self.round_squares.index_add_(0, items, gains.square())
-        self.round_count.index_add_(0, items, counted)
+            rows, gains, counted = processes.all_gather_rows(rows, gains, counted)
+        self.round_sums.view(-1, *gains.shape[1:]).index_add_(0, rows, gains)
+        self.round_squares.view(-1, *gains.shape[1:]).index_add_(0, rows, gains.square())
+        self.round_count.view(-1).index_add_(0, rows, counted)
+
+    def _gains(self, codes: Tensor) -> Tensor:
+        """``[n_items, M, L - 1]`` what each move pays beyond its noise, -inf where it is none."""
+        sums, count = self.round_sums, self.round_count
+        by_mass = of_mass(codes, self.round_near, self.popularity + 1, self.sizes)
+        pays = lower_bounds(sums, self.round_squares, count, self.margin) + by_mass
+        if self.n_groups == 1:
+            return pays[0]
+        means = lower_bounds(sums, self.round_squares, count, 0.0)
+        return accepted_by_others(means + by_mass, pays)
 
     @torch.no_grad()
     def _move(self) -> dict[str, dict[str, float]]:
         """End a round; returns its figures, none where no round was judged."""
         if not len(self.round_near):
             return {}
-        codes, mass = self.index.heaviest(), self.popularity + 1
-        bounds = lower_bounds(self.round_sums, self.round_squares, self.round_count, self.margin)
-        most = int(self.share * (self.n_items - 1))
-        parts = codes, self.round_near, bounds, mass, self.sizes, most
-        items, neighbours, depths = best_moves(*parts)
+        codes, most = self.index.heaviest(), int(self.share * (self.n_items - 1))
+        items, neighbours, depths = best_moves(self._gains(codes), self.round_near, most)
         self._end_round()
         figures = {f"at level {level_name(level)}": 0.0 for level in range(self.n_levels)}
         if len(items):

@@ -23,6 +23,12 @@ def held_out(users: Tensor, n_folds: int, fold: int) -> Tensor:
     return (mixed >> 7) % n_folds == fold
 
 
+def half_of(users: Tensor, n_folds: int) -> Tensor:
+    """``[...]`` which half of its fold each user is of, 0 or 1."""
+    mixed = (users * 0x9E3779B1) & 0xFFFFFFFF
+    return (mixed >> 7) // n_folds % 2
+
+
 @torch.no_grad()
 def nearest_items(vectors: Tensor, n: int, seed: int = 0) -> Tensor:
     """``[n_items, n]`` the items of the highest cosine to each, itself left out, 0 where there are
@@ -53,28 +59,26 @@ def prefix_mass(codes: Tensor, mass: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def lower_bounds(sums: Tensor, squares: Tensor, count: Tensor, margin: float) -> Tensor:
-    """Mean gain less ``margin`` standard errors, ``[n, M, D]``; -inf without a target.
+    """Mean gain less ``margin`` standard errors, ``[..., n, M, D]``; -inf without a target.
 
     The variance of an item with few targets is mixed with that of all.
 
     Args:
-        sums, squares: ``[n, M, D]`` of the gains of its held-out targets.
-        count: ``[n]`` targets.
+        sums, squares: ``[..., n, M, D]`` of the gains of its held-out targets.
+        count: ``[..., n]`` targets.
     """
-    n = count.view(-1, 1, 1)
+    n = count[..., None, None]
     mean = sums / n.clamp_min(1)
     spread = (squares - sums * mean).clamp_min(0)
     free = (n - 1).clamp_min(0)
-    pooled = spread.sum((0, 1)) / (free.sum() * sums.shape[1]).clamp_min(1)  # [D]
+    pooled = spread.flatten(0, -2).sum(0) / (free.sum() * sums.shape[-2]).clamp_min(1)  # [D]
     variance = (spread + FEW * pooled) / (free + FEW)
     bound = mean - margin * (variance / n.clamp_min(1)).sqrt()
     return bound.masked_fill(n == 0, float("-inf"))
 
 
-def best_moves(
-    codes: Tensor, near: Tensor, bounds: Tensor, mass: Tensor, sizes: Sequence[int], most: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The items that gain most by the prefix of a neighbour.
+def of_mass(codes: Tensor, near: Tensor, mass: Tensor, sizes: Sequence[int]) -> Tensor:
+    """What each item's prefixes would say more of it, or less, if it moved below its neighbours'.
 
     A prefix says more of an item the better it is predicted for the item's users and the fewer
     other items it stands for. Beside the gain in ``-log P(prefix | user)`` therefore counts
@@ -84,23 +88,54 @@ def best_moves(
     Args:
         codes: ``[n, L]`` the SID of each item.
         near: ``[n, M]`` neighbours, 0 for none.
-        bounds: ``[n, M, L - 1]`` gain in the log-probability of prefixes of 1, 2, ... codes.
         mass: ``[n]`` interactions of each item.
+
+    Returns:
+        ``[n, M, L - 1]``, for prefixes of 1, 2, ... codes; -inf where it is no move.
+    """
+    below = prefix_mass(codes, mass, sizes)  # [n, D]
+    gain = below.log().unsqueeze(1) - (below[near] + mass.view(-1, 1, 1)).log()
+    same = (codes[near] == codes.unsqueeze(1)).int().cummin(2).values.bool()
+    gain = gain.masked_fill(same[..., : below.shape[1]] | (near == 0).unsqueeze(2), float("-inf"))
+    gain[0] = float("-inf")
+    return gain
+
+
+def accepted_by_others(chosen: Tensor, accepted: Tensor) -> Tensor:
+    """Gains of the moves that one half of the users chooses, as the other half has them.
+
+    The best of many uncertain gains is mostly the one that chance has raised most: by the users who
+    choose it, it pays too well. By others it is one gain with no more noise than its own.
+
+    Args:
+        chosen, accepted: ``[2, n, M, D]`` gains of all moves by each half, those to choose by and
+            those, less their noise, to accept by.
+
+    Returns:
+        ``[n, M, D]``, -inf for moves that neither half chooses; of a move that both choose the
+        larger.
+    """
+    gain, place = chosen.flatten(2).max(2, keepdim=True)  # [2, n, 1]
+    others = accepted.flip(0).flatten(2)
+    found = torch.full_like(others, float("-inf"))
+    found.scatter_(2, place, others.gather(2, place).masked_fill(gain <= 0, float("-inf")))
+    return found.max(0).values.view(chosen.shape[1:])
+
+
+def best_moves(gains: Tensor, near: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The items that gain most by the prefix of a neighbour, each by its best move.
+
+    Args:
+        gains: ``[n, M, D]`` by the first 1, 2, ... codes of each neighbour.
+        near: ``[n, M]`` neighbours.
         most: moves at most.
 
     Returns:
         ``(items [m], neighbours [m], depths [m])``, largest gain first, all above 0; so many codes
         of the neighbour are to be taken.
     """
-    below = prefix_mass(codes, mass, sizes)  # [n, D]
-    n_depths = below.shape[1]
-    if not n_depths:
-        return near.new_zeros(0), near.new_zeros(0), near.new_zeros(0)
-    gain = bounds + below.log().unsqueeze(1) - (below[near] + mass.view(-1, 1, 1)).log()
-    same = (codes[near] == codes.unsqueeze(1)).int().cummin(2).values.bool()[..., :n_depths]
-    gain = gain.masked_fill(same | (near == 0).unsqueeze(2), float("-inf"))
-    gain[0] = float("-inf")
-    best, place = gain.flatten(1).max(1)
+    n_depths = gains.shape[2]
+    best, place = gains.flatten(1).max(1)
     top, items = best.topk(min(most, MOST_MOVES, len(best)))
     items = items[top > 0]
     place = place[items]
