@@ -1,6 +1,7 @@
 """The benchmark scripts run, and compare like with like. Nothing here asserts a speed."""
 
 import json
+import math
 import re
 
 import baseline_epoch
@@ -15,6 +16,7 @@ import kept_memory
 import numpy as np
 import paired
 import pit_cost
+import pit_moves
 import pytest
 import tokenizer_cost
 import tokenizer_study
@@ -24,6 +26,7 @@ import trie_loss
 import trie_scale
 import yaml
 from runs import SMALL
+from torch import Tensor
 
 from recbole_gr.config.parsing import properties_dir
 from recbole_gr.sid.exchange import read_json
@@ -152,6 +155,49 @@ def test_pit_cost_times_both_phases_and_a_synthetic_index(settings, capsys):
     assert figures["index_bytes"] == pytest.approx(8 * (3 * 2 + 3 * 4) * 301 / 300)
     assert figures["trie_bytes"] > 0 and figures["refresh"] > 0 and figures["trie"] > 0
     assert len(ratio_lines(capsys)) == 1
+
+
+def test_pit_moves_judges_rules_by_users_who_had_no_say(settings, tmp_path, capsys):
+    study = tmp_path / "study.yaml"
+    pit = {"train_batch_size": 32, "epochs": 3, "warmup_epochs": 1, "evolve_every": 1, "seed": 1}
+    pit |= {"evolve_share": 1.0, "show_progress": False}
+    study.write_text(yaml.safe_dump({"settings": pit}), encoding="utf-8")
+    given = [f"{a}={b}" for a, b in zip(settings[::2], settings[1::2])]
+    found = pit_moves.main([str(study), *given])
+    assert set(found) == {"all, 1", "all, 2", "halves, 1", "halves, 2"}
+    for (n_moves, targets, mean, error, of_all), *_ in found.values():
+        assert n_moves >= 0 and targets >= 0 and all(map(math.isfinite, (mean, error, of_all)))
+    assert found["all, 1"][0][0] > 0
+    assert len(ratio_lines(capsys)) == 1
+
+
+def test_moves_are_paid_for_by_targets_that_the_rule_did_not_see():
+    """Against loops: the rule by four parts of the users, the gains by the fifth."""
+    made = torch.Generator().manual_seed(0)
+    n = 12
+    round_ = pit_moves.Round.__new__(pit_moves.Round)
+    round_.near = torch.randint(1, n, (n, 2), generator=made)
+    round_.by_mass = torch.randn(n, 2, 1, generator=made)
+    round_.by_mass[0] = -math.inf
+    round_.items = torch.randint(1, n, (60,), generator=made)
+    round_.users = torch.arange(60) * 7919
+    round_.gains = torch.randn(60, 2, 1, generator=made)
+    round_.n_folds, round_.most = 4, n
+    part = ((round_.users * 0x85EBCA6B) & 0xFFFFFFFF) // 512 % 5
+    assert len(part.unique()) == 5
+    total, targets, n_moves = 0.0, 0, 0
+    for one in range(5):
+        moves = round_.moves("all", 1.0, part != one)
+        for item, neighbour, depth in zip(*map(Tensor.tolist, moves)):
+            place = round_.near[item].tolist().index(neighbour)
+            n_moves += 1
+            for row in ((round_.items == item) & (part == one)).nonzero().flatten():
+                total += float(round_.gains[row, place, depth - 1])
+                total += float(round_.by_mass[item, place, depth - 1])
+                targets += 1
+    moves, others, mean, _, of_all = round_.paid("all", 1.0)
+    assert (moves, others) == (n_moves / 5, targets) and targets > 5
+    assert mean == pytest.approx(total / targets) and of_all == pytest.approx(total / 60)
 
 
 def test_intrr_cost_reads_the_presets():

@@ -23,7 +23,15 @@ from planted import N_USERS, SIZES, arms_of_one_warm_up, log_prob_of_targets, pl
 
 from recbole_gr.model.pit.behaviour import mutual_information
 from recbole_gr.model.pit.fading import move
-from recbole_gr.model.pit.moves import best_moves, free_sids, half_of, held_out, nearest_items, of_mass
+from recbole_gr.model.pit.moves import (
+    best_moves,
+    free_sids,
+    half_of,
+    held_out,
+    lower_bounds,
+    nearest_items,
+    of_mass,
+)
 
 ITEMS = {"evolve": "items", "evolve_every": 1, "evolve_held_out": 0.5}
 
@@ -208,7 +216,8 @@ def test_collaborative_alignment_decides_who_the_neighbours_are():
 
 
 def test_a_round_moves_the_share_asked_for_and_states_it():
-    model, batch = judging(evolve_margin=0.0, evolve_share=0.2)
+    options = {"evolve_margin": 0.0, "evolve_share": 0.2, "evolve_accept": "all"}
+    model, batch = judging(**options)
     model.probe = batch
     model.calculate_loss(batch)
     before, edges = model.index.heaviest(), model.index.edges()[0]
@@ -231,7 +240,7 @@ def test_a_round_moves_the_share_asked_for_and_states_it():
     assert (versions["start"] == model.codes).all()
     assert (versions[f"round {model.round}"][1:] == model.index.heaviest()[1:]).all()
     assert set(model.moved[:, 1].tolist()) == set(changed.nonzero().flatten().tolist())
-    again = judging(evolve_margin=0.0, evolve_share=0.2)[0]
+    again = judging(**options)[0]
     again.load_other_parameter(model.other_parameter())  # as a checkpoint does
     assert (again.sid_versions()[f"round {model.round}"] == versions[f"round {model.round}"]).all()
 
@@ -251,6 +260,47 @@ def test_the_index_of_items_that_evolve_takes_less_than_200_bytes_an_item():
     model = evolving(small_pit(**ITEMS))
     held = model.index.memory_bytes() + model.pool.nbytes + model.pool_log_prob.nbytes
     assert (held + model.trie.memory_bytes()) / N_ITEMS < 200
+
+
+def test_half_of_the_users_choose_and_the_others_accept():
+    """Against loops over the sums of each half; a checkpoint of before goes on as it began."""
+    model, batch = judging(evolve_margin=0.5)
+    for seed in range(3):  # few users: gains of their own
+        model.round_sums += torch.randn(model.round_sums.shape, generator=torch.manual_seed(seed))
+        model.round_squares += model.round_sums.square()
+        model.round_count += 1
+    model.calculate_loss(batch)
+    sums, squares, count = model.round_sums, model.round_squares, model.round_count
+    codes = model.index.heaviest()
+    by_mass = of_mass(codes, model.round_near, model.popularity + 1, model.sizes)
+    means = lower_bounds(sums, squares, count, 0.0) + by_mass
+    pays = lower_bounds(sums, squares, count, 0.5) + by_mass
+    gains, n_accepted = model._gains(codes), 0
+    for item in range(1, N_ITEMS + 1):
+        of_item = {}
+        for half in (0, 1):
+            place = int(means[half, item].flatten().argmax())
+            if float(means[half, item].flatten()[place]) > 0:
+                gain = float(pays[1 - half, item].flatten()[place])
+                of_item[place] = max(gain, of_item.get(place, -math.inf))
+        for place, gain in enumerate(gains[item].flatten().tolist()):
+            assert gain == pytest.approx(of_item.get(place, -math.inf))
+        n_accepted += any(gain > 0 for gain in of_item.values())
+    before = codes.clone()
+    assert 0 < n_accepted
+    moved = model.end_epoch()["items moved"]["all"]
+    assert 0 < moved <= n_accepted and not torch.equal(model.index.heaviest(), before)
+
+    old, batch = judging(evolve_accept="all")
+    old.calculate_loss(batch)
+    state = old.other_parameter()
+    for name in ("round_sums", "round_squares", "round_count"):
+        state[name] = state[name][0]
+    again = judging()[0]
+    again.load_other_parameter(state)
+    again.begin_epoch(0, 10)
+    assert torch.equal(again._gains(codes), old._gains(codes))
+    again.calculate_loss(batch)
 
 
 # Planted groups

@@ -248,6 +248,7 @@ def test_a_model_saved_with_added_items_is_loaded_with_them(options):
         ({"architecture": "decoder_only"}, "architecture: 'decoder_only'.*lazy_decoder"),
         ({**ENCODER, "train_sample": "sequence"}, "train_sample: sequence needs"),
         ({"history_input": "text"}, "history_input: 'text'"),
+        ({"evolve_accept": "some"}, "evolve_accept: 'some' is not one of halves, all"),
         ({"select": "least"}, "select: 'least' is not one of item, min"),
         ({"merge": "mean"}, "merge: 'mean'"),
         ({"n_candidates": 0}, "n_candidates: 0 must be an integer of at least 1"),
@@ -277,3 +278,18 @@ def test_what_is_left_open_follows_from_other_keys():
     assert (config["n_candidates"], config["index_size"]) == (1, 1)
     assert (config["warmup_epochs"], config["warmup_stopping_step"]) == (1, 10)
     assert config["train_sample"] == "sequence"
+
+
+@pytest.mark.parametrize(
+    "options, accept",
+    [
+        ({"evolve": "items"}, "halves"),
+        ({"evolve": "items", "evolve_accept": "all"}, "all"),
+        ({"evolve": "items", "ablate": "coevo", "evolve_accept": "all"}, None),
+        ({"evolve": "pairs"}, None),
+    ],
+)
+def test_who_accepts_is_a_key_of_items_that_move(options, accept):
+    config = class_settings(pit_module.PIT, "model", {**SMALL_PIT, **options})
+    pit_module.PIT.prepare_config(config)
+    assert config["evolve_accept"] == accept

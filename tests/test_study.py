@@ -17,6 +17,7 @@ from runs import here
 
 from recbole_gr.errors import ConfigError
 from recbole_gr.model.intrr.model import IntRR
+from recbole_gr.model.pit.model import PIT
 from recbole_gr.registry import get_trainer
 from recbole_gr.report.ranks import metric_of
 from recbole_gr.run import model as run
@@ -25,6 +26,8 @@ from recbole_gr.storage.checkpoint import versions
 from recbole_gr.storage.run_files import held
 from recbole_gr.study import workers
 from recbole_gr.study.command import main
+from recbole_gr.study.earlier import is_run_of
+from recbole_gr.study.plan import Cell
 from recbole_gr.study.runner import finished_runs, study
 from recbole_gr.study.store import finished
 from recbole_gr.study.study_file import read_study
@@ -167,6 +170,19 @@ def test_a_run_from_before_a_key_existed_is_found_where_the_key_has_its_default(
         study(file(**one), workers=here)
         as_of_then("n_layers", **changed)
         assert study(file(**one), workers=here)["done"] == 1 and len(runs()) == 2
+
+
+def test_a_run_from_before_a_key_is_of_what_the_model_says_it_did_then():
+    def is_one(value, key="evolve_accept", default=None):
+        then = {"evolve": "items"}
+        inputs = {"version": 1, "files": {}, "settings": {**then, key: value}}
+        cell = Cell("PIT", "PIT", "tiny", 1, {}, "key", inputs=inputs)
+        return is_run_of({**inputs, "settings": then}, cell)
+
+    assert PIT.settings_before == {"evolve_accept": "all"}
+    assert is_one("all") and is_one(None)  # None where no item moves, whoever accepts
+    assert not is_one("halves")
+    assert is_one(0.1, "evolve_share") and not is_one(0.2, "evolve_share")
 
 
 def test_a_models_own_version_of_results_makes_its_runs_others(file, monkeypatch):

@@ -17,7 +17,8 @@ _NO_DATASET = ""  # the default of a key, not what the file of a data set makes 
 def is_run_of(inputs: Any, cell: Cell) -> bool:
     """Whether a run gave what this cell would give: the same version of results, bytes of files and
     settings, but for keys that came since and have their defaults here. A new key's default leaves
-    results as they were; where it does not, `RESULTS_VERSION` is counted up.
+    results as they were; where it does not, the model's `settings_before` says what does, or
+    `RESULTS_VERSION` is counted up.
 
     Args:
         inputs: of the run, as its task has them; anything else is of no run.
@@ -36,7 +37,12 @@ def is_run_of(inputs: Any, cell: Cell) -> bool:
         return True
     model = registry.get_model(cell.model)
     defaults = plain(default_settings(model, _NO_DATASET, settings.get("tokenizer")).values)
-    return all(key in defaults and defaults[key] == settings[key] for key in new)
+    before = getattr(model, "settings_before", {})
+    return all(
+        settings[key] in (before[key], None) if key in before
+        else key in defaults and defaults[key] == settings[key]
+        for key in new
+    )  # fmt: skip
 
 
 def siblings(folder: Path) -> list[Path]:

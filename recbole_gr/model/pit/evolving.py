@@ -12,14 +12,13 @@ from recbole_gr.distributed import processes
 from recbole_gr.model.pit.fading import move
 from recbole_gr.model.pit.indexed import IndexedRecommender
 from recbole_gr.model.pit.moves import (
-    accepted_by_others,
     best_moves,
     free_sids,
     half_of,
     held_out,
-    lower_bounds,
     nearest_items,
     of_mass,
+    what_pays,
 )
 from recbole_gr.model.pit.selection import evaluating, prefix_losses
 from recbole_gr.sid.formats import level_name
@@ -38,9 +37,10 @@ class EvolvingItems(IndexedRecommender):
 
     Every round leaves a fold of the training users out of the steps of its epochs. In its last
     epoch the losses of these users' targets are compared for the prefixes that the item has and
-    those of its nearest items by their vectors, which collaborative alignment has moved. At the
-    end the items with the largest gains beyond their noise get a free SID there; the SID of before
-    stays behind in the index and fades.
+    those of its nearest items by their vectors, which collaborative alignment has moved. Half of
+    the users choose the best for each item, the others accept it where it pays by more than its
+    noise, and the other way round. At the end the items with the largest gains get a free SID
+    there; the SID of before stays behind in the index and fades.
 
     Attributes:
         round_near: ``[n_items, M]`` the neighbours of the round that is being judged, else empty;
@@ -54,6 +54,9 @@ class EvolvingItems(IndexedRecommender):
     other_parameter_name = (
         "round_near", "round_sums", "round_squares", "round_count", "steps_unrefreshed", "moved",
     )  # fmt: skip
+    round_sums: Tensor
+    round_squares: Tensor
+    round_count: Tensor
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):
         super().__init__(config, dataset, sid, content)
@@ -87,10 +90,9 @@ class EvolvingItems(IndexedRecommender):
         elif judged:  # an epoch goes on that was interrupted
             for name in self.other_parameter_name[:4]:
                 setattr(self, name, getattr(self, name).to(self.codes.device))
-            shape = (self.n_groups, *self.round_near.shape, self.n_levels - 1)
-            self.round_sums = self.round_sums.view(shape)  # checkpoints of before have no groups
-            self.round_squares = self.round_squares.view(shape)
-            self.round_count = self.round_count.view(shape[:2])
+            if self.round_count.dim() == 1:  # a checkpoint of when all users were one group
+                for name in self.other_parameter_name[1:4]:
+                    setattr(self, name, getattr(self, name).unsqueeze(0))
 
     def _targets(self, interaction: Interaction) -> tuple[Tensor, Tensor]:
         """Targets of a batch and which of them count, ``[B, T]`` both."""
@@ -153,7 +155,7 @@ class EvolvingItems(IndexedRecommender):
         losses = losses.view(*items.shape, -1)  # [H, T, 1 + M, L - 1]
         gains = (losses[:, :, :1] - losses[:, :, 1:]) * counted[..., None, None]
         rows_of_sums = targets  # of the sums, those of the second half after all of the first
-        if self.n_groups > 1:
+        if len(self.round_count) > 1:
             half = half_of(part[self.USER_ID], self.n_folds).unsqueeze(1)
             rows_of_sums = targets + half * self.n_items
         self._add(rows_of_sums.flatten(), gains.flatten(0, 1), counted.flatten().to(gains))
@@ -178,14 +180,9 @@ class EvolvingItems(IndexedRecommender):
         self.round_count.view(-1).index_add_(0, rows, counted)
 
     def _gains(self, codes: Tensor) -> Tensor:
-        """``[n_items, M, L - 1]`` what each move pays beyond its noise, -inf where it is none."""
-        sums, count = self.round_sums, self.round_count
         by_mass = of_mass(codes, self.round_near, self.popularity + 1, self.sizes)
-        pays = lower_bounds(sums, self.round_squares, count, self.margin) + by_mass
-        if self.n_groups == 1:
-            return pays[0]
-        means = lower_bounds(sums, self.round_squares, count, 0.0)
-        return accepted_by_others(means + by_mass, pays)
+        judged = self.round_sums, self.round_squares, self.round_count
+        return what_pays(*judged, by_mass, self.margin)
 
     @torch.no_grad()
     def _move(self) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,6 +46,7 @@ class PIT(ChoosingSIDs):
 
     trainer = "recbole_gr.trainer.pit:PITTrainer"
     results_version = 1
+    settings_before = MappingProxyType({"evolve_accept": "all"})
     probe: Interaction | None = None
 
     def __init__(self, config: Config, dataset: Dataset, sid: SIDTable, content: Tensor):

@@ -122,6 +122,24 @@ def accepted_by_others(chosen: Tensor, accepted: Tensor) -> Tensor:
     return found.max(0).values.view(chosen.shape[1:])
 
 
+def what_pays(
+    sums: Tensor, squares: Tensor, count: Tensor, by_mass: Tensor, margin: float
+) -> Tensor:
+    """``[n, M, D]`` what each move pays beyond its noise, -inf where it is none.
+
+    Args:
+        sums, squares: ``[G, n, M, D]`` of the gains of targets by all users (G is 1), or by two
+            halves, each of which accepts what the other chooses.
+        count: ``[G, n]`` targets.
+        by_mass: ``[n, M, D]`` from :func:`of_mass`.
+        margin: standard errors that are its noise.
+    """
+    pays = lower_bounds(sums, squares, count, margin) + by_mass
+    if len(count) == 1:
+        return pays[0]
+    return accepted_by_others(lower_bounds(sums, squares, count, 0.0) + by_mass, pays)
+
+
 def best_moves(gains: Tensor, near: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
     """The items that gain most by the prefix of a neighbour, each by its best move.
 

@@ -17,6 +17,10 @@ def prepare(config: dict) -> None:
     by_items = config["evolve"] == "items"
     if "coevo" in config["ablate"]:
         config["n_candidates"] = 1
+    if not by_items or "coevo" in config["ablate"]:
+        config["evolve_accept"] = None  # no item moves
+    elif config["evolve_accept"] is None:
+        config["evolve_accept"] = "halves"
     for key, default in (
         ("index_size", 2 if by_items else config["n_candidates"]),
         ("lambda_item", 1.0 if by_items else 0.0),
