@@ -118,7 +118,7 @@ def main(arguments=None):
     """Print the table; returns ``{rule: [figures of each round]}``."""
     study, *given = sys.argv[1:] if arguments is None else list(arguments)
     settings = yaml.safe_load(Path(study).read_text(encoding="utf-8"))["settings"]
-    settings |= {"evolve": "items", "evolve_margin": 1e6, "eval_likelihood": False}
+    settings |= {"evolve": "items", "evolve_margin": 1e6}
     with Watched() as watched:
         run_recbole_gr("PIT", config_dict=settings, cmd_args=given)
     found = {name: [one.paid(*rule) for one in watched.rounds] for name, rule in RULES.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,8 +45,6 @@ class GenerativeRecommender(SequentialRecommender):
         ranks_items: something is added to the scores of SIDs, item by item (:meth:`beside`).
         codes_in_order: a code of a SID is predicted from those before it.
         results_version: counted up when the same settings and data give other results than before.
-        settings_before: of keys that came later with another default, the value that results of
-            before are of; those that have none (None) are of any.
         tokenizes_items: :meth:`add_items` codes new items, in the place of the fitted tokenizer.
         of_sids: how the names of weights begin that are learned of the SIDs of single items.
         of_data: names of what is saved with the weights but follows from the data alone.
@@ -67,7 +64,6 @@ class GenerativeRecommender(SequentialRecommender):
     ranks_items = False
     codes_in_order = True
     results_version = 0
-    settings_before: Mapping[str, Any] = MappingProxyType({})
     tokenizes_items = False
     of_sids: tuple[str, ...] = ()
     of_data: tuple[str, ...] = ()

@@ -41,6 +41,8 @@ class PIT(ChoosingSIDs):
     another SID at the end of a round. Sizes and switches are in ``properties/model/PIT.yaml``.
 
     Attributes:
+        settings_before: of keys that came later with another default, the value that results of
+            before are of (:func:`recbole_gr.study.earlier.is_run_of`).
         probe: a few training rows by whose loss a change of the index is stated; or None.
     """
 
