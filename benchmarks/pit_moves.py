@@ -77,7 +77,8 @@ class Round:
         self.near, self.n_folds = model.round_near, model.n_folds
         self.most = int(model.share * (model.n_items - 1))
         mass = model.popularity + 1
-        self.by_mass = of_mass(model.index.heaviest(), self.near, mass, model.sizes)
+        codes = model.index.heaviest()
+        self.by_mass = of_mass(codes, self.near, mass, model.sizes, model.of_items)
 
     def sums(self, chosen):
         """Sums, squares and counts of the targets chosen ``[N]``."""

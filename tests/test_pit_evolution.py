@@ -57,10 +57,13 @@ def moved_item(model, item=5):
 
 
 @EVERY
-@pytest.mark.parametrize("accept", ["all", "halves"])
+@pytest.mark.parametrize("accept, gain", [("all", "item"), ("halves", "prefix")])
 @pytest.mark.parametrize("normalisation", ["codebook", "trie"])
-def test_gains_are_those_of_the_users_left_out_target_by_target(options, normalisation, accept):
-    model, batch = judging(**options, loss_normalisation=normalisation, evolve_accept=accept)
+def test_gains_are_those_of_the_users_left_out_target_by_target(
+    options, normalisation, accept, gain
+):
+    rule = {"loss_normalisation": normalisation, "evolve_accept": accept, "evolve_gain": gain}
+    model, batch = judging(**options, **rule)
     model.calculate_loss(batch)
     sums, count = torch.zeros_like(model.round_sums), torch.zeros_like(model.round_count)
     model.eval()
@@ -75,19 +78,20 @@ def test_gains_are_those_of_the_users_left_out_target_by_target(options, normali
             target = int(one["item_id"])
             count[half[row], target] += 1
             own = slow_prefixes(model, one, model.index.heaviest(torch.tensor([target]))[0])
+            own = own[:2] if gain == "prefix" else own[2:]  # whole, for both depths
             for m, other in enumerate(model.round_near[target]):
-                new = slow_prefixes(model, one, model.index.heaviest(other[None])[0])
+                new = slow_prefixes(model, one, model.index.heaviest(other[None])[0])[:2]
                 sums[half[row], target, m] += torch.tensor(new) - torch.tensor(own)
     assert torch.equal(model.round_count, count)
     torch.testing.assert_close(model.round_sums, sums, atol=2e-4, rtol=1e-4)
 
 
 def slow_prefixes(model, one, sid):
-    """Log-probability of the first code and of the first two, as training normalises them."""
+    """Log-probability of the first code, the first two and all, as training normalises them."""
     reading = model._read(one, False)
     codes = model.index.edges()[0]
     total, found = 0.0, []
-    for level in range(2):
+    for level in range(3):
         shown = sid.clone()
         shown[level:] = 0
         logits = model.user_to_token.logits(reading, shown[None, None])[level][0, 0]
@@ -301,6 +305,35 @@ def test_half_of_the_users_choose_and_the_others_accept():
     again.begin_epoch(0, 10)
     assert torch.equal(again._gains(codes), old._gains(codes))
     again.calculate_loss(batch)
+
+
+def test_items_that_are_known_well_or_on_the_way_stay():
+    model, batch = judging(evolve_accept="all", evolve_margin=0.0)
+    model.calculate_loss(batch)
+    codes, gains = model.index.heaviest(), model._gains(model.index.heaviest())
+    may = gains.amax((1, 2)).isfinite()
+    often = model.popularity > model.popularity[may].median()
+    assert 0 < int((may & often).sum()) < int(may.sum())
+    model.most_taken = float(model.popularity[may].median())
+    few = model._gains(codes)
+    assert few[often].isinf().all() and torch.equal(few[~often], gains[~often])
+    model.most_taken, model.once_faded = None, True
+    assert torch.equal(model._gains(codes), gains)  # nobody has moved
+    item = int((may & (torch.arange(N_ITEMS + 1) > 0)).nonzero()[0])
+    moved_item(model, item)
+    then = model._gains(model.index.heaviest())
+    assert then[item].isinf().all() and then[may].isfinite().any()
+
+
+def test_a_round_of_moves_by_lot_moves_as_many_others():
+    by_rule, batch = judging(evolve_accept="all", evolve_margin=0.0, evolve_share=1.0)
+    by_lot, _ = judging(evolve_accept="random", evolve_margin=0.0, evolve_share=1.0)
+    both = []
+    for model in (by_rule, by_lot):
+        model.calculate_loss(batch)
+        both.append(model.end_epoch()["items moved"]["all"])
+    assert both[0] > 0 and both[1] >= 0.5 * both[0]  # a place may be taken
+    assert not torch.equal(by_rule.index.heaviest(), by_lot.index.heaviest())
 
 
 # Planted groups

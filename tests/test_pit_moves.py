@@ -12,6 +12,7 @@ from recbole_gr.model.pit.index import BeamIndex
 from recbole_gr.model.pit.moves import (
     accepted_by_others,
     best_moves,
+    drawn,
     free_sids,
     half_of,
     held_out,
@@ -115,6 +116,35 @@ def test_the_best_moves_are_those_of_a_loop_over_items_neighbours_and_depths(see
     for item, (other, depth) in zip(ranked, found):
         assert torch.equal(codes[other, :depth], codes[expected[item][1], :depth])
         assert depth == expected[item][2]
+
+
+def test_a_share_of_the_whole_sid_is_what_an_item_has():
+    codes = torch.tensor([[0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 2, 0], [2, 0, 0]])
+    mass = torch.tensor([1.0, 2, 3, 4, 5])
+    near = torch.tensor([[0, 0], [3, 4], [3, 0], [1, 2], [1, 3]])
+    gain = of_mass(codes, near, mass, SIZES, of_items=True)
+    assert gain[0].isinf().all() and gain[2, 1].isinf().all()
+    assert gain[1, 0, 0].isinf()  # the prefix that it has
+    assert float(gain[1, 0, 1]) == pytest.approx(math.log(5) - math.log(4 + 2))
+    assert float(gain[1, 1, 0]) == pytest.approx(math.log(5) - math.log(5 + 2))
+    assert float(gain[4, 0, 0]) == pytest.approx(math.log(5) - math.log(9 + 5))
+    assert float(gain[4, 0, 1]) == pytest.approx(math.log(5) - math.log(5 + 5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_lot_draws_as_many_items_as_a_rule_moves(seed):
+    gains = torch.randn(40, 3, 2, generator=generator(seed)) - 1
+    by_mass = torch.zeros_like(gains).masked_fill(gains < -2, -math.inf)
+    by_mass[5:9] = -math.inf
+    gains = gains.masked_fill(by_mass.isinf(), -math.inf)
+    lot = drawn(gains, by_mass, seed)
+    assert torch.equal(lot, drawn(gains, by_mass, seed))
+    allowed = lot.isfinite()
+    assert bool((by_mass[allowed] == 0).all())
+    moving = (gains.amax((1, 2)) > 0).sum()
+    assert int((lot.amax((1, 2)) > 0).sum()) == int(moving)
+    near = torch.arange(120).view(40, 3)
+    assert len(best_moves(lot, near, 40)[0]) == int(moving)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 #: What decides the co-evolution alone: warm-ups that differ in nothing else are the same.
 OF_THE_CO_EVOLUTION = frozenset(
     "evolve evolve_share evolve_every evolve_held_out evolve_neighbours evolve_margin "
-    "evolve_accept lambda_item freeze_i2t i2t_learning_rate n_candidates select coevo_rate epochs "
-    "stopping_step warmup_from warmup_dir index_size index_decay index_prior_weight "
-    "index_temperature index_threshold refresh_every ablate".split()
+    "evolve_accept evolve_gain evolve_interactions evolve_faded lambda_item freeze_i2t "
+    "i2t_learning_rate n_candidates select coevo_rate epochs stopping_step warmup_from "
+    "warmup_dir index_size index_decay index_prior_weight index_temperature index_threshold "
+    "refresh_every ablate".split()
 )
 
 

@@ -13,6 +13,7 @@ from recbole_gr.model.pit.fading import move
 from recbole_gr.model.pit.indexed import IndexedRecommender
 from recbole_gr.model.pit.moves import (
     best_moves,
+    drawn,
     free_sids,
     half_of,
     held_out,
@@ -20,7 +21,7 @@ from recbole_gr.model.pit.moves import (
     of_mass,
     what_pays,
 )
-from recbole_gr.model.pit.selection import evaluating, prefix_losses
+from recbole_gr.model.pit.selection import evaluating, path_losses, prefix_losses
 from recbole_gr.sid.formats import level_name
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ class EvolvingItems(IndexedRecommender):
         self.n_neighbours, self.share = config["evolve_neighbours"], config["evolve_share"]
         self.every, self.margin = config["evolve_every"], config["evolve_margin"]
         self.n_folds = max(2, round(1 / config["evolve_held_out"]))
-        self.n_groups = 2 if config["evolve_accept"] == "halves" else 1
+        self.accept, self.of_items = config["evolve_accept"], config["evolve_gain"] == "item"
+        self.n_groups = 2 if self.accept == "halves" else 1
+        self.most_taken, self.once_faded = config["evolve_interactions"], config["evolve_faded"]
         self.moves = self.by_items and self.n_levels > 1 and "coevo" not in config["ablate"]
         self.steps_unrefreshed = 0
         self.fold: int | None = None  # of the users who are left out at present
@@ -148,12 +151,18 @@ class EvolvingItems(IndexedRecommender):
         items = torch.cat([targets.unsqueeze(2), near], 2)
         paths = self.index.heaviest(items)  # [H, T, 1 + M, L]
         with evaluating(self.user_to_token):
-            step = self.user_to_token.start(self._read(part, self.whole))
+            reading = self._read(part, self.whole)
             target = torch.arange(targets.shape[1], device=targets.device)
             first = target.repeat_interleave(items.shape[2]).expand(len(targets), -1)
+            step = self.user_to_token.start(reading)
             losses = prefix_losses(step, paths.flatten(1, 2), first, self.loss_trie)
-        losses = losses.view(*items.shape, -1)  # [H, T, 1 + M, L - 1]
-        gains = (losses[:, :, :1] - losses[:, :, 1:]) * counted[..., None, None]
+            losses = losses.view(*items.shape, -1)  # [H, T, 1 + M, L - 1]
+            has = losses[:, :, :1]
+            if self.of_items:
+                step, first = self.user_to_token.start(reading), target.expand(len(targets), -1)
+                whole = path_losses(step, paths[:, :, 0], first, self.loss_trie) * self.n_levels
+                has = whole[:, :, None, None]
+        gains = (has - losses[:, :, 1:]) * counted[..., None, None]
         rows_of_sums = targets  # of the sums, those of the second half after all of the first
         if len(self.round_count) > 1:
             half = half_of(part[self.USER_ID], self.n_folds).unsqueeze(1)
@@ -180,9 +189,17 @@ class EvolvingItems(IndexedRecommender):
         self.round_count.view(-1).index_add_(0, rows, counted)
 
     def _gains(self, codes: Tensor) -> Tensor:
-        by_mass = of_mass(codes, self.round_near, self.popularity + 1, self.sizes)
+        taken = self.popularity
+        by_mass = of_mass(codes, self.round_near, taken + 1, self.sizes, self.of_items)
+        stays = torch.zeros_like(taken, dtype=torch.bool)
+        if self.most_taken is not None:
+            stays |= taken > self.most_taken
+        if self.once_faded:
+            stays |= (self.index.weight > 0).sum(1) > 1
+        by_mass = by_mass.masked_fill(stays.view(-1, 1, 1), float("-inf"))
         judged = self.round_sums, self.round_squares, self.round_count
-        return what_pays(*judged, by_mass, self.margin)
+        gains = what_pays(*judged, by_mass, self.margin)
+        return drawn(gains, by_mass, self.round) if self.accept == "random" else gains
 
     @torch.no_grad()
     def _move(self) -> dict[str, dict[str, float]]:

@@ -77,7 +77,9 @@ def lower_bounds(sums: Tensor, squares: Tensor, count: Tensor, margin: float) ->
     return bound.masked_fill(n == 0, float("-inf"))
 
 
-def of_mass(codes: Tensor, near: Tensor, mass: Tensor, sizes: Sequence[int]) -> Tensor:
+def of_mass(
+    codes: Tensor, near: Tensor, mass: Tensor, sizes: Sequence[int], of_items: bool = False
+) -> Tensor:
     """What each item's prefixes would say more of it, or less, if it moved below its neighbours'.
 
     A prefix says more of an item the better it is predicted for the item's users and the fewer
@@ -89,12 +91,19 @@ def of_mass(codes: Tensor, near: Tensor, mass: Tensor, sizes: Sequence[int]) -> 
         codes: ``[n, L]`` the SID of each item.
         near: ``[n, M]`` neighbours, 0 for none.
         mass: ``[n]`` interactions of each item.
+        of_items: the gain beside it is over ``-log P(SID | user)`` of the item's whole SID; then
+            what it has is its share of that SID.
 
     Returns:
         ``[n, M, L - 1]``, for prefixes of 1, 2, ... codes; -inf where it is no move.
     """
     below = prefix_mass(codes, mass, sizes)  # [n, D]
-    gain = below.log().unsqueeze(1) - (below[near] + mass.view(-1, 1, 1)).log()
+    if of_items:
+        _, group = torch.unique(sid_keys(codes, sizes), return_inverse=True)
+        has = torch.zeros_like(mass).index_add(0, group, mass)[group].view(-1, 1, 1)
+    else:
+        has = below.unsqueeze(1)
+    gain = has.log() - (below[near] + mass.view(-1, 1, 1)).log()
     same = (codes[near] == codes.unsqueeze(1)).int().cummin(2).values.bool()
     gain = gain.masked_fill(same[..., : below.shape[1]] | (near == 0).unsqueeze(2), float("-inf"))
     gain[0] = float("-inf")
@@ -138,6 +147,21 @@ def what_pays(
     if len(count) == 1:
         return pays[0]
     return accepted_by_others(lower_bounds(sums, squares, count, 0.0) + by_mass, pays)
+
+
+def drawn(gains: Tensor, by_mass: Tensor, seed: int) -> Tensor:
+    """Gains by which as many items move as by ``gains [n, M, D]``, but any and anywhere: a control.
+
+    Args:
+        by_mass: ``[n, M, D]`` -inf where it is no move.
+    """
+    made = torch.Generator().manual_seed(seed)
+    chance = 1 + torch.rand(gains.shape, generator=made).to(gains)
+    chance = chance.masked_fill(by_mass.isinf(), float("-inf"))
+    order = torch.rand(len(gains), generator=made).to(gains)
+    order = order.masked_fill(chance.amax((1, 2)).isinf(), 2.0)  # who cannot move comes last
+    moves = order.argsort().argsort() < (gains.amax((1, 2)) > 0).sum()
+    return chance.masked_fill(~moves.view(-1, 1, 1), float("-inf"))
 
 
 def best_moves(gains: Tensor, near: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
