@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import baseline_epoch
 import catalogue
@@ -18,6 +19,7 @@ import paired
 import pit_cost
 import pit_moves
 import pytest
+import tempered
 import tokenizer_cost
 import tokenizer_study
 import torch
@@ -28,7 +30,9 @@ import yaml
 from runs import SMALL
 from torch import Tensor
 
+from recbole_gr import run_recbole_gr
 from recbole_gr.config.parsing import properties_dir
+from recbole_gr.serving.restore import load_data_and_model
 from recbole_gr.sid.exchange import read_json
 
 TINY_SEARCH = (
@@ -198,6 +202,30 @@ def test_moves_are_paid_for_by_targets_that_the_rule_did_not_see():
     moves, others, mean, _, of_all = round_.paid("all", 1.0)
     assert (moves, others) == (n_moves / 5, targets) and targets > 5
     assert mean == pytest.approx(total / targets) and of_all == pytest.approx(total / 60)
+
+
+@pytest.mark.parametrize("model", ["TIGER", "PIT"])
+def test_a_temperature_is_fitted_on_validation_targets(model, settings, capsys):
+    given = [f"{a}={b}" for a, b in zip(settings[::2], settings[1::2])]
+    options = {"epochs": 2, "checkpoint_dir": "saved", "show_progress": False, "eval_step": 2}
+    run_recbole_gr(model, config_dict=options, cmd_args=[*given, "--learning_rate=0.05"])
+    (file,) = (str(f) for f in Path("saved").glob(f"{model}-*[0-9].pth"))
+    found = tempered.main([file, "--users", "1000"])
+    assert len(ratio_lines(capsys)) == 1
+    temperature, plain, better = found[file]
+    assert tempered.LOWEST < temperature < tempered.HIGHEST
+    _, net, _, _, valid, test = load_data_and_model(file)
+    net.eval()
+    assert plain == pytest.approx(float(tempered.likelihood(net, test).mean()))
+    fitted = float(tempered.likelihood(net, valid, temperature).mean())
+    for other in (0.7, 1.0, 1.4, 2.0):
+        assert fitted >= float(tempered.likelihood(net, valid, other).mean()) - 1e-3
+    heads = net.user_to_token.heads if model == "PIT" else None
+    if heads is not None:  # the same as weights that are divided
+        with torch.no_grad():
+            for parameter in heads.parameters():
+                parameter /= temperature
+        assert better == pytest.approx(float(tempered.likelihood(net, test).mean()), abs=1e-4)
 
 
 def test_intrr_cost_reads_the_presets():
