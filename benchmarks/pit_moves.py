@@ -22,7 +22,7 @@ from paired import print_table
 
 from recbole_gr import run_recbole_gr
 from recbole_gr.model.pit.evolving import EvolvingItems
-from recbole_gr.model.pit.moves import best_moves, half_of, of_mass, what_pays
+from recbole_gr.model.pit.moves import best_moves, half_of, what_pays
 
 N_PARTS = 5
 RULES = {
@@ -76,9 +76,7 @@ class Round:
         self.items, self.users, self.gains = items, users, gains
         self.near, self.n_folds = model.round_near, model.n_folds
         self.most = int(model.share * (model.n_items - 1))
-        mass = model.popularity + 1
-        codes = model.index.heaviest()
-        self.by_mass = of_mass(codes, self.near, mass, model.sizes, model.of_items)
+        self.by_mass = model._by_mass(model.index.heaviest())
 
     def sums(self, chosen):
         """Sums, squares and counts of the targets chosen ``[N]``."""

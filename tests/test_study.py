@@ -173,7 +173,7 @@ def test_a_run_from_before_a_key_existed_is_found_where_the_key_has_its_default(
 
 
 def test_a_run_from_before_a_key_is_of_what_the_model_says_it_did_then():
-    def is_one(value, key="evolve_accept", default=None):
+    def is_one(value, key="evolve_accept"):
         then = {"evolve": "items"}
         inputs = {"version": 1, "files": {}, "settings": {**then, key: value}}
         cell = Cell("PIT", "PIT", "tiny", 1, {}, "key", inputs=inputs)

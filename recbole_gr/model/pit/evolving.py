@@ -66,7 +66,6 @@ class EvolvingItems(IndexedRecommender):
         self.every, self.margin = config["evolve_every"], config["evolve_margin"]
         self.n_folds = max(2, round(1 / config["evolve_held_out"]))
         self.accept, self.of_items = config["evolve_accept"], config["evolve_gain"] == "item"
-        self.n_groups = 2 if self.accept == "halves" else 1
         self.most_taken, self.once_faded = config["evolve_interactions"], config["evolve_faded"]
         self.moves = self.by_items and self.n_levels > 1 and "coevo" not in config["ablate"]
         self.steps_unrefreshed = 0
@@ -121,7 +120,8 @@ class EvolvingItems(IndexedRecommender):
         everything = torch.arange(self.n_items, device=self.codes.device)
         vectors = torch.cat([self.items(chunk) for chunk in everything.split(4096)])
         self.round_near = nearest_items(vectors, self.n_neighbours, number)
-        shape = (self.n_groups, *self.round_near.shape, self.n_levels - 1)
+        n_groups = 2 if self.accept == "halves" else 1
+        shape = (n_groups, *self.round_near.shape, self.n_levels - 1)
         self.round_sums, self.round_squares = vectors.new_zeros(shape), vectors.new_zeros(shape)
         self.round_count = vectors.new_zeros(shape[:2])
 
@@ -188,15 +188,19 @@ class EvolvingItems(IndexedRecommender):
         self.round_squares.view(-1, *gains.shape[1:]).index_add_(0, rows, gains.square())
         self.round_count.view(-1).index_add_(0, rows, counted)
 
-    def _gains(self, codes: Tensor) -> Tensor:
+    def _by_mass(self, codes: Tensor) -> Tensor:
+        """What moves gain beside the likelihood, -inf also for items that are to stay."""
         taken = self.popularity
-        by_mass = of_mass(codes, self.round_near, taken + 1, self.sizes, self.of_items)
+        gains = of_mass(codes, self.round_near, taken + 1, self.sizes, self.of_items)
         stays = torch.zeros_like(taken, dtype=torch.bool)
         if self.most_taken is not None:
             stays |= taken > self.most_taken
         if self.once_faded:
             stays |= (self.index.weight > 0).sum(1) > 1
-        by_mass = by_mass.masked_fill(stays.view(-1, 1, 1), float("-inf"))
+        return gains.masked_fill(stays.view(-1, 1, 1), float("-inf"))
+
+    def _gains(self, codes: Tensor) -> Tensor:
+        by_mass = self._by_mass(codes)
         judged = self.round_sums, self.round_squares, self.round_count
         gains = what_pays(*judged, by_mass, self.margin)
         return drawn(gains, by_mass, self.round) if self.accept == "random" else gains
